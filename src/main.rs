@@ -1,0 +1,2 @@
+//! The `daftari` command.
+fn main() {}

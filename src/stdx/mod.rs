@@ -1,0 +1,26 @@
+//! Small building blocks that know nothing of the rest.
+
+pub mod sectors;
+
+pub use sectors::SectorBuf;
+
+/// `usize` to `u64`: lossless on every platform that daftari runs on.
+#[must_use]
+pub const fn to_u64(value: usize) -> u64 {
+    const { assert!(size_of::<usize>() == size_of::<u64>()) }
+    value as u64
+}
+
+/// `u32` to `usize`: lossless on every platform that daftari runs on.
+#[must_use]
+pub const fn to_usize(value: u32) -> usize {
+    value as usize
+}
+
+/// `u64` to `usize`: lossless on every platform that daftari runs on.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, asserted in to_u64")]
+pub const fn u64_to_usize(value: u64) -> usize {
+    const { assert!(size_of::<usize>() == size_of::<u64>()) }
+    value as usize
+}

@@ -1,0 +1,212 @@
+//! The headers of the client protocol, field by field (see `conformance/tbwire.py` for offsets).
+
+use storage_format::{Checksum, checksum};
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Command numbers in the frame.
+pub mod command {
+    /// A client asks whether the server is there.
+    pub const PING_CLIENT: u8 = 3;
+    /// The answer to it.
+    pub const PONG_CLIENT: u8 = 4;
+    /// A client's request.
+    pub const REQUEST: u8 = 5;
+    /// The answer to it.
+    pub const REPLY: u8 = 8;
+    /// The session is gone, or the request can never be served.
+    pub const EVICTION: u8 = 18;
+}
+
+macro_rules! header {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+            Unaligned,
+        )]
+        #[repr(C)]
+        pub struct $name {
+            /// Of bytes 16 to 255.
+            pub checksum: Checksum,
+            /// Zero.
+            pub checksum_padding: U128,
+            /// Of the body.
+            pub checksum_body: Checksum,
+            /// Zero.
+            pub checksum_body_padding: U128,
+            /// Zero.
+            pub nonce_reserved: U128,
+            /// Cluster.
+            pub cluster: U128,
+            /// Bytes of header and body.
+            pub size: U32,
+            /// Zero.
+            pub epoch: U32,
+            /// View of the sender, as far as it knows.
+            pub view: U32,
+            /// Release of the sender (a reply: of the request).
+            pub release: U32,
+            /// Zero.
+            pub protocol: U16,
+            /// See [`command`].
+            pub command: u8,
+            /// Replica that sends; 0 for a client.
+            pub replica: u8,
+            /// Zero.
+            pub reserved_frame: [u8; 12],
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        const _: () = assert!(size_of::<$name>() == 256);
+
+        impl $name {
+            /// A header with every field zero.
+            #[must_use]
+            pub fn zeroed() -> Self {
+                zerocopy::FromZeros::new_zeroed()
+            }
+
+            /// The header as the wire has it, sealed for `body`.
+            #[must_use]
+            pub fn sealed(mut self, body: &[u8]) -> Self {
+                self.checksum_body = checksum(body);
+                self.seal();
+                self
+            }
+
+            /// Sets `checksum`; every other field is final.
+            pub fn seal(&mut self) {
+                self.checksum = checksum(&self.as_bytes()[16..]);
+            }
+        }
+    };
+}
+
+header! {
+    /// What all headers share.
+    CommonHeader {
+        /// Depends on the command.
+        specific: [u8; 128],
+    }
+}
+
+header! {
+    /// A client's request.
+    RequestHeader {
+        /// `context` of the reply before; 0 for a register request.
+        parent: U128,
+        /// Zero.
+        parent_padding: U128,
+        /// The client, chosen by itself; not 0.
+        client: U128,
+        /// The session: op of the register request; 0 for a register request.
+        session: U64,
+        /// Zero.
+        timestamp: U64,
+        /// Number of the request in its session; 0 for a register request.
+        request: U32,
+        /// Operation.
+        operation: u8,
+        /// Zero.
+        previous_request_latency_padding: [u8; 3],
+        /// How long the client's last request took; any value.
+        previous_request_latency: U32,
+        /// Zero.
+        reserved: [u8; 52],
+    }
+}
+
+header! {
+    /// The answer to a request.
+    ReplyHeader {
+        /// `checksum` of the request.
+        request_checksum: Checksum,
+        /// Zero.
+        request_checksum_padding: U128,
+        /// `checksum` as it would be with a zero context, in the view that made the reply.
+        context: Checksum,
+        /// Zero.
+        context_padding: U128,
+        /// The client.
+        client: U128,
+        /// Op that executed the request.
+        op: U64,
+        /// The same.
+        commit: U64,
+        /// Timestamp of the request.
+        timestamp: U64,
+        /// Number of the request.
+        request: U32,
+        /// Its operation.
+        operation: u8,
+        /// Zero.
+        reserved: [u8; 19],
+    }
+}
+
+header! {
+    /// A client asks whether the server is there.
+    PingClientHeader {
+        /// The client.
+        client: U128,
+        /// Comes back in the pong.
+        ping_timestamp_monotonic: U64,
+        /// The client's session, or 0.
+        session: U64,
+        /// Zero.
+        reserved: [u8; 96],
+    }
+}
+
+header! {
+    /// The answer to a ping.
+    PongClientHeader {
+        /// From the ping.
+        ping_timestamp_monotonic: U64,
+        /// Zero.
+        reserved: [u8; 120],
+    }
+}
+
+header! {
+    /// The session is gone, or the request can never be served.
+    EvictionHeader {
+        /// The client.
+        client: U128,
+        /// Zero.
+        reserved: [u8; 111],
+        /// An [`Evicted`].
+        reason: u8,
+    }
+}
+
+/// Why a client is sent an eviction.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Evicted {
+    /// The client has no session, or lost it to another client.
+    NoSession = 1,
+    /// The client is older than the server serves.
+    ReleaseTooLow = 2,
+    /// The client is newer than the server.
+    ReleaseTooHigh = 3,
+    /// No such operation.
+    InvalidOperation = 4,
+    /// The body does not fit the operation.
+    InvalidBody = 5,
+    /// The body is too long.
+    InvalidBodySize = 6,
+    /// The client has a newer session.
+    SessionTooLow = 7,
+    /// The session was registered by another release.
+    SessionReleaseMismatch = 8,
+}
+
+impl Evicted {
+    /// The number on the wire.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}

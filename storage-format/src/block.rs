@@ -1,0 +1,160 @@
+//! Grid blocks: a header page with the identity and one CRC32C a page, then the data pages.
+
+use crate::{Checksum, SECTOR_SIZE, checksum, checksum::page_crc};
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum BlockKind {
+    /// Records of a table, in the order of their position.
+    Records = 1,
+    /// [`BlockReference`]s: part of a checkpoint's index.
+    Index = 2,
+}
+
+/// Header of a grid block (256 bytes); the array of page checksums follows it in the same page.
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct BlockHeader {
+    /// Of the rest of the header page, page checksums included: the identity of the block.
+    pub checksum: Checksum,
+    /// AEGIS-128L of the first `size` data bytes.
+    pub checksum_data: Checksum,
+    /// Cluster that the block belongs to.
+    pub cluster: U128,
+    /// Where the block is; a copy at another address is a misdirected write.
+    pub address: U64,
+    /// Op whose execution made the block.
+    pub op: U64,
+    /// Position of the block in its table or index chain, from 0.
+    pub position: U64,
+    /// Data bytes in use.
+    pub size: U32,
+    /// Bytes of a record.
+    pub record_size: U32,
+    /// Layout version.
+    pub version: U16,
+    /// A [`BlockKind`].
+    pub kind: u8,
+    /// Number of the table (records), 0 (index).
+    pub table: u8,
+    /// Zero.
+    pub reserved_frame: [u8; 4],
+    /// Index blocks: the next block of the chain, or all zero.
+    pub next: BlockReference,
+    /// Zero.
+    pub reserved: [u8; 136],
+}
+
+const _: () = assert!(size_of::<BlockHeader>() == 256);
+
+/// A block by address and identity (32 bytes).
+#[derive(
+    Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct BlockReference {
+    /// Identity.
+    pub checksum: Checksum,
+    /// Address; 0 means none.
+    pub address: U64,
+    /// Number of the table that the block belongs to; 0 for an index block.
+    pub table: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<BlockReference>() == 32);
+
+/// Data bytes of a block of `block_size` bytes.
+#[must_use]
+pub const fn data_size_max(block_size: usize) -> usize {
+    assert!(block_size % SECTOR_SIZE == 0);
+    let pages = block_size / SECTOR_SIZE - 1;
+    assert!(256 + 4 * pages <= SECTOR_SIZE, "page checksums fit the header page");
+    pages * SECTOR_SIZE
+}
+
+/// Why a block was rejected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BlockError {
+    /// The header page does not have the identity asked for.
+    Header,
+    /// A data page does not have its checksum (pages count from 1).
+    Page(usize),
+    /// The data as a whole does not have its checksum.
+    Data,
+}
+
+impl std::fmt::Display for BlockError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Header => write!(f, "the header page is damaged or of another block"),
+            Self::Page(page) => write!(f, "page {page} is damaged"),
+            Self::Data => write!(f, "the data is damaged"),
+        }
+    }
+}
+
+/// Seals the block in `block`, whose data is in place from the second sector on, and gives its
+/// reference. `header.size` says how much data there is; what follows it in the last page is
+/// cleared. Returns the bytes to write: header page and used data pages.
+pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize) {
+    let size = usize::try_from(header.size.get()).expect("u32 fits usize");
+    let written = SECTOR_SIZE + size.next_multiple_of(SECTOR_SIZE);
+    assert!(written <= block.len());
+    block[SECTOR_SIZE + size..written].fill(0);
+    header.checksum = Checksum::ZERO;
+    header.checksum_data = checksum(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
+    let (page, data) = block.split_at_mut(SECTOR_SIZE);
+    page.fill(0);
+    for (index, bytes) in data[..written - SECTOR_SIZE].chunks_exact(SECTOR_SIZE).enumerate() {
+        let at = 256 + 4 * index;
+        page[at..at + 4].copy_from_slice(U32::new(page_crc(bytes)).as_bytes());
+    }
+    page[..256].copy_from_slice(header.as_bytes());
+    let identity = checksum(&page[16..]);
+    page[..16].copy_from_slice(&identity.0);
+    let reference = BlockReference {
+        checksum: identity,
+        address: header.address,
+        table: header.table,
+        reserved: [0; 7],
+    };
+    (reference, written)
+}
+
+/// Verifies the block in `block` against the reference that led to it.
+///
+/// # Errors
+/// Says which part does not match; the block must not be used then.
+pub fn verify(block: &[u8], reference: &BlockReference) -> Result<BlockHeader, BlockError> {
+    let (page, data) = block.split_at(SECTOR_SIZE);
+    let (header, _) = BlockHeader::read_from_prefix(page).map_err(|_| BlockError::Header)?;
+    let identity = checksum(&page[16..]);
+    let size = usize::try_from(header.size.get()).map_err(|_| BlockError::Header)?;
+    if identity != reference.checksum
+        || header.checksum != identity
+        || header.address != reference.address
+        || header.table != reference.table
+        || size > data.len()
+    {
+        return Err(BlockError::Header);
+    }
+    let used = size.next_multiple_of(SECTOR_SIZE);
+    for (index, bytes) in data[..used].chunks_exact(SECTOR_SIZE).enumerate() {
+        let at = 256 + 4 * index;
+        if page[at..at + 4] != *U32::new(page_crc(bytes)).as_bytes() {
+            return Err(BlockError::Page(index + 1));
+        }
+    }
+    if checksum(&data[..size]) != header.checksum_data {
+        return Err(BlockError::Data);
+    }
+    Ok(header)
+}

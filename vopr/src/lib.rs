@@ -1,0 +1,2 @@
+//! The simulator and the reference model.
+#![forbid(unsafe_code)]
