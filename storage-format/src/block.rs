@@ -14,6 +14,14 @@ pub enum BlockKind {
     Index = 2,
 }
 
+impl BlockKind {
+    /// Its number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
 /// Header of a grid block (256 bytes); the array of page checksums follows it in the same page.
 #[derive(
     Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
