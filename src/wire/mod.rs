@@ -3,8 +3,19 @@
 //! Any byte string is either a message or a precise rejection. Nothing here does I/O.
 
 pub mod header;
+pub mod multi_batch;
+pub mod operation;
+pub mod status;
+pub mod types;
 
 pub use header::{
     CommonHeader, Evicted, EvictionHeader, PingClientHeader, PongClientHeader, ReplyHeader,
     RequestHeader,
+};
+pub use multi_batch::{Batches, MultiBatchError, ReplyEncoder};
+pub use operation::{Family, Operation};
+pub use status::{CreateAccountStatus, CreateTransferStatus};
+pub use types::{
+    Account, AccountBalance, AccountFilter, ChangeEvent, ChangeEventKind, ChangeEventsFilter,
+    CreateResult, QueryFilter, RegisterRequest, RegisterResult, SparseResult, Transfer,
 };
