@@ -1,4 +1,8 @@
 //! The events and results of the operations, byte for byte as on the wire.
+#![expect(
+    missing_debug_implementations,
+    reason = "zerocopy's derive makes a hidden type per field, which rustc takes for ours in a macro"
+)]
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
