@@ -39,12 +39,8 @@ pub trait Storage: 'static {
     /// zeroed.
     fn read(&self, offset: u64, buffer: SectorBuf) -> impl Future<Output = SectorBuf>;
     /// Writes the first `size` bytes of `buffer` at `offset`; on stable storage when it completes.
-    fn write(
-        &self,
-        offset: u64,
-        buffer: SectorBuf,
-        size: usize,
-    ) -> impl Future<Output = SectorBuf>;
+    fn write(&self, offset: u64, buffer: SectorBuf, size: usize)
+    -> impl Future<Output = SectorBuf>;
 }
 
 /// Names a connection. Numbers are never used again within a process.

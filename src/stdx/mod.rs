@@ -20,7 +20,10 @@ pub const fn to_usize(value: u32) -> usize {
 
 /// `u64` to `usize`: lossless on every platform that daftari runs on.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, asserted in to_u64")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "usize has 64 bits, asserted in to_u64"
+)]
 pub const fn u64_to_usize(value: u64) -> usize {
     const { assert!(size_of::<usize>() == size_of::<u64>()) }
     value as usize

@@ -1,7 +1,10 @@
 //! Buffers that begin on a sector and are a whole number of sectors long, as O_DIRECT wants them.
 //!
 //! Unsafe blocks: allocation, deallocation, and the two views of the memory as a slice.
-#![expect(unsafe_code, reason = "std has no owned byte buffer with a chosen alignment")]
+#![expect(
+    unsafe_code,
+    reason = "std has no owned byte buffer with a chosen alignment"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -30,7 +33,10 @@ impl SectorBuf {
     }
 
     fn layout(size: usize) -> Layout {
-        assert!(size > 0 && size.is_multiple_of(SECTOR_SIZE), "a buffer is whole sectors: {size}");
+        assert!(
+            size > 0 && size.is_multiple_of(SECTOR_SIZE),
+            "a buffer is whole sectors: {size}"
+        );
         Layout::from_size_align(size, SECTOR_SIZE).expect("the size is far below isize::MAX")
     }
 }

@@ -1,4 +1,8 @@
 //! The headers of the client protocol, field by field (see `conformance/tbwire.py` for offsets).
+#![expect(
+    missing_debug_implementations,
+    reason = "zerocopy's derive makes a hidden type per field, which rustc takes for ours in a macro"
+)]
 
 use storage_format::{Checksum, checksum};
 use zerocopy::little_endian::{U16, U32, U64, U128};
