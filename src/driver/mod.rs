@@ -40,7 +40,7 @@ pub struct RunOptions {
 /// A write that has completed.
 enum Written {
     Prepare(Prepare),
-    Header(SectorBuf),
+    Header,
 }
 
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
@@ -105,14 +105,26 @@ async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare
     let replies = state.commit(&prepare, replica.sessions_mut()).await;
     let pulse_next = state.ledger.pulse_next();
     let header = prepare.header;
-    replica.handle(Event::Executed { prepare, replies, pulse_next }, state);
+    replica.handle(
+        Event::Executed {
+            prepare,
+            replies,
+            pulse_next,
+        },
+        state,
+    );
     // Replies leave before a checkpoint makes them wait.
     while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
         state.io.network().send(connection, frame);
     }
     if state.checkpoint_due(&header) {
         state.checkpoint(&header, replica.sessions()).await;
-        replica.handle(Event::Checkpointed { op: header.op.get() }, state);
+        replica.handle(
+            Event::Checkpointed {
+                op: header.op.get(),
+            },
+            state,
+        );
     }
 }
 
@@ -135,7 +147,7 @@ async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, sta
 fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, I>) {
     match written {
         Written::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), state),
-        Written::Header(_) => replica.handle(Event::HeaderDurable, state),
+        Written::Header => replica.handle(Event::HeaderDurable, state),
     }
 }
 
@@ -166,7 +178,10 @@ fn write_prepare<'a, I: Io>(
     let size = prepare.size().next_multiple_of(SECTOR_SIZE);
     async move {
         let buffer = io.storage().write(offset, prepare.buffer, size).await;
-        Written::Prepare(Prepare { header: prepare.header, buffer })
+        Written::Prepare(Prepare {
+            header: prepare.header,
+            buffer,
+        })
     }
 }
 
@@ -188,7 +203,10 @@ impl HeaderRing {
         let slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
         self.headers[slot] = *header;
         let (offset, buffer) = self.sector(slot);
-        async move { Written::Header(io.storage().write(offset, buffer, SECTOR_SIZE).await) }
+        async move {
+            drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
+            Written::Header
+        }
     }
 
     fn sector(&self, slot: usize) -> (u64, SectorBuf) {
@@ -197,6 +215,9 @@ impl HeaderRing {
         let mut buffer = SectorBuf::zeroed(SECTOR_SIZE);
         let headers = &self.headers[first..first + per_sector];
         buffer.copy_from_slice(headers.as_bytes());
-        (self.offset + crate::stdx::to_u64(first * constants::HEADER_SIZE), buffer)
+        (
+            self.offset + crate::stdx::to_u64(first * constants::HEADER_SIZE),
+            buffer,
+        )
     }
 }

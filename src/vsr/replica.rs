@@ -16,9 +16,10 @@ use super::sessions::{Sessions, Standing};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
+use crate::wire::header::command;
 use crate::wire::{
-    self, CommonHeader, Evicted, Operation, PingClientHeader, Rejection, ReplyHeader,
-    RequestHeader, command,
+    self, Answered, CommonHeader, Evicted, Operation, PingClientHeader, Rejection, ReplyHeader,
+    RequestHeader, Sender, build,
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -273,7 +274,11 @@ impl Replica {
                 self.shutdown = true;
                 self.queue.clear();
             }
-            Event::Incoming(Incoming::Frame { connection, header, body }) => {
+            Event::Incoming(Incoming::Frame {
+                connection,
+                header,
+                body,
+            }) => {
                 self.on_frame(connection, &header, body, admission);
             }
             Event::PrepareDurable(prepare) => self.on_prepare_durable(prepare),
@@ -281,7 +286,11 @@ impl Replica {
                 assert_eq!(self.journal, JournalWrite::Header);
                 self.journal = JournalWrite::Idle;
             }
-            Event::Executed { prepare, replies, pulse_next } => {
+            Event::Executed {
+                prepare,
+                replies,
+                pulse_next,
+            } => {
                 self.on_executed(prepare, replies, pulse_next);
             }
             Event::Checkpointed { op } => {
@@ -319,7 +328,7 @@ impl Replica {
     }
 
     fn on_ping(&mut self, connection: ConnectionId, ping: &PingClientHeader) {
-        match wire::check_ping(ping, self.view) {
+        match wire::check_ping(ping) {
             Ok(()) => {}
             Err(Rejection::Ignore(_)) => return,
             Err(Rejection::Evict(reason)) => {
@@ -328,7 +337,10 @@ impl Replica {
             }
         }
         let session = ping.session.get();
-        let known = self.sessions.find(ping.client.get()).map(|s| s.record.session.get());
+        let known = self
+            .sessions
+            .find(ping.client.get())
+            .map(|s| s.record.session.get());
         match known {
             None if session > 0 && session <= self.commit => {
                 self.evict(connection, ping.client.get(), Evicted::NoSession);
@@ -337,15 +349,24 @@ impl Replica {
                 self.evict(connection, ping.client.get(), Evicted::SessionTooLow);
             }
             None | Some(_) => {
-                let frame = wire::pong(self.cluster, self.view, self.replica, ping);
+                let frame = build::pong(&self.sender(), ping);
                 self.effects.push_back(Effect::Send { connection, frame });
             }
         }
     }
 
+    fn sender(&self) -> Sender {
+        Sender {
+            cluster: self.cluster,
+            view: self.view,
+            release: constants::RELEASE,
+            replica: self.replica,
+        }
+    }
+
     fn evict(&mut self, connection: ConnectionId, client: u128, reason: Evicted) {
         tracing::debug!(%client, ?reason, "eviction sent");
-        let frame = wire::eviction(self.cluster, self.view, self.replica, client, reason);
+        let frame = build::eviction(&self.sender(), client, reason);
         self.effects.push_back(Effect::Send { connection, frame });
     }
 
@@ -357,7 +378,7 @@ impl Replica {
         admission: &impl Admission,
     ) {
         let client = header.client.get();
-        let operation = match wire::check_request(&header, &body, self.view) {
+        let operation = match wire::check(&header, &body, self.view) {
             Ok(operation) => operation,
             Err(Rejection::Ignore(reason)) => {
                 tracing::debug!(%client, ?reason, "request ignored");
@@ -388,14 +409,17 @@ impl Replica {
     }
 
     fn reply_again(&mut self, connection: ConnectionId, client: u128) {
-        let session = self.sessions.find(client).expect("the request was its duplicate");
+        let session = self
+            .sessions
+            .find(client)
+            .expect("the request was its duplicate");
         let Some(reply) = &session.reply else {
             // Its slot in the data file is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
             self.evict(connection, client, Evicted::NoSession);
             return;
         };
-        let frame = wire::reply_in_view(reply, self.view);
+        let frame = reply_in_view(reply, self.view, self.replica);
         self.effects.push_back(Effect::Send { connection, frame });
     }
 
@@ -408,7 +432,11 @@ impl Replica {
         admission: &impl Admission,
     ) {
         let client = header.client.get();
-        if let Some(queued) = self.queue.iter_mut().find(|q| q.header.client.get() == client) {
+        if let Some(queued) = self
+            .queue
+            .iter_mut()
+            .find(|q| q.header.client.get() == client)
+        {
             queued.connection = connection;
             return;
         }
@@ -428,7 +456,13 @@ impl Replica {
             return;
         }
         self.events_waiting += events;
-        self.queue.push_back(Queued { connection, header, operation, events, body });
+        self.queue.push_back(Queued {
+            connection,
+            header,
+            operation,
+            events,
+            body,
+        });
     }
 
     fn on_prepare_durable(&mut self, prepare: Prepare) {
@@ -439,7 +473,10 @@ impl Replica {
     }
 
     fn on_executed(&mut self, prepare: Prepare, replies: Vec<Option<Bytes>>, pulse_next: u64) {
-        let in_flight = self.pipeline.pop_front().expect("an executed op was in flight");
+        let in_flight = self
+            .pipeline
+            .pop_front()
+            .expect("an executed op was in flight");
         assert_eq!(in_flight.op, prepare.header.op.get());
         assert_eq!(in_flight.op, self.commit + 1);
         assert_eq!(in_flight.routes.len(), replies.len());
@@ -449,7 +486,10 @@ impl Replica {
         self.buffers.push(prepare.buffer);
         for (route, reply) in in_flight.routes.into_iter().zip(replies) {
             if let Some(frame) = reply {
-                self.effects.push_back(Effect::Send { connection: route.connection, frame });
+                self.effects.push_back(Effect::Send {
+                    connection: route.connection,
+                    frame,
+                });
             }
         }
     }
@@ -466,9 +506,20 @@ impl Replica {
         let pulse_due = self.pulse_next <= now && !self.pipeline.iter().any(|p| p.pulse);
         if pulse_due {
             self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
-            let in_flight = InFlight { op, routes: Vec::new(), events: 0, pulse: true };
+            let in_flight = InFlight {
+                op,
+                routes: Vec::new(),
+                events: 0,
+                pulse: true,
+            };
             let buffer = self.buffers.pop().expect("it is not empty");
-            self.journal_append(PrepareKind::Pulse, buffer, 0, constants::HEADER_SIZE, in_flight);
+            self.journal_append(
+                PrepareKind::Pulse,
+                buffer,
+                0,
+                constants::HEADER_SIZE,
+                in_flight,
+            );
         } else if !self.queue.is_empty() {
             self.prepare_requests(op, now);
         }
@@ -478,16 +529,25 @@ impl Replica {
     fn prepare_requests(&mut self, op: u64, now: u64) {
         let bodies_max = to_usize(self.geometry.message_size_max.get()) - constants::HEADER_SIZE;
         let mut bodies = 0;
-        let fitting = self.queue.iter().take(constants::PREPARE_REQUESTS_MAX).take_while(|queued| {
-            bodies += queued.body.len();
-            bodies <= bodies_max
-        });
+        let fitting = self
+            .queue
+            .iter()
+            .take(constants::PREPARE_REQUESTS_MAX)
+            .take_while(|queued| {
+                bodies += queued.body.len();
+                bodies <= bodies_max
+            });
         let count = fitting.count();
         assert!(count > 0, "a request alone always fits");
         let mut buffer = self.buffers.pop().expect("the caller found one");
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
-        let mut in_flight = InFlight { op, routes: Vec::new(), events: 0, pulse: false };
+        let mut in_flight = InFlight {
+            op,
+            routes: Vec::new(),
+            events: 0,
+            pulse: false,
+        };
         let mut timestamp = now - 1;
         for queued in self.queue.drain(..count) {
             timestamp = timestamp + 1 + queued.events;
@@ -498,7 +558,9 @@ impl Replica {
                 timestamp: timestamp.into(),
                 request: queued.header.request,
                 release: queued.header.release,
-                body_size: u32::try_from(queued.body.len()).expect("at most 1 MiB").into(),
+                body_size: u32::try_from(queued.body.len())
+                    .expect("at most 1 MiB")
+                    .into(),
                 operation: queued.operation.code(),
                 reserved: [0; 3],
             };
@@ -542,7 +604,8 @@ impl Replica {
         self.head = header;
         self.journal = JournalWrite::Prepare;
         self.pipeline.push_back(in_flight);
-        self.effects.push_back(Effect::WritePrepare(Prepare { header, buffer }));
+        self.effects
+            .push_back(Effect::WritePrepare(Prepare { header, buffer }));
     }
 
     /// Offset of the slot of `op` in the prepare ring.
@@ -558,16 +621,42 @@ impl Replica {
         u64_to_usize(op % u64::from(geometry.journal_slot_count.get()))
     }
 
-    /// The reply to `entry`, made by `prepare`, with `body` behind 256 bytes in `frame`.
+    /// The reply to `entry` of `prepare`; `frame` holds its body behind 256 bytes for the header.
+    ///
+    /// The header is in the prepare's view, so that it is the same whenever the op is executed.
     #[must_use]
     pub fn reply(
-        cluster: u128,
         prepare: &PrepareHeader,
         entry: &RequestEntry,
+        operation: Operation,
         mut frame: Vec<u8>,
     ) -> (ReplyHeader, Bytes) {
-        let header = wire::reply_header(cluster, prepare, entry, &frame[constants::HEADER_SIZE..]);
+        let sender = Sender {
+            cluster: prepare.cluster.get(),
+            view: prepare.view.get(),
+            release: entry.release.get(),
+            replica: prepare.replica,
+        };
+        let answered = Answered {
+            request_checksum: entry.request_checksum,
+            client: entry.client.get(),
+            request: entry.request.get(),
+            release: entry.release.get(),
+            op: prepare.op.get(),
+            timestamp: entry.timestamp.get(),
+            operation,
+        };
+        let header = ReplyHeader::new(&sender, &answered, &frame[constants::HEADER_SIZE..]);
         frame[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
         (header, Bytes::from(frame))
     }
+}
+
+/// A stored reply as it is sent in `view`.
+fn reply_in_view(reply: &Bytes, view: u32, replica: u8) -> Bytes {
+    let (header, body) = ReplyHeader::read_from_prefix(reply).expect("a reply has a header");
+    if header.view.get() == view {
+        return reply.clone();
+    }
+    wire::frame::concat(&header.with_view(view, replica), body)
 }
