@@ -222,3 +222,6 @@ fn excuse_torn_append(
         decisions[next] = Decision::Torn;
     }
 }
+
+#[cfg(test)]
+mod tests;
