@@ -1,5 +1,9 @@
 //! Captured sessions of the protocol against the codec: what passed between the clients and the
 //! server is what our functions accept, make and refuse.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a frame that is missing or malformed fails the test"
+)]
 
 use daftari::constants::{BODY_SIZE_MAX, HEADER_SIZE};
 use daftari::wire::build::{self, Answered, Sender};
@@ -29,7 +33,7 @@ impl Captured {
         &self.bytes[HEADER_SIZE..]
     }
 
-    fn from_client(&self) -> bool {
+    fn is_of_client(&self) -> bool {
         self.name.contains("-client-")
     }
 
@@ -69,12 +73,12 @@ fn exchanges(frames: &[Captured]) -> Vec<(&Captured, Option<&Captured>)> {
     let sent = frames
         .iter()
         .enumerate()
-        .filter(|(_, frame)| frame.from_client());
+        .filter(|(_, frame)| frame.is_of_client());
     sent.map(|(at, frame)| {
         let next = frames[at + 1..]
             .iter()
             .find(|other| other.session == frame.session && other.connection == frame.connection);
-        (frame, next.filter(|other| !other.from_client()))
+        (frame, next.filter(|other| !other.is_of_client()))
     })
     .collect()
 }

@@ -13,6 +13,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 const VIEW: u32 = 3;
 
+type Change = fn(&mut RequestHeader);
+
 fn state() -> ClientState {
     ClientState {
         cluster: 7,
@@ -53,7 +55,7 @@ const INVALID_BODY: Result<Operation, Rejection> = Err(Rejection::Evict(Evicted:
 
 #[test]
 fn invalid_fields_are_ignored() {
-    let cases: &[(IgnoreReason, fn(&mut RequestHeader))] = &[
+    let cases: &[(IgnoreReason, Change)] = &[
         (IgnoreReason::Reserved, |header| {
             header.checksum_padding = 1.into()
         }),
@@ -103,7 +105,7 @@ fn invalid_fields_are_ignored() {
 
 #[test]
 fn a_register_request_has_no_session_yet() {
-    let register = |change: fn(&mut RequestHeader)| outcome(Operation::Register, &[0; 256], change);
+    let register = |change: Change| outcome(Operation::Register, &[0; 256], change);
     let ignored = |reason| Err(Rejection::Ignore(reason));
     assert_eq!(register(|_| {}), Ok(Operation::Register));
     assert_eq!(
