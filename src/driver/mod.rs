@@ -38,6 +38,10 @@ pub struct RunOptions {
 }
 
 /// A write that has completed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "at most two are alive, and they are moved once"
+)]
 enum Written {
     Prepare(Prepare),
     Header,
@@ -46,6 +50,10 @@ enum Written {
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
 
 /// What the loop was woken by.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is alive, and it is moved once"
+)]
 enum Wake {
     Written(Written),
     Incoming(Incoming),

@@ -185,7 +185,7 @@ async fn load_checkpoint<I: Io>(
             state.blocks.sessions.push(reference);
             continue;
         }
-        let mut tables = state.ledger.tables_mut();
+        let tables = state.ledger.tables_mut();
         let index = tables
             .iter()
             .position(|table| table.id() == reference.table)

@@ -3,6 +3,12 @@
 //! A difference means that the format has changed: give it a new version, a new golden file and a
 //! reader of the old one. `BLESS=1 cargo test -p storage-format` writes missing files only.
 
+#![expect(clippy::unwrap_used, reason = "a test says where it failed")]
+#![expect(
+    clippy::too_many_lines,
+    reason = "the list of all fields is long and flat"
+)]
+
 use storage_format::block::{BlockKind, data_size_max, seal, verify};
 use storage_format::{
     BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader,
