@@ -660,3 +660,6 @@ fn reply_in_view(reply: &Bytes, view: u32, replica: u8) -> Bytes {
     }
     wire::frame::concat(&header.with_view(view, replica), body)
 }
+
+#[cfg(test)]
+mod tests;
