@@ -23,6 +23,20 @@ pub enum Bug {
     ForgetReplies,
 }
 
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::SkipDuplicateCheck,
+        Self::AcknowledgeBeforeWrite,
+        Self::DropRuleK,
+        Self::PostTwice,
+        Self::LoseChainRollback,
+        Self::TakeTornHead,
+        Self::CheckpointBeforeBlocks,
+        Self::ForgetReplies,
+    ];
+}
+
 #[cfg(madsim)]
 mod switch {
     use super::Bug;
