@@ -29,7 +29,7 @@ pub(super) async fn open<'a, I: Io>(
     io: &'a I,
     options: &RunOptions,
 ) -> Result<(State<'a, I>, Replica, HeaderRing), FatalReason> {
-    let superblock = superblock::read(io).await?;
+    let (superblock, stale) = superblock::read(io).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
     let ledger = Ledger::new(LedgerOptions {
@@ -53,6 +53,7 @@ pub(super) async fn open<'a, I: Io>(
     }
 
     let (ring, recovered) = recover_journal(io, &superblock).await?;
+    superblock::mend(io.storage(), &superblock, &stale).await;
     let mut next = superblock;
     next.view = (superblock.view.get() + 1).into();
     next.log_view = next.view;
