@@ -138,6 +138,7 @@ impl Default for Scenario {
 /// The data file is made: everything begins.
 pub fn on_formatted(world: &mut World) {
     world.running = false;
+    world.disk.formatting = false;
     world.scenario.enter(Phase::Run);
     world.at(now(), Action::Start);
     for client in 0..world.auditor() {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use daftari::io::ConnectionId;
 use daftari::stdx::{to_u64, u64_to_usize};
 use daftari::vsr::FatalReason;
-use daftari::wire::ReplyHeader;
+use daftari::wire::{ReplyHeader, RequestHeader};
 use daftari::wire::header::command;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
@@ -24,6 +24,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::task::Waker;
 use zerocopy::FromBytes;
+
+/// Where a frame names its command.
+const COMMAND_AT: usize = std::mem::offset_of!(daftari::wire::CommonHeader, command);
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
@@ -493,6 +496,7 @@ impl World {
 
     /// A client sends a frame, again or for the first time.
     pub fn send(&mut self, client: usize, frame: Bytes) {
+        self.trace(|| format!("client {client} sends {}", describe(&frame)));
         let connection = match self.clients[client].connection {
             Some(connection) if self.network.client(connection).is_some() => connection,
             Some(_) | None => {
@@ -514,8 +518,9 @@ impl World {
 
     fn on_client_receive(&mut self, index: usize, frame: &Bytes) {
         self.note(kind::CLIENT, frame);
+        self.trace(|| format!("client {index} gets {}", describe(frame)));
         let client = &mut self.clients[index];
-        let received = match frame[110] {
+        let received = match frame[COMMAND_AT] {
             command::REPLY => {
                 let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
                 client.on_reply(&header)
@@ -623,4 +628,21 @@ impl World {
     pub fn slots(&self) -> u64 {
         to_u64(u64_to_usize(u64::from(self.options.geometry.journal_slot_count.get())))
     }
+}
+
+/// A frame in a line of the log.
+fn describe(frame: &[u8]) -> String {
+    if frame[COMMAND_AT] == command::REPLY {
+        let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+        let (client, op, request) = (header.client, header.op, header.request);
+        return format!("reply to {client:x} request {request} op {op} view {}", header.view);
+    }
+    if frame[COMMAND_AT] == command::REQUEST {
+        let (header, _) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
+        return format!(
+            "request {} of {:x} session {} operation {} view {}",
+            header.request, header.client, header.session, header.operation, header.view
+        );
+    }
+    format!("command {}", frame[COMMAND_AT])
 }
