@@ -35,7 +35,11 @@ pub struct Failure {
 
 /// An error with a status.
 pub fn failure(status: Status, sentence: impl Into<String>) -> anyhow::Error {
-    Failure { status, sentence: sentence.into() }.into()
+    Failure {
+        status,
+        sentence: sentence.into(),
+    }
+    .into()
 }
 
 /// The status of an error: its own if it has one.

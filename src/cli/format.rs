@@ -2,9 +2,7 @@
 
 use super::exit::{Status, failure};
 use super::parse;
-use crate::constants::{
-    BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, SESSIONS_DEFAULT,
-};
+use crate::constants::{BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, SESSIONS_DEFAULT};
 use clap::Args;
 use std::path::PathBuf;
 use storage_format::Geometry;
@@ -105,7 +103,9 @@ impl Options {
             ));
         }
         if sessions > 1 << 16 {
-            return usage(format!("--sessions={sessions}: write a number from 1 to 65_536"));
+            return usage(format!(
+                "--sessions={sessions}: write a number from 1 to 65_536"
+            ));
         }
         let fits = "a constant of far less than 4 GiB";
         let slot_size = MESSAGE_SIZE_MAX + PREPARE_ENTRIES_SIZE;
@@ -152,7 +152,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 fn make(options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
     Err(failure(
         Status::Other,
-        format!("{}: not wired ({} slots)", options.file.display(), geometry.journal_slot_count),
+        format!(
+            "{}: not wired ({} slots)",
+            options.file.display(),
+            geometry.journal_slot_count
+        ),
     ))
 }
 
@@ -161,7 +165,10 @@ mod tests {
     use super::Options;
 
     fn options() -> Options {
-        Options { development: false, ..Options::development(0, "file".into()) }
+        Options {
+            development: false,
+            ..Options::development(0, "file".into())
+        }
     }
 
     #[test]
@@ -181,10 +188,40 @@ mod tests {
             let error = options.geometry().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
-        check(Options { replica_count: 3, ..options() }, "--replica-count=3");
-        check(Options { replica: 1, ..options() }, "--replica=1");
-        check(Options { journal_slots: Some(100), ..options() }, "--journal-slots=100");
-        check(Options { sessions: Some(70_000), ..options() }, "--sessions=70000");
-        check(Options { limit_storage: Some(4096), ..options() }, "--limit-storage=4096");
+        check(
+            Options {
+                replica_count: 3,
+                ..options()
+            },
+            "--replica-count=3",
+        );
+        check(
+            Options {
+                replica: 1,
+                ..options()
+            },
+            "--replica=1",
+        );
+        check(
+            Options {
+                journal_slots: Some(100),
+                ..options()
+            },
+            "--journal-slots=100",
+        );
+        check(
+            Options {
+                sessions: Some(70_000),
+                ..options()
+            },
+            "--sessions=70000",
+        );
+        check(
+            Options {
+                limit_storage: Some(4096),
+                ..options()
+            },
+            "--limit-storage=4096",
+        );
     }
 }

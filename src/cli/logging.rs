@@ -5,6 +5,7 @@ use tracing::level_filters::LevelFilter;
 
 /// How the log looks.
 #[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Lines for people, or one JSON object a line.
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -47,7 +48,9 @@ pub fn init(options: &Options) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr);
     let done = match options.log_format {
         Format::Human => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).try_init(),

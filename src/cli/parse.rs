@@ -33,7 +33,9 @@ pub fn positive_u32(text: &str) -> Result<u32, String> {
 /// Bytes: `4096`, `512KiB`, `512MiB`, `4GiB`, `16TiB`, or the units `B`, `KB`, `MB`, `GB`, `TB` of
 /// powers of ten.
 pub fn size(text: &str) -> Result<u64, String> {
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     let (count, unit) = text.split_at(unit_at);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -48,7 +50,9 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("'{unit}' is no unit; write 512MiB or 4GiB")),
     };
     let count = number(count.trim_end())?;
-    count.checked_mul(factor).ok_or_else(|| "it is more than 2^64 bytes".into())
+    count
+        .checked_mul(factor)
+        .ok_or_else(|| "it is more than 2^64 bytes".into())
 }
 
 /// An address: `127.0.0.1:3000`, `[::1]:3000`, `3000` (on 127.0.0.1), or an IP (port 3001).
@@ -59,7 +63,11 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = text.parse::<u16>() {
         return Ok((Ipv4Addr::LOCALHOST, port).into());
     }
-    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    if let Ok(ip) = text
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         return Ok((ip, PORT_DEFAULT).into());
     }
     Err("write IP:PORT or PORT, as in 127.0.0.1:3000; names are not resolved".into())
@@ -106,9 +114,16 @@ mod tests {
         for wrong in ["", "_1", "1_", "1__0", "-1", "+1", "1.5", "1e6", "ten"] {
             assert!(number(wrong).is_err(), "{wrong}");
         }
-        assert!(number("18446744073709551616").unwrap_err().contains("too large"));
+        assert!(
+            number("18446744073709551616")
+                .unwrap_err()
+                .contains("too large")
+        );
         assert_eq!(number_u128("0xff"), Ok(255));
-        assert_eq!(number_u128("340282366920938463463374607431768211455"), Ok(u128::MAX));
+        assert_eq!(
+            number_u128("340282366920938463463374607431768211455"),
+            Ok(u128::MAX)
+        );
         assert!(positive_u32("0").is_err());
         assert!(positive_u32("4294967296").is_err());
     }
@@ -138,6 +153,10 @@ mod tests {
         }
         assert_eq!(addresses("3000, 3001,3002").unwrap().0.len(), 3);
         assert!(addresses("3000,,3001").is_err());
-        assert!(addresses("3000,127.0.0.1:3000").unwrap_err().contains("twice"));
+        assert!(
+            addresses("3000,127.0.0.1:3000")
+                .unwrap_err()
+                .contains("twice")
+        );
     }
 }

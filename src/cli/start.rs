@@ -88,5 +88,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Serves the file, which exists.
 fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
-    Err(failure(Status::Other, format!("{}: not wired ({address})", options.file.display())))
+    Err(failure(
+        Status::Other,
+        format!("{}: not wired ({address})", options.file.display()),
+    ))
 }

@@ -29,7 +29,10 @@ pub fn release_text(release: u32) -> String {
 pub fn limits() -> Vec<(&'static str, u64)> {
     let size = crate::stdx::to_u64;
     vec![
-        ("storage_format_version", u64::from(storage_format::FORMAT_VERSION)),
+        (
+            "storage_format_version",
+            u64::from(storage_format::FORMAT_VERSION),
+        ),
         ("sector_size", size(storage_format::SECTOR_SIZE)),
         ("header_size", size(constants::HEADER_SIZE)),
         ("message_size_max", size(constants::MESSAGE_SIZE_MAX)),
@@ -37,8 +40,14 @@ pub fn limits() -> Vec<(&'static str, u64)> {
         ("batch_events_max", u64::from(constants::BATCH_EVENTS_MAX)),
         ("change_events_max", u64::from(constants::CHANGE_EVENTS_MAX)),
         ("pulse_expiries_max", constants::PULSE_EXPIRIES_MAX),
-        ("prepare_entries_size", size(constants::PREPARE_ENTRIES_SIZE)),
-        ("prepare_requests_max", size(constants::PREPARE_REQUESTS_MAX)),
+        (
+            "prepare_entries_size",
+            size(constants::PREPARE_ENTRIES_SIZE),
+        ),
+        (
+            "prepare_requests_max",
+            size(constants::PREPARE_REQUESTS_MAX),
+        ),
         ("pipeline_prepares_max", constants::PIPELINE_PREPARES_MAX),
         ("sessions_default", u64::from(constants::SESSIONS_DEFAULT)),
         ("block_size", size(constants::BLOCK_SIZE)),
@@ -54,16 +63,31 @@ pub fn text(verbose: bool) -> String {
     if !verbose {
         return text;
     }
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let profile = if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    };
     let lines = [
         ("protocol_release", release_text(constants::RELEASE)),
-        ("client_release_min", release_text(constants::RELEASE_CLIENT_MIN)),
-        ("client_release_max", release_text(constants::RELEASE_CLIENT_MAX)),
+        (
+            "client_release_min",
+            release_text(constants::RELEASE_CLIENT_MIN),
+        ),
+        (
+            "client_release_max",
+            release_text(constants::RELEASE_CLIENT_MAX),
+        ),
         ("build_profile", profile.to_owned()),
-        ("build_target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)),
+        (
+            "build_target",
+            format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        ),
         ("verify", constants::VERIFY.to_string()),
     ];
-    let limits = limits().into_iter().map(|(name, value)| (name, value.to_string()));
+    let limits = limits()
+        .into_iter()
+        .map(|(name, value)| (name, value.to_string()));
     for (name, value) in lines.into_iter().chain(limits) {
         text.push_str(&format!("{name} = {value}\n"));
     }
@@ -85,7 +109,10 @@ mod tests {
 
     #[test]
     fn the_short_form_is_one_line() {
-        assert_eq!(text(false), format!("daftari {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            text(false),
+            format!("daftari {}\n", env!("CARGO_PKG_VERSION"))
+        );
     }
 
     #[test]
@@ -98,7 +125,10 @@ mod tests {
             "message_size_max = 1048576",
             "batch_events_max = 8189",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in:\n{text}"
+            );
         }
         assert_eq!(release_text(1 << 16 | 2 << 8 | 3), "1.2.3");
     }

@@ -1,6 +1,12 @@
 //! A client session over a blocking socket.
-#![expect(clippy::disallowed_types, reason = "the load generator is a client, not the server")]
-#![expect(clippy::disallowed_methods, reason = "the load generator may wait as it likes")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "the load generator is a client, not the server"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the load generator may wait as it likes"
+)]
 
 use crate::cli::exit::{Status, failure};
 use crate::client::{Client, Event, Options, Output, PreparedRequest};
@@ -45,7 +51,9 @@ impl Connection {
         let stream = connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TICK))?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let client = since.as_nanos() << 32 | u128::from(index) + 1;
         // The stream does not lose requests, and a long one may take a while.
         let options = Options {
@@ -65,14 +73,18 @@ impl Connection {
         connection.client.handle(now, Event::Connected);
         match connection.output()? {
             Output::Registered { .. } => Ok(connection),
-            other => Err(connection.failed(&format!("it answered {other:?} to a register request"))),
+            other => {
+                Err(connection.failed(&format!("it answered {other:?} to a register request")))
+            }
         }
     }
 
     /// Sends a request; [`Self::receive`] has to follow before the next.
     pub fn send(&mut self, request: PreparedRequest) -> anyhow::Result<()> {
         let now = self.now();
-        self.client.submit(now, request).context("requests are sent one after the other")?;
+        self.client
+            .submit(now, request)
+            .context("requests are sent one after the other")?;
         self.flush()
     }
 
@@ -95,7 +107,10 @@ impl Connection {
     }
 
     fn failed(&self, what: &str) -> anyhow::Error {
-        failure(Status::Server, format!("the server at {}: {what}", self.address))
+        failure(
+            Status::Server,
+            format!("the server at {}: {what}", self.address),
+        )
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

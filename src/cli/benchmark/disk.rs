@@ -1,6 +1,9 @@
 //! What one small durable write costs where the data file is: what no server can be faster than
 //! that acknowledges one request at a time.
-#![expect(clippy::disallowed_types, reason = "the probe measures the disk itself")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "the probe measures the disk itself"
+)]
 
 use crate::stdx::{SectorBuf, to_u64};
 use std::fs::{File, OpenOptions};

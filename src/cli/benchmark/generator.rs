@@ -78,7 +78,9 @@ impl Generator {
 
     /// Requests that create all transfers.
     pub fn batch_count(&self) -> u64 {
-        self.workload.transfer_count.div_ceil(self.workload.transfer_batch_size)
+        self.workload
+            .transfer_count
+            .div_ceil(self.workload.transfer_batch_size)
     }
 
     /// The id with that index, different from those of all other indexes.
@@ -121,7 +123,9 @@ impl Generator {
     /// How many transfers the batch has.
     pub fn batch_size(&self, batch: u64) -> u64 {
         let first = batch * self.workload.transfer_batch_size;
-        self.workload.transfer_batch_size.min(self.workload.transfer_count - first)
+        self.workload
+            .transfer_batch_size
+            .min(self.workload.transfer_count - first)
     }
 
     /// The transfers of a batch, from 0.
@@ -230,16 +234,23 @@ mod tests {
         };
         assert_eq!(ids(IdOrder::Sequential)[..3], [1, 2, 3]);
         assert!(ids(IdOrder::Reversed).is_sorted_by(|a, b| a > b));
-        let ascending = ids(IdOrder::Random).windows(2).filter(|pair| pair[0] < pair[1]).count();
+        let ascending = ids(IdOrder::Random)
+            .windows(2)
+            .filter(|pair| pair[0] < pair[1])
+            .count();
         assert!((400..600).contains(&ascending), "{ascending}");
     }
 
     #[test]
     fn batches_cover_all_transfers_once_and_can_be_made_again() {
-        let generator =
-            Generator::new(Workload { transfer_count: 2500, ..workload(IdOrder::Sequential) });
+        let generator = Generator::new(Workload {
+            transfer_count: 2500,
+            ..workload(IdOrder::Sequential)
+        });
         assert_eq!(generator.batch_count(), 3);
-        let all: Vec<_> = (0..3).flat_map(|batch| generator.transfers(batch)).collect();
+        let all: Vec<_> = (0..3)
+            .flat_map(|batch| generator.transfers(batch))
+            .collect();
         let ids: Vec<u128> = all.iter().map(|transfer| transfer.id.get()).collect();
         assert!(ids.into_iter().eq(1..=2500));
         assert_eq!(generator.transfers(1), all[1000..2000]);
@@ -268,13 +279,26 @@ mod tests {
     #[test]
     fn flags_are_set_when_asked_for() {
         let base = workload(IdOrder::Sequential);
-        let all = Workload { pending: true, history: true, imported: true, ..base };
+        let all = Workload {
+            pending: true,
+            history: true,
+            imported: true,
+            ..base
+        };
         let generator = Generator::new(all);
         assert_eq!(generator.account(3).flags.get(), 8 | 16);
         let transfer = generator.transfers(0)[0];
         assert_eq!(transfer.flags.get(), 2 | 256);
         assert_eq!((transfer.timeout.get(), transfer.timestamp.get()), (0, 101));
-        let pending = Generator::new(Workload { pending: true, ..base }).transfers(0);
-        assert!(pending.iter().all(|transfer| (1..=60).contains(&transfer.timeout.get())));
+        let pending = Generator::new(Workload {
+            pending: true,
+            ..base
+        })
+        .transfers(0);
+        assert!(
+            pending
+                .iter()
+                .all(|transfer| (1..=60).contains(&transfer.timeout.get()))
+        );
     }
 }

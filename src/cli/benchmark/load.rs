@@ -1,10 +1,13 @@
 //! The load itself: accounts, transfers by all clients, queries, each with its latencies.
 #![expect(clippy::disallowed_types, reason = "latencies are what is measured")]
-#![expect(clippy::disallowed_methods, reason = "a delay after each batch can be asked for")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a delay after each batch can be asked for"
+)]
 
+use super::Options;
 use super::connection::{Connection, Reply};
 use super::generator::{Generator, Random};
-use super::Options;
 use super::report::print_batch;
 use crate::cli::exit::{Status, failure};
 use crate::client::PreparedRequest;
@@ -57,7 +60,9 @@ impl Measured {
     }
 
     fn merge(&mut self, other: &Self) {
-        self.latencies.add(&other.latencies).expect("all histograms have the same bounds");
+        self.latencies
+            .add(&other.latencies)
+            .expect("all histograms have the same bounds");
         self.requests += other.requests;
         self.objects += other.objects;
         for (status, count) in &other.refused {
@@ -75,7 +80,9 @@ impl Measured {
         let malformed = || failure(Status::Server, "the server sent results that make no sense");
         let batches = Batches::decode(size_of::<CreateResult>(), &reply.body);
         let mut batches = batches.map_err(|error| malformed().context(error))?;
-        let results = batches.next().and_then(|batch| <[CreateResult]>::ref_from_bytes(batch).ok());
+        let results = batches
+            .next()
+            .and_then(|batch| <[CreateResult]>::ref_from_bytes(batch).ok());
         let results = results.ok_or_else(malformed)?;
         if to_u64(results.len()) != expected {
             return Err(malformed());
@@ -96,8 +103,11 @@ impl Measured {
         if self.refused.is_empty() {
             return Ok(());
         }
-        let reasons: Vec<String> =
-            self.refused.iter().map(|(status, count)| format!("{status} {count}")).collect();
+        let reasons: Vec<String> = self
+            .refused
+            .iter()
+            .map(|(status, count)| format!("{status} {count}"))
+            .collect();
         Err(failure(
             Status::Negative,
             format!(
@@ -115,15 +125,19 @@ pub fn create_accounts(
 ) -> anyhow::Result<Measured> {
     let mut measured = Measured::new();
     let name = |code| {
-        CreateAccountStatus::from_code(code)
-            .map_or_else(|| format!("status {code}"), |status| status.name().to_owned())
+        CreateAccountStatus::from_code(code).map_or_else(
+            || format!("status {code}"),
+            |status| status.name().to_owned(),
+        )
     };
     let begin = Instant::now();
     let count = generator.workload().account_count;
     let mut first = 0;
     while first < count {
         let last = count.min(first + u64::from(BATCH_EVENTS_MAX));
-        let accounts: Vec<_> = (first..last).map(|index| generator.account(index)).collect();
+        let accounts: Vec<_> = (first..last)
+            .map(|index| generator.account(index))
+            .collect();
         let sent = Instant::now();
         let reply = connection.call(Operation::CreateAccounts, accounts.as_bytes())?;
         measured.record(sent.elapsed());
@@ -153,7 +167,11 @@ pub fn create_transfers(
             .collect();
         workers
             .into_iter()
-            .map(|worker| worker.join().expect("a panic of a client ends the benchmark"))
+            .map(|worker| {
+                worker
+                    .join()
+                    .expect("a panic of a client ends the benchmark")
+            })
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
     let mut measured = Measured::new();
@@ -188,8 +206,10 @@ fn run_client(
 ) -> anyhow::Result<Measured> {
     let mut measured = Measured::new();
     let name = |code| {
-        CreateTransferStatus::from_code(code)
-            .map_or_else(|| format!("status {code}"), |status| status.name().to_owned())
+        CreateTransferStatus::from_code(code).map_or_else(
+            || format!("status {code}"),
+            |status| status.name().to_owned(),
+        )
     };
     let mut unchecked: Option<(u64, Reply)> = None;
     let mut ready = prepare(generator, next);
@@ -228,7 +248,9 @@ pub fn query(
     let begin = Instant::now();
     for _ in 0..count {
         let mut filter = AccountFilter::zeroed();
-        filter.account_id = generator.id(random.below(generator.workload().account_count)).into();
+        filter.account_id = generator
+            .id(random.below(generator.workload().account_count))
+            .into();
         filter.limit = BATCH_EVENTS_MAX.into();
         filter.flags = (account_filter_flags::DEBITS | account_filter_flags::CREDITS).into();
         let sent = Instant::now();

@@ -137,7 +137,10 @@ impl Options {
             ));
         }
         if self.id_start == 0 || self.id_start.checked_add(self.transfer_count).is_none() {
-            return usage(format!("--id-start={}: it is 0, or ids run over", self.id_start));
+            return usage(format!(
+                "--id-start={}: it is 0, or ids run over",
+                self.id_start
+            ));
         }
         if self.flag_imported && self.clients > 1 {
             return usage(
@@ -181,7 +184,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let generator = Generator::new(options.workload()?);
     let Some(address) = options.remote()? else {
         let mut server = Server::start(options)?;
-        let report = Report { disk_write: disk::measure(server.file()) };
+        let report = Report {
+            disk_write: disk::measure(server.file()),
+        };
         report.print_disk();
         load(options, &generator, server.address(), &report)?;
         return report::print_usage(&server.stop()?);
@@ -218,7 +223,9 @@ mod tests {
     use clap::Parser;
 
     fn check(arguments: &str, expected: &str) {
-        let all = ["daftari", "benchmark"].into_iter().chain(arguments.split_whitespace());
+        let all = ["daftari", "benchmark"]
+            .into_iter()
+            .chain(arguments.split_whitespace());
         let Command::Benchmark(options) = Cli::try_parse_from(all).unwrap().command else {
             unreachable!("benchmark was asked for")
         };
@@ -230,7 +237,10 @@ mod tests {
     fn values_that_do_not_fit_together_are_named() {
         check("--transfer-batch-size=8190", "at most 8189");
         check("--account-count=1", "two accounts");
-        check("--account-count=5 --account-count-hot=5", "--account-count-hot=5");
+        check(
+            "--account-count=5 --account-count-hot=5",
+            "--account-count-hot=5",
+        );
         check("--id-start=0", "--id-start=0");
         check("--flag-imported --clients=2", "--clients=1");
     }

@@ -28,11 +28,21 @@ impl Report {
 
     /// The load.
     pub fn print_transfers(&self, options: &Options, measured: &Measured) {
-        println!("{} batches in {} s", measured.requests, seconds(measured.elapsed));
+        println!(
+            "{} batches in {} s",
+            measured.requests,
+            seconds(measured.elapsed)
+        );
         println!("transfer batch size = {} txs", options.transfer_batch_size);
-        println!("transfer batch delay = {} us", options.transfer_batch_delay_us);
+        println!(
+            "transfer batch delay = {} us",
+            options.transfer_batch_delay_us
+        );
         println!("clients = {}", options.clients);
-        println!("load accepted = {} tx/s", rate(measured.objects, measured.elapsed));
+        println!(
+            "load accepted = {} tx/s",
+            rate(measured.objects, measured.elapsed)
+        );
         let single = options.clients == 1 && options.transfer_batch_size == 1;
         if let (true, Some(median)) = (single, self.disk_write) {
             let ratio = ratio_to_disk(measured.objects, measured.elapsed, median);
@@ -44,7 +54,11 @@ impl Report {
 
 /// The accounts.
 pub fn print_accounts(measured: &Measured) {
-    println!("{} accounts in {} s", measured.objects, seconds(measured.elapsed));
+    println!(
+        "{} accounts in {} s",
+        measured.objects,
+        seconds(measured.elapsed)
+    );
 }
 
 /// The queries.
@@ -65,7 +79,10 @@ pub fn print_batch(number: u64, size: u64, latency: Duration) {
 
 /// What was read back.
 pub fn print_validated(compared: &Compared) {
-    println!("validated {} transfers, {} accounts", compared.transfers, compared.accounts);
+    println!(
+        "validated {} transfers, {} accounts",
+        compared.transfers, compared.accounts
+    );
 }
 
 /// What the server used.
@@ -84,15 +101,26 @@ pub fn print_usage(usage: &Usage) -> anyhow::Result<()> {
 
 fn print_latencies(name: &str, latencies: &Histogram<u64>) {
     for (percentile, latency) in latency_lines(latencies) {
-        println!("{name} latency p{percentile} = {} ms", milliseconds(latency));
+        println!(
+            "{name} latency p{percentile} = {} ms",
+            milliseconds(latency)
+        );
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "percentiles are whole numbers up to 100")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "percentiles are whole numbers up to 100"
+)]
 fn latency_lines(latencies: &Histogram<u64>) -> Vec<(u64, Duration)> {
     PERCENTILES
         .iter()
-        .map(|p| (*p, Duration::from_nanos(latencies.value_at_percentile(*p as f64))))
+        .map(|p| {
+            (
+                *p,
+                Duration::from_nanos(latencies.value_at_percentile(*p as f64)),
+            )
+        })
         .collect()
 }
 

@@ -50,14 +50,25 @@ impl Server {
         }
         let address = free_address()?;
         let mut command = Command::new(&binary);
-        command.args(["start", "--log-level=warn"]).arg(format!("--addresses={address}"));
+        command
+            .args(["start", "--log-level=warn"])
+            .arg(format!("--addresses={address}"));
         if let Some(limit) = options.limit_memory {
             command.arg(format!("--limit-memory={limit}"));
         }
         let file_empty = size_on_disk(&file)?;
         let keep = options.file.is_some();
-        let child = command.arg(&file).spawn().context("starting `daftari start`")?;
-        Ok(Self { child, address, file, keep, file_empty })
+        let child = command
+            .arg(&file)
+            .spawn()
+            .context("starting `daftari start`")?;
+        Ok(Self {
+            child,
+            address,
+            file,
+            keep,
+            file_empty,
+        })
     }
 
     /// Where it listens.
@@ -76,15 +87,25 @@ impl Server {
     pub fn stop(&mut self) -> anyhow::Result<Usage> {
         let memory = memory_max(self.child.id());
         if let Some(status) = self.child.try_wait()? {
-            return Err(failure(Status::Server, format!("the server ended by itself: {status}")));
+            return Err(failure(
+                Status::Server,
+                format!("the server ended by itself: {status}"),
+            ));
         }
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
         if !status.success() {
-            return Err(failure(Status::Server, format!("the server ended badly: {status}")));
+            return Err(failure(
+                Status::Server,
+                format!("the server ended badly: {status}"),
+            ));
         }
-        Ok(Usage { memory, file_empty: self.file_empty, file: size_on_disk(&self.file)? })
+        Ok(Usage {
+            memory,
+            file_empty: self.file_empty,
+            file: size_on_disk(&self.file)?,
+        })
     }
 }
 
@@ -107,7 +128,8 @@ impl Drop for Server {
 
 /// A port that nobody listens on.
 fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?)
 }
 
@@ -125,7 +147,9 @@ fn memory_max(process: u32) -> Option<u64> {
 }
 
 fn parse_memory(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * to_u64(1024))
 }

@@ -39,17 +39,31 @@ pub fn compare(generator: &Generator, connection: &mut Connection) -> anyhow::Re
             }));
         }
         for (expected, found) in expected.iter().zip(&found) {
-            if *expected != (Transfer { timestamp: expected.timestamp, ..*found }) {
+            if *expected
+                != (Transfer {
+                    timestamp: expected.timestamp,
+                    ..*found
+                })
+            {
                 return differs(&format!("transfer {} reads {found:?}", expected.id));
             }
             let amount = expected.amount.get();
-            turnover.entry(expected.debit_account_id.get()).or_default().debits += amount;
-            turnover.entry(expected.credit_account_id.get()).or_default().credits += amount;
+            turnover
+                .entry(expected.debit_account_id.get())
+                .or_default()
+                .debits += amount;
+            turnover
+                .entry(expected.credit_account_id.get())
+                .or_default()
+                .credits += amount;
         }
     }
     compare_accounts(generator, connection, &turnover)?;
     let workload = generator.workload();
-    Ok(Compared { accounts: workload.account_count, transfers: workload.transfer_count })
+    Ok(Compared {
+        accounts: workload.account_count,
+        transfers: workload.transfer_count,
+    })
 }
 
 fn compare_accounts(
@@ -62,7 +76,9 @@ fn compare_accounts(
     let mut first = 0;
     while first < count {
         let last = count.min(first + u64::from(BATCH_EVENTS_MAX));
-        let ids: Vec<U128> = (first..last).map(|index| generator.id(index).into()).collect();
+        let ids: Vec<U128> = (first..last)
+            .map(|index| generator.id(index).into())
+            .collect();
         let found: Vec<Account> = lookup(connection, Operation::LookupAccounts, &ids)?;
         if found.len() != ids.len() {
             return differs(&format!("{} accounts are missing", ids.len() - found.len()));
@@ -96,10 +112,16 @@ fn lookup<T: FromBytes + Immutable + KnownLayout + Unaligned + Clone>(
         .map_err(|error| failure(Status::Server, format!("the results of a lookup: {error}")))?;
     match <[T]>::ref_from_bytes(batches.payload()) {
         Ok(found) => Ok(found.to_vec()),
-        Err(_) => Err(failure(Status::Server, "the results of a lookup are cut off")),
+        Err(_) => Err(failure(
+            Status::Server,
+            "the results of a lookup are cut off",
+        )),
     }
 }
 
 fn differs<T>(what: &str) -> anyhow::Result<T> {
-    Err(failure(Status::Negative, format!("validation failed: {what}")))
+    Err(failure(
+        Status::Negative,
+        format!("validation failed: {what}"),
+    ))
 }
