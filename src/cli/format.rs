@@ -97,7 +97,7 @@ impl Options {
                 self.replica, self.replica_count
             ));
         }
-        if !slots.is_multiple_of(16) || slots < 32 || slots > 1 << 16 {
+        if !slots.is_multiple_of(16) || !(32..=1 << 16).contains(&slots) {
             return usage(format!(
                 "--journal-slots={slots}: write a multiple of 16 from 32 to 65_536"
             ));

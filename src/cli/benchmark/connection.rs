@@ -54,7 +54,7 @@ impl Connection {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let client = since.as_nanos() << 32 | u128::from(index) + 1;
+        let client = (since.as_nanos() << 32) | (u128::from(index) + 1);
         // The stream does not lose requests, and a long one may take a while.
         let options = Options {
             retry_min: 20 * NANOSECONDS,
@@ -73,7 +73,7 @@ impl Connection {
         connection.client.handle(now, Event::Connected);
         match connection.output()? {
             Output::Registered { .. } => Ok(connection),
-            other => {
+            other @ (Output::Reply { .. } | Output::Disconnect(_) | Output::Failed(_)) => {
                 Err(connection.failed(&format!("it answered {other:?} to a register request")))
             }
         }
@@ -92,7 +92,9 @@ impl Connection {
     pub fn receive(&mut self) -> anyhow::Result<Reply> {
         match self.output()? {
             Output::Reply { body, .. } => Ok(Reply { body }),
-            other => Err(self.failed(&format!("it answered {other:?} to a request"))),
+            other @ (Output::Registered { .. } | Output::Disconnect(_) | Output::Failed(_)) => {
+                Err(self.failed(&format!("it answered {other:?} to a request")))
+            }
         }
     }
 
@@ -171,11 +173,13 @@ impl Connection {
             match self.stream.read(&mut self.frame[self.filled..]) {
                 Ok(0) => return Err(self.failed("it closed the connection")),
                 Ok(count) => self.filled += count,
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Ok(None),
-                    ErrorKind::Interrupted => {}
-                    _ => return Err(self.failed(&format!("reading from it failed: {error}"))),
-                },
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.failed(&format!("reading from it failed: {error}"))),
             }
         }
     }
@@ -200,5 +204,86 @@ fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Connection;
+    use crate::client::PreparedRequest;
+    use crate::wire::build::{self, Answered, Sender};
+    use crate::wire::{ClientMessage, Operation, ReplyHeader, frame::concat};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use zerocopy::IntoBytes;
+
+    const SENDER: Sender = Sender {
+        cluster: 3,
+        view: 1,
+        release: 0x1109,
+        replica: 0,
+    };
+
+    /// Answers each request: a register properly, the others with their own bodies, byte by byte.
+    fn serve(mut stream: TcpStream, requests: u64) {
+        let mut bytes = Vec::new();
+        for op in 1..=requests {
+            let (frame, size) = loop {
+                if let Some((ClientMessage::Request(header, body), size)) =
+                    ClientMessage::decode(&bytes, 3).expect("the client sends whole frames")
+                {
+                    let operation = Operation::from_u8(header.operation).unwrap();
+                    let registered = build::register_result();
+                    let register = operation == Operation::Register;
+                    let body = if register {
+                        registered.as_bytes()
+                    } else {
+                        body
+                    };
+                    let answered = Answered {
+                        request_checksum: header.checksum,
+                        client: header.client.get(),
+                        request: header.request.get(),
+                        release: header.release.get(),
+                        op,
+                        timestamp: op,
+                        operation,
+                    };
+                    break (
+                        concat(&ReplyHeader::new(&SENDER, &answered, body), body),
+                        size,
+                    );
+                }
+                let mut more = [0; 4096];
+                let count = stream.read(&mut more).unwrap();
+                assert!(count > 0, "the client has hung up");
+                bytes.extend_from_slice(&more[..count]);
+            };
+            bytes.drain(..size);
+            for part in frame.chunks(100) {
+                stream.write_all(part).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_over_a_socket_asks_and_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(listener.accept().unwrap().0, 3));
+            let mut connection = Connection::open(address, 3, 0).unwrap();
+            for size in [16, 16 * 1000] {
+                let ids = vec![9; size];
+                let request = PreparedRequest::batch(Operation::LookupAccounts, &ids);
+                let expected = request.body().to_vec();
+                connection.send(request).unwrap();
+                assert_eq!(connection.receive().unwrap().body, expected);
+            }
+            let error = connection
+                .call(Operation::LookupAccounts, &[9; 16])
+                .unwrap_err();
+            assert!(error.to_string().contains(&address.to_string()), "{error}");
+        });
     }
 }

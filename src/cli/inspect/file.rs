@@ -89,11 +89,14 @@ impl DataFile {
 
     /// All copies of the superblock.
     #[must_use]
-    pub fn superblock_copies(&self) -> [Superblock; SUPERBLOCK_COPY_COUNT] {
-        std::array::from_fn(|copy| {
-            let bytes = self.read(to_u64(copy * SUPERBLOCK_COPY_SIZE), SUPERBLOCK_COPY_SIZE);
-            Superblock::read_from_bytes(&bytes).expect("the buffer has the size of a copy")
-        })
+    pub fn superblock_copies(&self) -> Box<[Superblock; SUPERBLOCK_COPY_COUNT]> {
+        let copies: Box<[Superblock]> = (0..SUPERBLOCK_COPY_COUNT)
+            .map(|copy| {
+                let bytes = self.read(to_u64(copy * SUPERBLOCK_COPY_SIZE), SUPERBLOCK_COPY_SIZE);
+                Superblock::read_from_bytes(&bytes).expect("the buffer has the size of a copy")
+            })
+            .collect();
+        copies.try_into().expect("one was read for each copy")
     }
 
     /// The superblock that counts.

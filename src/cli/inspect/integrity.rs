@@ -59,7 +59,7 @@ pub fn run(file: &DataFile) -> anyhow::Result<(Document, anyhow::Result<()>)> {
         Ok((superblock, _)) => superblock,
         Err(error) => return Err(failure(Status::Negative, file::explain(error))),
     };
-    check_superblock(&mut findings, &copies, &superblock);
+    check_superblock(&mut findings, &copies[..], &superblock);
     check_journal(&mut findings, file, &superblock);
     check_replies(&mut findings, file, &superblock);
     check_blocks(&mut findings, file, &superblock)?;
