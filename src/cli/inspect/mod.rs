@@ -100,7 +100,11 @@ pub struct ConstantsTarget {
 /// When the file cannot be read or is not a data file, and when it is found damaged.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     match &options.topic {
-        Topic::Superblock(target) => superblock::run(&target.open()?)?.print(target.output),
+        Topic::Superblock(target) => {
+            let (document, verdict) = superblock::run(&target.open()?);
+            document.print(target.output)?;
+            verdict
+        }
         Topic::Journal(target) => journal::run(&target.open()?)?.print(target.output),
         Topic::Checkpoint(target) => checkpoint::run(&target.open()?)?.print(target.output),
         Topic::Block(block) => {

@@ -7,11 +7,10 @@ use crate::cli::version::release_text;
 use crate::stdx::to_u64;
 use storage_format::Superblock;
 
-/// Every copy, the winner's fields, and the geometry.
-///
-/// # Errors
-/// Never: copies that do not make a superblock are what one wants to see.
-pub fn run(file: &DataFile) -> anyhow::Result<Document> {
+/// Every copy, the winner's fields, and the geometry; copies that make no superblock are shown too,
+/// and the verdict is an error then.
+#[must_use]
+pub fn run(file: &DataFile) -> (Document, anyhow::Result<()>) {
     let copies = file.superblock_copies();
     let chosen = Superblock::choose(&copies);
     let winner = chosen
@@ -37,7 +36,7 @@ pub fn run(file: &DataFile) -> anyhow::Result<Document> {
         Ok((superblock, count)) => describe(&mut document, &superblock, to_u64(count)),
         Err(error) => document.fields("superblock", [("error", explain(error).into())]),
     }
-    Ok(document)
+    (document, file.superblock().map(|_| ()))
 }
 
 fn row(index: usize, copy: &Superblock, winner: Option<storage_format::Checksum>) -> Vec<Cell> {

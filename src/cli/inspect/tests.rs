@@ -178,7 +178,7 @@ impl Made {
 fn a_whole_file_is_whole() {
     let made = Made::new("whole");
     made.check(&[], &[]);
-    let json = superblock::run(&made.open()).unwrap().json();
+    let json = superblock::run(&made.open()).0.json();
     assert_eq!(json["copies"].as_array().unwrap().len(), 4);
     assert_eq!(json["copies"][3]["wins"], true);
     assert_eq!(json["superblock"]["cluster"], "9");
@@ -246,7 +246,7 @@ fn damaged_parts_are_named() {
         &["copy 1", "slot 2: the header", "op 3", "block 2: page 2"],
         &[],
     );
-    let json = superblock::run(&made.open()).unwrap().json();
+    let json = superblock::run(&made.open()).0.json();
     assert_eq!(json["copies"][1]["valid"], false);
 }
 
@@ -287,6 +287,7 @@ fn an_index_that_leads_nowhere_is_damage() {
 fn foreign_and_locked_files_are_refused() {
     let mut made = Made::new("foreign");
     made.bytes = vec![b'x'; 1 << 16];
+    assert!(superblock::run(&made.open()).1.is_err());
     let error = journal::run(&made.open()).unwrap_err();
     assert_eq!(status_of(&error), Status::FileUnusable);
     assert!(
