@@ -9,7 +9,6 @@ use storage_format::Superblock;
 
 /// Every copy, the winner's fields, and the geometry; copies that make no superblock are shown too,
 /// and the verdict is an error then.
-#[must_use]
 pub fn run(file: &DataFile) -> (Document, anyhow::Result<()>) {
     let copies = file.superblock_copies();
     let chosen = Superblock::choose(&copies);
