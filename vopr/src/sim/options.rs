@@ -73,7 +73,7 @@ impl Options {
             journal_slot_count: if random.chance(600) { 32.into() } else { 48.into() },
             session_count_max: u32::try_from(random.range(4, 8)).expect("small").into(),
             block_size: u32::try_from(constants::BLOCK_SIZE).expect("small").into(),
-            file_size_max: (32 * 1024 * 1024).into(),
+            file_size_max: (64 * 1024 * 1024).into(),
             ..Geometry::default()
         };
         let entries = u32::try_from(constants::PREPARE_ENTRIES_SIZE).expect("small");
