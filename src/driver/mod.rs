@@ -1,1 +1,231 @@
-//! driver
+//! The loop that joins consensus, ledger and storage; generic over [`Io`].
+//!
+//! One task: it waits for a write, a frame or a timer, hands that to the replica, and carries out
+//! what the replica wants. Executing an op is synchronous; a checkpoint is awaited in place.
+
+mod checkpoint;
+mod commit;
+mod format;
+mod open;
+mod superblock;
+
+pub use checkpoint::checkpoint_interval;
+pub use format::{FormatOptions, format};
+
+use crate::constants;
+use crate::io::{Incoming, Io, Network, Storage};
+use crate::stdx::SectorBuf;
+use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
+use commit::State;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use storage_format::{PrepareHeader, SECTOR_SIZE};
+use zerocopy::IntoBytes;
+
+/// How to run a replica.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The cluster that the file has to belong to, if known.
+    pub cluster: Option<u128>,
+    /// The replica that the file has to belong to, if known.
+    pub replica: Option<u8>,
+    /// The number of replicas that the file has to name.
+    pub replica_count: usize,
+    /// Bytes that the ledger may take in memory.
+    pub memory_limit: u64,
+}
+
+/// A write that has completed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "at most two are alive, and they are moved once"
+)]
+enum Written {
+    Prepare(Prepare),
+    Header,
+}
+
+type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
+
+/// What the loop was woken by.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is alive, and it is moved once"
+)]
+enum Wake {
+    Written(Written),
+    Incoming(Incoming),
+    Timer,
+}
+
+/// The longest that the loop sleeps when no pending transfer expires.
+const TIMER_MAX: u64 = constants::NANOSECONDS;
+/// The shortest: expiry is not more precise than this.
+const TIMER_MIN: u64 = 1_000_000;
+
+/// Opens the data file and serves clients until the network tells to shut down.
+///
+/// # Errors
+/// When the data file cannot be used; nothing was written to it then but journal headers and a
+/// superblock of a later view.
+pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
+    let (mut state, mut replica, mut headers) = open::open(io, options).await?;
+    let mut writes: Writes<'_> = FuturesUnordered::new();
+    loop {
+        while let Some(effect) = replica.poll_effect(io.realtime()) {
+            match effect {
+                Effect::WritePrepare(prepare) => {
+                    writes.push(Box::pin(write_prepare(io, &state, prepare)));
+                }
+                Effect::WriteHeader(header) => {
+                    let write = headers.write(io, &header);
+                    writes.push(Box::pin(write));
+                }
+                Effect::Send { connection, frame } => io.network().send(connection, frame),
+                Effect::Execute(prepare) => {
+                    start_writes(&mut writes, &mut replica, &state).await;
+                    execute(&mut state, &mut replica, prepare).await;
+                }
+            }
+        }
+        if replica.is_shut_down() {
+            return Ok(());
+        }
+        match wait(io, &replica, &mut writes).await {
+            Wake::Written(written) => on_written(written, &mut replica, &state),
+            Wake::Incoming(incoming) => {
+                replica.handle(Event::Incoming(incoming), &state);
+                while replica.has_room()
+                    && let Some(incoming) = io.network().try_receive()
+                {
+                    replica.handle(Event::Incoming(incoming), &state);
+                }
+            }
+            Wake::Timer => {}
+        }
+    }
+}
+
+/// Executes an op, answers it, and makes a checkpoint if one is due.
+async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare: Prepare) {
+    let replies = state.commit(&prepare, replica.sessions_mut()).await;
+    let pulse_next = state.ledger.pulse_next();
+    let header = prepare.header;
+    replica.handle(
+        Event::Executed {
+            prepare,
+            replies,
+            pulse_next,
+        },
+        state,
+    );
+    // Replies leave before a checkpoint makes them wait.
+    while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
+        state.io.network().send(connection, frame);
+    }
+    if state.checkpoint_due(&header) {
+        state.checkpoint(&header, replica.sessions()).await;
+        replica.handle(
+            Event::Checkpointed {
+                op: header.op.get(),
+            },
+            state,
+        );
+    }
+}
+
+/// Polls the writes once, so that those just queued reach the device before a long execution.
+async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, state: &State<'_, I>) {
+    let ready = std::future::poll_fn(|cx| {
+        if writes.is_empty() {
+            return Poll::Ready(None);
+        }
+        match writes.poll_next_unpin(cx) {
+            Poll::Ready(written) => Poll::Ready(written),
+            Poll::Pending => Poll::Ready(None),
+        }
+    });
+    if let Some(written) = ready.await {
+        on_written(written, replica, state);
+    }
+}
+
+fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, I>) {
+    match written {
+        Written::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), state),
+        Written::Header => replica.handle(Event::HeaderDurable, state),
+    }
+}
+
+async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>) -> Wake {
+    let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
+    let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, TIMER_MAX)));
+    let mut receive = pin!(io.network().receive());
+    let room = replica.has_room();
+    std::future::poll_fn(move |cx| {
+        if let Poll::Ready(Some(written)) = writes.poll_next_unpin(cx) {
+            return Poll::Ready(Wake::Written(written));
+        }
+        // Without room, frames stay in the network, which stops reading from the sockets.
+        if room && let Poll::Ready(incoming) = receive.as_mut().poll(cx) {
+            return Poll::Ready(Wake::Incoming(incoming));
+        }
+        timer.as_mut().poll(cx).map(|()| Wake::Timer)
+    })
+    .await
+}
+
+fn write_prepare<'a, I: Io>(
+    io: &'a I,
+    state: &State<'_, I>,
+    prepare: Prepare,
+) -> impl Future<Output = Written> + use<'a, I> {
+    let offset = Replica::prepare_offset(&state.geometry(), prepare.header.op.get());
+    let size = prepare.size().next_multiple_of(SECTOR_SIZE);
+    async move {
+        let buffer = io.storage().write(offset, prepare.buffer, size).await;
+        Written::Prepare(Prepare {
+            header: prepare.header,
+            buffer,
+        })
+    }
+}
+
+/// The redundant header ring, as it is in the data file.
+#[derive(Debug)]
+struct HeaderRing {
+    offset: u64,
+    headers: Vec<PrepareHeader>,
+}
+
+impl HeaderRing {
+    /// Writes the sector that holds `header`'s slot.
+    fn write<'a, I: Io>(
+        &mut self,
+        io: &'a I,
+        header: &PrepareHeader,
+    ) -> impl Future<Output = Written> + use<'a, I> {
+        let slot_count = crate::stdx::to_u64(self.headers.len());
+        let slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
+        self.headers[slot] = *header;
+        let (offset, buffer) = self.sector(slot);
+        async move {
+            drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
+            Written::Header
+        }
+    }
+
+    fn sector(&self, slot: usize) -> (u64, SectorBuf) {
+        let per_sector = storage_format::geometry::HEADERS_PER_SECTOR;
+        let first = slot - slot % per_sector;
+        let mut buffer = SectorBuf::zeroed(SECTOR_SIZE);
+        let headers = &self.headers[first..first + per_sector];
+        buffer.copy_from_slice(headers.as_bytes());
+        (
+            self.offset + crate::stdx::to_u64(first * constants::HEADER_SIZE),
+            buffer,
+        )
+    }
+}

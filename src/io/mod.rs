@@ -33,6 +33,8 @@ pub trait Io: 'static {
 
 /// The data file: whole, aligned sectors.
 pub trait Storage: 'static {
+    /// Bytes of the file, or of the device.
+    fn size(&self) -> u64;
     /// Fills `buffer` with the bytes at `offset`. Unreadable sectors, and those beyond the end, are
     /// zeroed.
     fn read(&self, offset: u64, buffer: SectorBuf) -> impl Future<Output = SectorBuf>;
@@ -63,7 +65,8 @@ pub enum Incoming {
 
 /// Clients.
 pub trait Network: 'static {
-    /// The next frame; frames of one connection come in the order in which they were sent.
+    /// The next frame; frames of one connection come in the order in which they were sent. The
+    /// future may be dropped at any time without losing a frame.
     fn receive(&self) -> impl Future<Output = Incoming>;
     /// A frame that is there already, if any.
     fn try_receive(&self) -> Option<Incoming>;

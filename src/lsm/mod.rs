@@ -1,1 +1,13 @@
-//! lsm
+//! Tables of fixed-size records, and the indexes over them.
+//!
+//! State lives in memory; a table's chunks have the size of a block's data, so that a checkpoint
+//! writes them as they are. Indexes are never written: they are made again from the tables when a
+//! data file is opened. Nothing here is ever iterated in the order of a hash.
+
+pub mod id_index;
+pub mod postings;
+pub mod record_table;
+
+pub use id_index::{FixedState, IdIndex};
+pub use postings::Postings;
+pub use record_table::{LoadError, RecordTable, Table};

@@ -1,5 +1,6 @@
 //! Small building blocks that know nothing of the rest.
 
+pub mod planted;
 pub mod sectors;
 
 pub use sectors::SectorBuf;

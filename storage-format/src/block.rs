@@ -14,6 +14,14 @@ pub enum BlockKind {
     Index = 2,
 }
 
+impl BlockKind {
+    /// Its number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
 /// Header of a grid block (256 bytes); the array of page checksums follows it in the same page.
 #[derive(
     Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
@@ -83,7 +91,7 @@ const _: () = assert!(size_of::<BlockReference>() == 32);
 /// Data bytes of a block of `block_size` bytes.
 #[must_use]
 pub const fn data_size_max(block_size: usize) -> usize {
-    assert!(block_size % SECTOR_SIZE == 0);
+    assert!(block_size.is_multiple_of(SECTOR_SIZE));
     let pages = block_size / SECTOR_SIZE - 1;
     assert!(
         256 + 4 * pages <= SECTOR_SIZE,

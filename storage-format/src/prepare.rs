@@ -25,6 +25,12 @@ pub enum PrepareKind {
 }
 
 impl PrepareKind {
+    /// Its number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
     /// The kind of that number, if there is one.
     #[must_use]
     pub fn from_u8(value: u8) -> Option<Self> {
@@ -120,7 +126,7 @@ impl PrepareHeader {
         header.size = 256.into();
         header.command = COMMAND_PREPARE;
         header.op = op.into();
-        header.kind = u8_of(kind);
+        header.kind = kind.code();
         header.checksum_body = Checksum::EMPTY;
         header.seal();
         header
@@ -158,15 +164,6 @@ impl PrepareHeader {
     #[must_use]
     pub fn kind(&self) -> PrepareKind {
         PrepareKind::from_u8(self.kind).expect("the header was found valid")
-    }
-}
-
-fn u8_of(kind: PrepareKind) -> u8 {
-    match kind {
-        PrepareKind::Empty => 1,
-        PrepareKind::Root => 2,
-        PrepareKind::Requests => 3,
-        PrepareKind::Pulse => 4,
     }
 }
 

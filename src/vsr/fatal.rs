@@ -1,0 +1,159 @@
+//! Why a replica cannot go on: each reason has its sentence and its exit status, which never change.
+
+use storage_format::SuperblockError;
+use storage_format::block::BlockError;
+
+/// A reason to stop for good; the environment, not the code, has to change.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum FatalReason {
+    /// The file is not one of ours, or of another layout, or beyond repair.
+    #[error("{}", superblock_text(.0))]
+    Superblock(SuperblockError),
+    /// The file belongs to another cluster.
+    #[error(
+        "the data file belongs to cluster {found}, not {expected}: start it with the right file"
+    )]
+    Cluster {
+        /// The cluster asked for.
+        expected: u128,
+        /// The cluster in the file.
+        found: u128,
+    },
+    /// The file belongs to another replica.
+    #[error(
+        "the data file belongs to replica {found}, not {expected}: start it with the right file"
+    )]
+    Replica {
+        /// The replica asked for.
+        expected: u8,
+        /// The replica in the file.
+        found: u8,
+    },
+    /// The number of addresses is not that of the replicas.
+    #[error(
+        "the data file belongs to a cluster of {found} replicas, but {expected} addresses were given"
+    )]
+    ReplicaCount {
+        /// Addresses given.
+        expected: usize,
+        /// Replicas in the file.
+        found: u8,
+    },
+    /// The file is shorter than its own superblock says.
+    #[error(
+        "the data file has {found} bytes but needs at least {expected}: it was cut off, restore it \
+         from a copy that is whole"
+    )]
+    Size {
+        /// Bytes that the zones before the grid need.
+        expected: u64,
+        /// Bytes that there are.
+        found: u64,
+    },
+    /// The file was written by a newer release.
+    #[error(
+        "the data file was written by release {found:#x}, this is {own:#x}: start the newer binary"
+    )]
+    Release {
+        /// Release of this binary.
+        own: u32,
+        /// Release in the file.
+        found: u32,
+    },
+    /// A journal slot that may hold an acknowledged op cannot be read.
+    #[error(
+        "journal slot {slot} is damaged and may hold an acknowledged op (table row {row}): with one \
+         replica there is no copy to repair it from, restore the data file from a backup"
+    )]
+    JournalSlot {
+        /// The slot.
+        slot: u64,
+        /// Row of the recovery table, or 0 for the contiguity check.
+        row: u8,
+    },
+    /// An op between the checkpoint and the head is missing or not connected.
+    #[error(
+        "the journal has no intact prepare for op {op}, which was acknowledged: with one replica \
+         there is no copy to repair it from, restore the data file from a backup"
+    )]
+    JournalGap {
+        /// The op.
+        op: u64,
+    },
+    /// A block of the checkpoint cannot be read.
+    #[error(
+        "block {address} of the checkpoint: {error}; with one replica there is no copy to repair it \
+         from, restore the data file from a backup"
+    )]
+    Block {
+        /// Address of the block.
+        address: u64,
+        /// What is wrong with it.
+        error: BlockError,
+    },
+    /// The checkpoint is intact but does not make sense.
+    #[error("the checkpoint cannot be loaded: {what}; report this as a bug, with the data file")]
+    Checkpoint {
+        /// What does not fit.
+        what: String,
+    },
+    /// State and limit do not fit each other.
+    #[error(
+        "the ledger in the data file needs {needed} bytes of memory, more than the limit of {limit}: \
+         start it with a greater --limit-memory"
+    )]
+    MemoryLimit {
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// The geometry asked for at format is not usable.
+    #[error("the sizes asked for do not make a data file: {what}")]
+    Geometry {
+        /// What does not fit.
+        what: String,
+    },
+}
+
+fn superblock_text(error: &SuperblockError) -> String {
+    match error {
+        SuperblockError::Foreign => {
+            "this is not a daftari data file: make one with `daftari format`".into()
+        }
+        SuperblockError::Version { found } => format!(
+            "the data file has layout version {found}, this binary reads version {}",
+            storage_format::FORMAT_VERSION
+        ),
+        SuperblockError::NoQuorum { valid } => format!(
+            "only {valid} of 4 copies of the superblock are intact and none has a second: restore \
+             the data file from a backup"
+        ),
+        SuperblockError::Fork { sequence } => format!(
+            "two different superblocks have sequence {sequence}: the file was written by two \
+             processes, restore it from a backup"
+        ),
+    }
+}
+
+impl FatalReason {
+    /// Exit status of the process; numbers are never used again.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Superblock(SuperblockError::Foreign) => 10,
+            Self::Superblock(SuperblockError::Version { .. }) => 11,
+            Self::Cluster { .. } => 12,
+            Self::Replica { .. } => 13,
+            Self::Size { .. } => 14,
+            Self::Superblock(SuperblockError::NoQuorum { .. } | SuperblockError::Fork { .. }) => 15,
+            Self::JournalSlot { .. } | Self::JournalGap { .. } => 16,
+            Self::Block { .. } => 17,
+            Self::Checkpoint { .. } => 18,
+            Self::Release { .. } => 19,
+            Self::MemoryLimit { .. } => 22,
+            Self::Geometry { .. } => 23,
+            Self::ReplicaCount { .. } => 24,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What the journal holds after a crash: the recovery table.
+//!
+//! The journal is two rings of slots: prepares (whole messages) and redundant headers. An op goes to
+//! slot `op % slot_count`; its prepare is written first, then its header. The two are read
+//! independently at start-up, and the table says what each pair means. Rows and rules have the
+//! numbers of the project's fault specification (`ARCHITECTURE.md`, "Recovery of the journal").
+//!
+//! Invariants:
+//! * A slot that may hold an acknowledged op is never taken for empty.
+//! * With one replica, a decision that needs a second copy stops the process instead.
+//! * Nothing is written before every decision is made.
+
+use super::FatalReason;
+use storage_format::{PrepareHeader, PrepareKind};
+
+/// What was read from one of the two places of a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most slots are valid, and they live in one array"
+)]
+pub enum SlotRead {
+    /// Unreadable, damaged, or of another cluster or slot.
+    Bad,
+    /// The marker of an empty slot.
+    Empty,
+    /// An intact entry.
+    Valid(PrepareHeader),
+}
+
+impl SlotRead {
+    /// Classifies a header that was read for `slot`.
+    #[must_use]
+    pub fn classify(header: &PrepareHeader, cluster: u128, slot: u64, slot_count: u64) -> Self {
+        if !header.valid(cluster) || header.op.get() % slot_count != slot {
+            return Self::Bad;
+        }
+        match header.kind() {
+            PrepareKind::Empty if header.op.get() == slot => Self::Empty,
+            PrepareKind::Empty => Self::Bad,
+            PrepareKind::Root | PrepareKind::Requests | PrepareKind::Pulse => Self::Valid(*header),
+        }
+    }
+
+    fn op(&self) -> Option<u64> {
+        match self {
+            Self::Valid(header) => Some(header.op.get()),
+            Self::Bad | Self::Empty => None,
+        }
+    }
+}
+
+/// What is to be done with a slot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// Header and prepare agree.
+    Keep,
+    /// Never used.
+    CleanEmpty,
+    /// The prepare is intact and its header has to be written again.
+    Fix,
+    /// The header was damaged and the slot is empty: its marker has to be written again.
+    FixEmpty,
+    /// An append that a crash cut off before it was acknowledged.
+    Torn,
+    /// Accepted ahead of the checkpoint: dropped, and replayed from peers.
+    Discard,
+    /// May have held an acknowledged op.
+    Faulty,
+    /// The same, and no rule may excuse it.
+    Fatal,
+}
+
+/// Bounds that the table needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Op of the checkpoint.
+    pub checkpoint: u64,
+    /// Highest op that may be in the journal: the checkpoint's plus the slots.
+    pub limit: u64,
+    /// Highest op among all valid entries of both rings.
+    pub highest: u64,
+    /// Whether the cluster has one replica.
+    pub solo: bool,
+}
+
+/// The table: the decision for one slot, and the row that made it.
+#[must_use]
+pub fn decide(header: &SlotRead, prepare: &SlotRead, bounds: &Bounds) -> (Decision, u8) {
+    use SlotRead::{Bad, Empty, Valid};
+    let ahead = if bounds.solo {
+        Decision::Fatal
+    } else {
+        Decision::Discard
+    };
+    let beyond = |read: &SlotRead| read.op().is_some_and(|op| op > bounds.limit);
+    if beyond(prepare) {
+        return (ahead, 1);
+    }
+    if beyond(header) && *prepare != Bad {
+        return (ahead, 2);
+    }
+    match (header, prepare) {
+        (Bad, Bad) => (Decision::Faulty, 3),
+        (Empty, Bad) => (Decision::Faulty, 4),
+        (Valid(_), Bad) => (Decision::Faulty, 5),
+        (Bad, Empty) if bounds.solo => (Decision::FixEmpty, 6),
+        (Bad, Empty) => (Decision::Faulty, 6),
+        (Bad, Valid(p)) if p.op.get() == bounds.highest => (Decision::Fix, 7),
+        (Bad, Valid(_)) if bounds.solo => (Decision::Fix, 8),
+        (Bad, Valid(_)) => (Decision::Faulty, 8),
+        (Empty, Empty) => (Decision::CleanEmpty, 9),
+        (Empty, Valid(_)) => (Decision::Fix, 10),
+        (Valid(_), Empty) => (Decision::Faulty, 11),
+        (Valid(h), Valid(p)) if h.checksum == p.checksum => (Decision::Keep, 12),
+        (Valid(h), Valid(p)) if h.op == p.op && h.view == p.view => (Decision::Fatal, 13),
+        (Valid(h), Valid(p)) if h.op == p.op => (Decision::Faulty, 13),
+        (Valid(h), Valid(p)) if h.op.get() < p.op.get() => (Decision::Fix, 14),
+        (Valid(_), Valid(_)) => (Decision::Faulty, 15),
+    }
+}
+
+/// The journal after recovery.
+#[derive(Debug)]
+pub struct Recovered {
+    /// One decision a slot.
+    pub decisions: Vec<Decision>,
+    /// The head: highest op in the log.
+    pub head: PrepareHeader,
+    /// Prepares above the checkpoint, in the order of their ops.
+    pub log: Vec<PrepareHeader>,
+}
+
+/// Applies table, rule T (torn append) and rule K (contiguity) to the journal of one replica.
+///
+/// # Errors
+/// When a slot or an op that may have been acknowledged is missing.
+///
+/// # Panics
+/// When the two rings do not have the same number of slots.
+pub fn recover_solo(
+    headers: &[SlotRead],
+    prepares: &[SlotRead],
+    checkpoint: &PrepareHeader,
+) -> Result<Recovered, FatalReason> {
+    assert_eq!(headers.len(), prepares.len());
+    let slot_count = crate::stdx::to_u64(headers.len());
+    let checkpoint_op = checkpoint.op.get();
+    let highest = headers
+        .iter()
+        .chain(prepares)
+        .filter_map(SlotRead::op)
+        .max()
+        .unwrap_or(0);
+    let bounds = Bounds {
+        checkpoint: checkpoint_op,
+        limit: checkpoint_op + slot_count,
+        highest: highest.max(checkpoint_op),
+        solo: true,
+    };
+    let slots = headers.iter().zip(prepares);
+    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots
+        .map(|(header, prepare)| decide(header, prepare, &bounds))
+        .unzip();
+    excuse_torn_append(headers, prepares, &bounds, &mut decisions);
+    for (slot, decision) in decisions.iter().enumerate() {
+        if matches!(decision, Decision::Faulty | Decision::Fatal) {
+            return Err(FatalReason::JournalSlot {
+                slot: crate::stdx::to_u64(slot),
+                row: rows[slot],
+            });
+        }
+    }
+    let mut log: Vec<PrepareHeader> = Vec::new();
+    for op in checkpoint_op + 1..=bounds.highest {
+        let slot = crate::stdx::u64_to_usize(op % slot_count);
+        let kept = matches!(decisions[slot], Decision::Keep | Decision::Fix);
+        let previous = log.last().unwrap_or(checkpoint);
+        match &prepares[slot] {
+            SlotRead::Valid(header)
+                if kept && header.op.get() == op && header.parent == previous.checksum =>
+            {
+                log.push(*header);
+            }
+            SlotRead::Valid(_) | SlotRead::Bad | SlotRead::Empty => {
+                return Err(FatalReason::JournalGap { op });
+            }
+        }
+    }
+    let head = *log.last().unwrap_or(checkpoint);
+    Ok(Recovered {
+        decisions,
+        head,
+        log,
+    })
+}
+
+/// Rule T for one replica: only the slot after the highest op can have been in flight; it is torn if
+/// its prepare is damaged and its header is of an older wrap or empty, and nothing else between the
+/// highest op and the limit is faulty.
+fn excuse_torn_append(
+    headers: &[SlotRead],
+    prepares: &[SlotRead],
+    bounds: &Bounds,
+    decisions: &mut [Decision],
+) {
+    let slot_count = crate::stdx::to_u64(headers.len());
+    if bounds.highest >= bounds.limit {
+        return;
+    }
+    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
+    let faulty: Vec<usize> = (bounds.highest + 1..=bounds.limit)
+        .map(slot_of)
+        .filter(|slot| decisions[*slot] == Decision::Faulty)
+        .collect();
+    let next = slot_of(bounds.highest + 1);
+    if faulty != [next] || prepares[next] != SlotRead::Bad {
+        return;
+    }
+    let older = match &headers[next] {
+        SlotRead::Empty => true,
+        SlotRead::Valid(header) => header.op.get() <= bounds.highest,
+        SlotRead::Bad => false,
+    };
+    if older {
+        decisions[next] = Decision::Torn;
+    }
+}
+
+#[cfg(test)]
+mod tests;
