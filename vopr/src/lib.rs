@@ -3,12 +3,14 @@
 
 /// Virtual time.
 pub mod clock;
-/// Requests made from a seed.
+/// Random workloads.
 pub mod generate;
 /// What executes requests.
 pub mod machine;
 /// The reference model of the ledger.
 pub mod model;
+/// Seeded random numbers.
+pub mod random;
 /// The simulator: the core in a world of faults.
 #[cfg(madsim)]
 pub mod sim;

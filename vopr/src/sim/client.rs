@@ -4,7 +4,9 @@
 //! protocol allows. It crashes and sends the same events again in a new session, comes back under
 //! its old id, and repeats requests over new connections.
 
-use super::random::Random;
+use super::draws::Draws;
+use crate::random::Random;
+use crate::generate::Request;
 use bytes::Bytes;
 use daftari::constants;
 use daftari::io::ConnectionId;
@@ -23,6 +25,16 @@ pub struct InFlight {
     content: (Operation, Vec<u8>),
     /// Times that it was sent.
     pub attempts: u32,
+}
+
+impl InFlight {
+    /// The request as it was generated; none when it is to register.
+    #[must_use]
+    pub fn request(&self) -> Option<Request> {
+        let (operation, body) = &self.content;
+        (*operation != Operation::Register)
+            .then(|| Request { pause: 0, operation: operation.code(), body: body.clone() })
+    }
 }
 
 /// See the module.

@@ -8,7 +8,8 @@
 //! * Writes are aligned, lie in one zone, never overlap another one under way, and at most one of
 //!   them belongs to the journal (I13).
 
-use super::random::Random;
+use super::draws::Draws;
+use crate::random::Random;
 use daftari::stdx::{to_u64, u64_to_usize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -258,7 +259,7 @@ impl Disk {
             0 if sector.iter().any(|byte| *byte != 0) => sector.fill(0),
             1 => {
                 for bytes in sector.chunks_exact_mut(8) {
-                    bytes.copy_from_slice(&random.bits().to_le_bytes());
+                    bytes.copy_from_slice(&random.any().to_le_bytes());
                 }
             }
             _ => {

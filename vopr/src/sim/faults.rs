@@ -23,10 +23,10 @@ pub fn plan_crash(world: &mut World, starting: bool) {
     let distance = world.options.crash_distance;
     let random = &mut world.random.fault;
     world.plan = match random.below(10) {
-        0..=2 if starting => CrashPlan::AfterAccess(random.range(1, 60)),
-        0 | 1 if starting => CrashPlan::AtWrite(random.range(1, 6)),
-        3 | 4 => CrashPlan::Checkpoint(random.range(1, 16)),
-        5 => CrashPlan::Superblock(random.range(1, 5)),
+        0..=2 if starting => CrashPlan::AfterAccess(random.between(1, 60)),
+        0 | 1 if starting => CrashPlan::AtWrite(random.between(1, 6)),
+        3 | 4 => CrashPlan::Checkpoint(random.between(1, 16)),
+        5 => CrashPlan::Superblock(random.between(1, 5)),
         6 | 7 => CrashPlan::AfterAccess(1 + random.exponential(2 * distance)),
         _ => CrashPlan::AtWrite(1 + random.exponential(distance)),
     };

@@ -10,7 +10,7 @@ pub mod io;
 pub mod network;
 pub mod options;
 pub mod platter;
-pub mod random;
+pub mod draws;
 pub mod scenario;
 pub mod world;
 
@@ -21,7 +21,7 @@ use futures_util::FutureExt;
 use hash::EventHash;
 use io::SimIo;
 use options::Options;
-use random::Random;
+use crate::random::Random;
 use scenario::Phase;
 use std::cell::RefCell;
 use std::future::Future;
@@ -69,7 +69,7 @@ fn panic_text() -> String {
 pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     plant(bug);
     PANIC.set(None);
-    let cluster = Random::new(seed, 0).id();
+    let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
     if log {
         tracing_to_stderr();

@@ -3,7 +3,8 @@
 //! Frames of one connection stay in order; a replayed one comes over a connection of its own. A
 //! crash of the replica ends all connections.
 
-use super::random::Random;
+use super::draws::Draws;
+use crate::random::Random;
 use bytes::Bytes;
 use daftari::io::{ConnectionId, Incoming};
 use std::collections::{BTreeMap, VecDeque};

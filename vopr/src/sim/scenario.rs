@@ -147,8 +147,8 @@ pub fn on_formatted(world: &mut World) {
     }
 }
 
-/// What a client sends next; `None` when there is nothing to do.
-pub fn next_request(world: &mut World, client: usize) -> Option<(Operation, Vec<u8>)> {
+/// What a client sends next, and how long it waits before; `None` when there is nothing to do.
+pub fn next_request(world: &mut World, client: usize) -> Option<(u64, (Operation, Vec<u8>))> {
     if world.scenario.phase != Phase::Run
         || client == world.auditor()
         || world.scenario.issued >= world.options.requests
@@ -156,10 +156,10 @@ pub fn next_request(world: &mut World, client: usize) -> Option<(Operation, Vec<
         return None;
     }
     world.scenario.issued += 1;
-    let (operation, body) = world.generator.next_request();
-    let operation = Operation::from_u8(operation).expect("the generator knows the operations");
-    world.scenario.note_ids(operation, &body);
-    Some((operation, body))
+    let request = world.generator.request();
+    let operation = Operation::from_u8(request.operation).expect("it is an operation");
+    world.scenario.note_ids(operation, &request.body);
+    Some((request.pause, (operation, request.body)))
 }
 
 /// A prepare is about to be written over what is in its slot.
@@ -174,7 +174,8 @@ pub fn before_prepare(world: &mut World, offset: u64, data: &[u8]) {
     let before = Before { prepare: world.disk.snapshot(offset, size), header: header_bytes };
     let op = header.op.get();
     world.scenario.before.insert(op, before);
-    world.scenario.before.retain(|other, _| *other + world.options.geometry.journal_slot_count.get() as u64 > op);
+    let slots = world.slots();
+    world.scenario.before.retain(|other, _| *other + slots > op);
 }
 
 /// Looks whether a phase is over.
@@ -315,7 +316,7 @@ fn spoil(world: &mut World) -> bool {
             if checkpoint == head {
                 return false;
             }
-            let op = random.range(checkpoint + 1, head);
+            let op = random.between(checkpoint + 1, head);
             let offset = platter::slot_offset(&geometry, op);
             let prepare = platter::prepare_at(&world.disk, &geometry, op);
             let sectors = to_usize(prepare.expect("it is committed").size.get())
@@ -328,7 +329,7 @@ fn spoil(world: &mut World) -> bool {
             if checkpoint + 1 >= head {
                 return false;
             }
-            let op = random.range(checkpoint + 1, head - 1);
+            let op = random.between(checkpoint + 1, head - 1);
             lose_writes(world, op)
         }
         Ending::DamageBlock => {

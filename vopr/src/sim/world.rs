@@ -9,12 +9,12 @@ use super::disk::{Disk, Zone};
 use super::hash::EventHash;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
-use super::random::Random;
+use super::draws::Draws;
+use crate::random::Random;
 use super::scenario::{Phase, Scenario};
 use crate::generate::Generator;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
-use daftari::stdx::{to_u64, u64_to_usize};
 use daftari::vsr::FatalReason;
 use daftari::wire::{ReplyHeader, RequestHeader};
 use daftari::wire::header::command;
@@ -220,10 +220,10 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: Options, cluster: u128, log: bool) -> Self {
         let mut random = Streams {
-            disk: Random::new(seed, 2),
-            network: Random::new(seed, 3),
-            client: Random::new(seed, 4),
-            fault: Random::new(seed, 5),
+            disk: Random::stream(seed, 102),
+            network: Random::stream(seed, 103),
+            client: Random::stream(seed, 104),
+            fault: Random::stream(seed, 105),
         };
         let client = |_| Client::new(cluster, &mut random.client);
         let clients: Vec<Client> = (0..=options.clients).map(client).collect();
@@ -522,8 +522,13 @@ impl World {
         let client = &mut self.clients[index];
         let received = match frame[COMMAND_AT] {
             command::REPLY => {
-                let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
-                client.on_reply(&header)
+                let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+                let asked = client.in_flight.as_ref().map(|asked| asked.request());
+                let received = client.on_reply(&header);
+                if let (Received::Reply(_), Some(Some(asked))) = (received, asked) {
+                    self.generator.learn(&asked, header.timestamp.get(), body);
+                }
+                received
             }
             command::EVICTION => client.on_eviction(frame),
             _ => Received::Ignored,
@@ -546,7 +551,7 @@ impl World {
     fn pause(&mut self) -> u64 {
         let random = &mut self.random.client;
         if self.scenario.phase == Phase::Run && random.chance(self.options.idle) {
-            random.range(100, 4000) * MS
+            random.between(100, 4000) * MS
         } else {
             random.exponential(3 * MS)
         }
@@ -571,7 +576,11 @@ impl World {
         let content = match self.clients[index].script.pop_front() {
             Some(content) => content,
             None => match super::scenario::next_request(self, index) {
-                Some(content) => content,
+                Some((pause, content)) => {
+                    self.clients[index].script.push_front(content);
+                    self.arm(index, pause);
+                    return;
+                }
                 None => return,
             },
         };
@@ -623,10 +632,10 @@ impl World {
         self.clients.iter().map(|client| client.answered).sum()
     }
 
-    /// Ops per slot ring, for sizes.
+    /// Slots of the journal.
     #[must_use]
     pub fn slots(&self) -> u64 {
-        to_u64(u64_to_usize(u64::from(self.options.geometry.journal_slot_count.get())))
+        u64::from(self.options.geometry.journal_slot_count.get())
     }
 }
 
