@@ -3,6 +3,7 @@
 //! Only what one replica has to survive: header sectors whose prepares are whole, one copy of a
 //! superblock of four, a stored reply. Damage never meets a torn write of the same thing.
 
+use super::draws::Draws;
 use super::disk::{Survived, Write, Zone};
 use super::options::MS;
 use super::platter;

@@ -1,5 +1,6 @@
 //! Frames that no client of ours would send: the replica ignores each, or evicts for its reason.
 
+use super::draws::Draws;
 use super::world::World;
 use daftari::constants;
 use daftari::wire::frame::concat;

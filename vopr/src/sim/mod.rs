@@ -14,6 +14,7 @@ pub mod draws;
 pub mod scenario;
 pub mod world;
 
+use draws::Draws;
 use checker::{Failure, Seen};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::planted::{Bug, plant};

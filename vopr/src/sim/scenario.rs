@@ -4,6 +4,7 @@
 //! that was ever used is read back through the protocol, before and after one more restart; and in
 //! some seeds the file is broken beyond repair in the end, and the replica has to refuse it.
 
+use super::draws::Draws;
 use super::checker::fail;
 use super::disk::Sector;
 use super::options::{Ending, MS};
