@@ -23,9 +23,8 @@ pub(super) async fn read<I: Io>(io: &I) -> Result<(Superblock, Vec<usize>), Fata
     if copies_intact < SUPERBLOCK_COPY_COUNT {
         tracing::warn!(copies_intact, "superblock: copies differ and are mended");
     }
-    let stale = (0..SUPERBLOCK_COPY_COUNT).filter(|copy| {
-        copies[*copy].checksum != superblock.checksum || !copies[*copy].valid()
-    });
+    let stale = (0..SUPERBLOCK_COPY_COUNT)
+        .filter(|copy| copies[*copy].checksum != superblock.checksum || !copies[*copy].valid());
     Ok((superblock, stale.collect()))
 }
 

@@ -60,8 +60,16 @@ pub fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let passed = if arguments.mutants { mutants(&arguments) } else { seeds(&arguments) };
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let passed = if arguments.mutants {
+        mutants(&arguments)
+    } else {
+        seeds(&arguments)
+    };
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
@@ -110,13 +118,16 @@ fn number(text: &str) -> Result<u64, String> {
 
 fn bug(name: &str) -> Result<Bug, String> {
     let found = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
-    found.copied().ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
+    found
+        .copied()
+        .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
 }
 
 /// The commit that runs, for the report.
 fn commit() -> String {
-    let output =
-        std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
     match output {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -127,7 +138,10 @@ fn commit() -> String {
 
 fn report(seed: u64, failure: &Failure, bug: Option<Bug>) {
     let commit = commit();
-    println!("vopr FAIL kind={} seed={seed:#x} commit={commit} {}", failure.kind, failure.what);
+    println!(
+        "vopr FAIL kind={} seed={seed:#x} commit={commit} {}",
+        failure.kind, failure.what
+    );
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {bug:?}"));
     println!("repeat it with: cargo vopr --seed {seed:#x}{bug} --log full");
 }
@@ -177,7 +191,11 @@ impl Totals {
 fn seeds(arguments: &Arguments) -> bool {
     let start = Instant::now();
     let first = arguments.seed.unwrap_or(arguments.first_seed);
-    let count = if arguments.seed.is_some() { Some(1) } else { arguments.seeds };
+    let count = if arguments.seed.is_some() {
+        Some(1)
+    } else {
+        arguments.seeds
+    };
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let totals = Mutex::new((Totals::default(), start));
@@ -193,7 +211,9 @@ fn seeds(arguments: &Arguments) -> bool {
             }
             let seed = first + index;
             let outcome = run_checked(seed, arguments);
-            let mut totals = totals.lock().expect("no thread panics while it holds the totals");
+            let mut totals = totals
+                .lock()
+                .expect("no thread panics while it holds the totals");
             totals.0.add(&outcome);
             if let Some(failure) = &outcome.failure {
                 report(seed, failure, arguments.bug);
@@ -238,7 +258,10 @@ fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
                 outcome.hash.value(),
                 second.hash.value(),
             );
-            outcome.failure.get_or_insert(Failure { kind: "nondeterminism", what });
+            outcome.failure.get_or_insert(Failure {
+                kind: "nondeterminism",
+                what,
+            });
         }
     }
     outcome

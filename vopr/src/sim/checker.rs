@@ -33,7 +33,10 @@ pub type Verdict = Result<(), Failure>;
 
 /// Fails with a kind and a sentence.
 pub fn fail<T>(kind: &'static str, what: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure { kind, what: what.into() })
+    Err(Failure {
+        kind,
+        what: what.into(),
+    })
 }
 
 fn require(holds: bool, kind: &'static str, what: impl FnOnce() -> String) -> Verdict {
@@ -195,7 +198,9 @@ impl Checker {
     /// Timestamp of the newest prepare.
     #[must_use]
     pub fn timestamp_last(&self) -> u64 {
-        self.history.last().map_or(0, |header| header.timestamp.get())
+        self.history
+            .last()
+            .map_or(0, |header| header.timestamp.get())
     }
 
     /// The client whose session's request was the last one, if it has a session: its reply slot may
@@ -207,7 +212,11 @@ impl Checker {
     /// A client is about to send a request.
     pub fn on_request_made(&mut self, frame: &[u8]) {
         let (header, body) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
-        let sent = Sent { header, body: body.to_vec(), after_op: self.op_received };
+        let sent = Sent {
+            header,
+            body: body.to_vec(),
+            after_op: self.op_received,
+        };
         self.sent.entry(header.checksum).or_insert(sent);
     }
 
@@ -275,10 +284,16 @@ impl Checker {
         };
         let checkpoint = durable.checkpoint.op.get();
         require(op <= checkpoint + slots, "I12", || {
-            format!("op {op} overwrites op {} above checkpoint {checkpoint}", op - slots)
+            format!(
+                "op {op} overwrites op {} above checkpoint {checkpoint}",
+                op - slots
+            )
         })?;
         require(header.view == durable.view, "I06", || {
-            format!("op {op} is of view {}, durable is {}", header.view, durable.view)
+            format!(
+                "op {op} is of view {}, durable is {}",
+                header.view, durable.view
+            )
         })
     }
 
@@ -296,11 +311,20 @@ impl Checker {
                 format!("op {op} was {}, is now {}", known.checksum, header.checksum)
             });
         }
-        require(op == self.head() + 1, "I10", || format!("op {op} follows {}", self.head()))?;
-        require(header.parent == head.checksum, "I02", || format!("op {op}: wrong parent"))?;
-        require(header.view >= head.view, "I02", || format!("op {op}: the view fell"))?;
+        require(op == self.head() + 1, "I10", || {
+            format!("op {op} follows {}", self.head())
+        })?;
+        require(header.parent == head.checksum, "I02", || {
+            format!("op {op}: wrong parent")
+        })?;
+        require(header.view >= head.view, "I02", || {
+            format!("op {op}: the view fell")
+        })?;
         require(header.timestamp > head.timestamp, "I24", || {
-            format!("op {op}: time {} after {}", header.timestamp, head.timestamp)
+            format!(
+                "op {op}: time {} after {}",
+                header.timestamp, head.timestamp
+            )
         })?;
         self.history.push(header);
         self.seen.ops += 1;
@@ -338,7 +362,9 @@ impl Checker {
             timestamp = entry.timestamp.get();
             self.execute(header, &entry, index, body)?;
         }
-        require(timestamp == header.timestamp.get(), "I24", || "the time of the last entry".into())
+        require(timestamp == header.timestamp.get(), "I24", || {
+            "the time of the last entry".into()
+        })
     }
 
     /// The entry is what some client sent (I23), after all that it could know of (I22).
@@ -381,7 +407,10 @@ impl Checker {
         let (op, client, request) = (prepare.op.get(), entry.client.get(), entry.request.get());
         let known = self.sessions.get(&client).copied();
         let register = entry.operation == Operation::Register.code();
-        let parent = self.sent.get(&entry.request_checksum).map(|sent| sent.header.parent.get());
+        let parent = self
+            .sent
+            .get(&entry.request_checksum)
+            .map(|sent| sent.header.parent.get());
         match known {
             Some(_) if register => return fail("I22", format!("op {op}: registered twice")),
             None if !register => {
@@ -394,7 +423,10 @@ impl Checker {
             }
             Some(known) => {
                 require(request == known.request + 1, "I22", || {
-                    format!("op {op}: request {request} of {client:x} after {}", known.request)
+                    format!(
+                        "op {op}: request {request} of {client:x} after {}",
+                        known.request
+                    )
                 })?;
                 let parent = parent.map(u128::to_le_bytes);
                 require(parent == Some(known.context.0), "I22", || {
@@ -406,16 +438,26 @@ impl Checker {
         let reply = if register {
             daftari::wire::build::register_result().as_bytes().to_vec()
         } else {
-            self.model.execute(entry.operation, entry.timestamp.get(), body)
+            self.model
+                .execute(entry.operation, entry.timestamp.get(), body)
         };
         let header = expected_reply(self.cluster, prepare, entry, &reply);
         let session = if register { op } else { entry.session.get() };
         if register {
             self.registered.entry(client).or_default().push(op);
         }
-        let known = Known { session, request, context: header.context, last: (op, index) };
+        let known = Known {
+            session,
+            request,
+            context: header.context,
+            last: (op, index),
+        };
         self.sessions.insert(client, known);
-        let expected = Expected { op, header, body: reply };
+        let expected = Expected {
+            op,
+            header,
+            body: reply,
+        };
         self.expected.insert((client, session, request), expected);
         Ok(())
     }
@@ -443,7 +485,10 @@ impl Checker {
             return fail("I14", "no superblock has a quorum");
         };
         require(header.view == durable.view, "I06", || {
-            format!("a frame of view {}, durable is {}", header.view, durable.view)
+            format!(
+                "a frame of view {}, durable is {}",
+                header.view, durable.view
+            )
         })?;
         match header.command {
             command::REPLY => self.check_reply(disk, frame, &durable),
@@ -453,7 +498,9 @@ impl Checker {
             }
             command::PONG_CLIENT => {
                 let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
-                require(pong.reserved == [0; 120], "I17", || "a pong with a tail".into())
+                require(pong.reserved == [0; 120], "I17", || {
+                    "a pong with a tail".into()
+                })
             }
             other => fail("I17", format!("a frame of command {other}")),
         }
@@ -463,16 +510,26 @@ impl Checker {
         let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
         let (client, request) = (header.client.get(), header.request.get());
         let op = header.op.get();
-        require(op <= self.head(), "I03", || format!("a reply names op {op}, not durable yet"))?;
+        require(op <= self.head(), "I03", || {
+            format!("a reply names op {op}, not durable yet")
+        })?;
         let session = if request == 0 {
             op
         } else {
             let candidates = self.registered.get(&client).map_or(&[][..], Vec::as_slice);
-            candidates.iter().rev().copied().find(|session| *session < op).unwrap_or(0)
+            candidates
+                .iter()
+                .rev()
+                .copied()
+                .find(|session| *session < op)
+                .unwrap_or(0)
         };
         let key = (client, session, request);
         let Some(expected) = self.expected.get(&key) else {
-            return fail("I17", format!("a reply to request {request} of {client:x}, never made"));
+            return fail(
+                "I17",
+                format!("a reply to request {request} of {client:x}, never made"),
+            );
         };
         let due = expected.header.with_view(header.view.get(), header.replica);
         require(due == header && header.replica == 0, "I17", || {
@@ -490,7 +547,9 @@ impl Checker {
         if op > durable.checkpoint.op.get() {
             let known = &self.history[u64_to_usize(op)];
             let intact = platter::prepare_at(disk, &self.geometry, op) == Some(*known);
-            require(intact, "I03", || format!("op {op} was answered, but is not on the platter"))?;
+            require(intact, "I03", || {
+                format!("op {op} was answered, but is not on the platter")
+            })?;
         }
         self.seen.replies += 1;
         self.seen.replies_again += u64::from(!self.answered.insert(key));
@@ -510,11 +569,15 @@ impl Checker {
             let fresh = |session: u64| session + 2 > self.head();
             known.is_none_or(|known| fresh(known.session)) || self.replies_damaged.contains(&client)
         } else if reason == Evicted::SessionTooLow.code() {
-            self.registered.get(&client).is_some_and(|sessions| sessions.len() > 1)
+            self.registered
+                .get(&client)
+                .is_some_and(|sessions| sessions.len() > 1)
         } else {
             false
         };
-        require(justified, "I22", || format!("client {client:x} is evicted for reason {reason}"))
+        require(justified, "I22", || {
+            format!("client {client:x} is evicted for reason {reason}")
+        })
     }
 
     /// Superblocks grow by one, and whatever copy a crash tears, a quorum is left (I06, I14).
@@ -523,7 +586,9 @@ impl Checker {
         let Ok(next) = next else {
             return fail("I14", format!("{} bytes are no superblock", data.len()));
         };
-        require(next.valid(), "I14", || "an invalid superblock is written".into())?;
+        require(next.valid(), "I14", || {
+            "an invalid superblock is written".into()
+        })?;
         let mut copies = platter::copies(disk);
         let copy = u64_to_usize(offset) / size_of::<Superblock>();
         copies[copy] = Superblock::zeroed();
@@ -534,9 +599,13 @@ impl Checker {
             return fail("I14", "no superblock has a quorum");
         };
         let grows = next.checksum == durable.checksum || next.sequence > durable.sequence;
-        require(grows, "I14", || format!("sequence {} after {}", next.sequence, durable.sequence))?;
+        require(grows, "I14", || {
+            format!("sequence {} after {}", next.sequence, durable.sequence)
+        })?;
         let falls = next.view < durable.view || next.checkpoint.op < durable.checkpoint.op;
-        require(!falls, "I06", || "the view or the checkpoint falls back".into())?;
+        require(!falls, "I06", || {
+            "the view or the checkpoint falls back".into()
+        })?;
         let op = next.checkpoint.op.get();
         if op == durable.checkpoint.op.get() {
             return Ok(());
@@ -544,15 +613,20 @@ impl Checker {
         if self.protected.contains_key(&next.checkpoint_index.checksum) {
             return Ok(());
         }
-        require(self.history.get(u64_to_usize(op)) == Some(&next.checkpoint), "I11", || {
-            format!("checkpoint {op} is not of the history")
-        })?;
+        require(
+            self.history.get(u64_to_usize(op)) == Some(&next.checkpoint),
+            "I11",
+            || format!("checkpoint {op} is not of the history"),
+        )?;
         match platter::references(disk, &next) {
             Ok(_) => {
                 self.seen.checkpoints += 1;
                 Ok(())
             }
-            Err(error) => fail("I13", format!("checkpoint {op} names what is not there: {error}")),
+            Err(error) => fail(
+                "I13",
+                format!("checkpoint {op} names what is not there: {error}"),
+            ),
         }
     }
 
@@ -580,17 +654,28 @@ impl Checker {
         require(self.geometry.block_offset(address) == offset, "I13", || {
             format!("block {address} is written at {offset}")
         })?;
-        let referenced = self.protected.values().any(|addresses| addresses.contains(&address));
+        let referenced = self
+            .protected
+            .values()
+            .any(|addresses| addresses.contains(&address));
         require(!referenced, "I13", || {
             format!("block {address} is overwritten while a checkpoint references it")
         })?;
-        let key = (header.op.get(), header.kind, header.table, header.position.get());
+        let key = (
+            header.op.get(),
+            header.kind,
+            header.table,
+            header.position.get(),
+        );
         match self.blocks.insert(key, header.checksum) {
             None => Ok(()),
             Some(before) => {
                 self.seen.blocks_again += 1;
                 require(before == header.checksum, "I11", || {
-                    format!("block {address} of {key:?} was {before}, is {}", header.checksum)
+                    format!(
+                        "block {address} of {key:?} was {before}, is {}",
+                        header.checksum
+                    )
                 })
             }
         }
@@ -609,7 +694,9 @@ impl Checker {
             expected.is_some_and(|expected| expected.header == header && expected.body == body)
         });
         let valid = slot.valid() && slot.checksum_message == checksum(frame);
-        require(stored && valid, "I17", || format!("a wrong reply is stored for {client:x}"))
+        require(stored && valid, "I17", || {
+            format!("a wrong reply is stored for {client:x}")
+        })
     }
 
     /// After all is over: every request that was answered is in the history, by construction once;
@@ -618,8 +705,13 @@ impl Checker {
         if let Err(what) = self.model.check_conservation() {
             return fail("I18", what);
         }
-        let expected = self.expected.values().all(|expected| expected.op <= self.head());
-        require(expected, "I03", || "a reply of an op that is not there".into())
+        let expected = self
+            .expected
+            .values()
+            .all(|expected| expected.op <= self.head());
+        require(expected, "I03", || {
+            "a reply of an op that is not there".into()
+        })
     }
 }
 
@@ -636,7 +728,9 @@ fn expected_reply(
     header.replica = prepare.replica;
     header.release = entry.release;
     header.command = command::REPLY;
-    header.size = u32::try_from(256 + body.len()).expect("a reply is small").into();
+    header.size = u32::try_from(256 + body.len())
+        .expect("a reply is small")
+        .into();
     header.request_checksum = entry.request_checksum;
     header.client = entry.client;
     header.op = prepare.op;

@@ -5,8 +5,8 @@
 //! its old id, and repeats requests over new connections.
 
 use super::draws::Draws;
-use crate::random::Random;
 use crate::generate::Request;
+use crate::random::Random;
 use bytes::Bytes;
 use daftari::constants;
 use daftari::io::ConnectionId;
@@ -32,8 +32,11 @@ impl InFlight {
     #[must_use]
     pub fn request(&self) -> Option<Request> {
         let (operation, body) = &self.content;
-        (*operation != Operation::Register)
-            .then(|| Request { pause: 0, operation: operation.code(), body: body.clone() })
+        (*operation != Operation::Register).then(|| Request {
+            pause: 0,
+            operation: operation.code(),
+            body: body.clone(),
+        })
     }
 }
 
@@ -52,6 +55,8 @@ pub struct Client {
     pub generation: u64,
     /// Requests that were answered.
     pub answered: u64,
+    /// Whether its id had a session before the present one.
+    came_back: bool,
 }
 
 /// What a frame was to the client.
@@ -59,8 +64,8 @@ pub struct Client {
 pub enum Received {
     /// The answer to the request under way, from that op.
     Reply(u64),
-    /// The session is gone.
-    Evicted,
+    /// The session is gone, for that reason.
+    Evicted(u8),
     /// Nothing.
     Ignored,
 }
@@ -85,6 +90,7 @@ impl Client {
             script: VecDeque::new(),
             generation: 0,
             answered: 0,
+            came_back: false,
         }
     }
 
@@ -93,23 +99,32 @@ impl Client {
         assert!(self.in_flight.is_none());
         let content = if self.state.session == 0 {
             self.script.push_front(content);
-            (Operation::Register, RegisterRequest::zeroed().as_bytes().to_vec())
+            (
+                Operation::Register,
+                RegisterRequest::zeroed().as_bytes().to_vec(),
+            )
         } else {
             content
         };
         let frame = daftari::wire::build::request(&self.state, content.0, &content.1);
         let checksum = Checksum(frame[..16].try_into().expect("16 bytes"));
-        let in_flight = InFlight { frame: frame.clone(), checksum, content, attempts: 0 };
+        let in_flight = InFlight {
+            frame: frame.clone(),
+            checksum,
+            content,
+            attempts: 0,
+        };
         self.in_flight = Some(in_flight);
         frame
     }
 
-    /// The client dies, or is told that its session is gone; it goes on as somebody else, or under
-    /// its old id. What was under way is sent again.
+    /// The client dies, or is told that its session is gone; it goes on as somebody else, or once
+    /// under its old id. What was under way is sent again.
     pub fn start_again(&mut self, same_id: bool, random: &mut Random) {
-        if !same_id {
+        if self.came_back || !same_id {
             self.state.client = random.id();
         }
+        self.came_back = !self.came_back && same_id;
         self.state.session = 0;
         self.state.request = 0;
         self.state.parent = Checksum::ZERO;
@@ -146,10 +161,15 @@ impl Client {
     #[must_use]
     pub fn on_eviction(&self, frame: &[u8]) -> Received {
         let header = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
-        if header.client.get() == self.state.client {
-            Received::Evicted
-        } else {
+        let registers = self
+            .in_flight
+            .as_ref()
+            .is_some_and(|asked| asked.content.0 == Operation::Register);
+        if header.client.get() != self.state.client || registers {
+            // A client that registers has no session to lose: this is about the one before.
             Received::Ignored
+        } else {
+            Received::Evicted(header.reason)
         }
     }
 }

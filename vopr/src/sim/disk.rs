@@ -129,30 +129,49 @@ impl Disk {
         let size = to_u64(data.len());
         let sector = to_u64(SECTOR_SIZE);
         if size == 0 || !size.is_multiple_of(sector) || !offset.is_multiple_of(sector) {
-            return Err(format!("a write of {size} bytes at {offset} is not whole sectors"));
+            return Err(format!(
+                "a write of {size} bytes at {offset} is not whole sectors"
+            ));
         }
         if offset + size > self.size() {
-            return Err(format!("a write of {size} bytes at {offset} ends beyond the file"));
+            return Err(format!(
+                "a write of {size} bytes at {offset} ends beyond the file"
+            ));
         }
         let zone = self.zone(offset);
         if zone != self.zone(offset + size - 1) {
-            return Err(format!("a write of {size} bytes at {offset} leaves its zone {zone:?}"));
+            return Err(format!(
+                "a write of {size} bytes at {offset} leaves its zone {zone:?}"
+            ));
         }
         self.check_slot(zone, offset, size)?;
         let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
         for other in self.writes.values() {
             if offset < other.end() && other.offset < offset + size {
-                return Err(format!("two writes at {offset} and {} overlap", other.offset));
+                return Err(format!(
+                    "two writes at {offset} and {} overlap",
+                    other.offset
+                ));
             }
             if journal(zone) && journal(other.zone) && !self.formatting {
-                return Err(format!("two journal writes at once: {offset} and {}", other.offset));
+                return Err(format!(
+                    "two journal writes at once: {offset} and {}",
+                    other.offset
+                ));
             }
             if zone == Zone::Superblock && other.zone == Zone::Superblock {
                 return Err("two superblock copies are written at once".into());
             }
         }
         self.next_id += 1;
-        self.writes.insert(self.next_id, Write { offset, data: data.to_vec(), zone });
+        self.writes.insert(
+            self.next_id,
+            Write {
+                offset,
+                data: data.to_vec(),
+                zone,
+            },
+        );
         Ok(self.next_id)
     }
 
@@ -162,15 +181,18 @@ impl Disk {
         let (start, slot) = match zone {
             Zone::Superblock => (0, to_u64(SUPERBLOCK_COPY_SIZE)),
             Zone::Headers => (geometry.headers_offset(), to_u64(SECTOR_SIZE)),
-            Zone::Prepares => {
-                (geometry.prepares_offset(), u64::from(geometry.journal_slot_size.get()))
-            }
+            Zone::Prepares => (
+                geometry.prepares_offset(),
+                u64::from(geometry.journal_slot_size.get()),
+            ),
             Zone::Replies => (geometry.replies_offset(), geometry.reply_slot_size()),
             Zone::Grid => (geometry.grid_offset(), u64::from(geometry.block_size.get())),
         };
         let within = (offset - start) % slot;
         if within != 0 || size > slot {
-            return Err(format!("a write of {size} bytes at {offset} leaves its slot in {zone:?}"));
+            return Err(format!(
+                "a write of {size} bytes at {offset} leaves its slot in {zone:?}"
+            ));
         }
         Ok(())
     }
@@ -299,14 +321,18 @@ impl Disk {
     }
 
     fn tear(&mut self, write: &Write, random: &mut Random) {
-        let unreadable = random.chance(200).then(|| random.index(write.data.len() / SECTOR_SIZE));
+        let unreadable = random
+            .chance(200)
+            .then(|| random.index(write.data.len() / SECTOR_SIZE));
         for (index, new) in write.data.chunks_exact(SECTOR_SIZE).enumerate() {
             let offset = write.offset + to_u64(index * SECTOR_SIZE);
             let mut sector = self.bytes(offset, SECTOR_SIZE);
             if unreadable == Some(index) {
                 sector.fill(if random.chance(500) { 0 } else { 0xa5 });
             } else if self.tear_inside_sectors {
-                let parts = sector.chunks_exact_mut(TEAR_SIZE).zip(new.chunks_exact(TEAR_SIZE));
+                let parts = sector
+                    .chunks_exact_mut(TEAR_SIZE)
+                    .zip(new.chunks_exact(TEAR_SIZE));
                 for (old, new) in parts {
                     if random.chance(500) {
                         old.copy_from_slice(new);

@@ -3,8 +3,8 @@
 //! Only what one replica has to survive: header sectors whose prepares are whole, one copy of a
 //! superblock of four, a stored reply. Damage never meets a torn write of the same thing.
 
-use super::draws::Draws;
 use super::disk::{Survived, Write, Zone};
+use super::draws::Draws;
 use super::options::MS;
 use super::platter;
 use super::scenario::Phase;
@@ -52,7 +52,11 @@ pub fn after_crash(world: &mut World, writes: &[(Write, Survived)]) {
     if world.options.clock_steps {
         let random = &mut world.random.fault;
         let step = random.exponential(2_000 * MS);
-        world.clock = if random.chance(500) { world.clock + step } else { world.clock - step };
+        world.clock = if random.chance(500) {
+            world.clock + step
+        } else {
+            world.clock - step
+        };
     }
 }
 
@@ -70,7 +74,10 @@ fn rot(world: &mut World) {
     }
     if random.chance(options.rot_superblock) {
         let copies = platter::copies(&world.disk);
-        if copies.iter().all(|copy| copy.valid() && copy.checksum == copies[0].checksum) {
+        if copies
+            .iter()
+            .all(|copy| copy.valid() && copy.checksum == copies[0].checksum)
+        {
             world.disk.damage(random.below(4) * 8192, random);
             world.counts.rotten += 1;
         }
@@ -124,9 +131,18 @@ pub fn note_rows(world: &mut World) {
         SlotRead::Valid(header) => header.op.get(),
         SlotRead::Bad | SlotRead::Empty => 0,
     };
-    let highest = reads.iter().map(|(h, p)| op(h).max(op(p))).max().unwrap_or(0);
+    let highest = reads
+        .iter()
+        .map(|(h, p)| op(h).max(op(p)))
+        .max()
+        .unwrap_or(0);
     let limit = checkpoint + slots;
-    let bounds = Bounds { checkpoint, limit, highest: highest.max(checkpoint), solo: true };
+    let bounds = Bounds {
+        checkpoint,
+        limit,
+        highest: highest.max(checkpoint),
+        solo: true,
+    };
     for (header, prepare) in &reads {
         let (_, row) = decide(header, prepare, &bounds);
         world.counts.rows[usize::from(row)] += 1;
@@ -136,5 +152,9 @@ pub fn note_rows(world: &mut World) {
 /// A stand-in for the time of day: the checksum of nothing in particular, for spreading seeds.
 #[must_use]
 pub fn spread(seed: u64) -> u64 {
-    u64::from_le_bytes(checksum(&seed.to_le_bytes()).0[..8].try_into().expect("8 bytes"))
+    u64::from_le_bytes(
+        checksum(&seed.to_le_bytes()).0[..8]
+            .try_into()
+            .expect("8 bytes"),
+    )
 }

@@ -14,12 +14,20 @@ pub fn maybe_send(world: &mut World, client: usize) {
         let frame = daftari::wire::build::ping(&world.clients[client].state, 42);
         world.send(client, frame);
     }
-    if !world.random.client.chance(world.options.garbage) {
+    let on = world.scenario.phase == super::scenario::Phase::Run;
+    if !on || !world.random.client.chance(world.options.garbage) {
         return;
     }
     let known = world.clients[client].state;
-    let stranger = ClientState { client: world.random.client.id(), ..known };
-    let state = if world.random.client.chance(500) { known } else { stranger };
+    let stranger = ClientState {
+        client: world.random.client.id(),
+        ..known
+    };
+    let state = if world.random.client.chance(500) {
+        known
+    } else {
+        stranger
+    };
     let choice = world.random.client.below(14);
     if choice == 13 {
         let mut header = PingClientHeader::zeroed();
@@ -43,10 +51,7 @@ pub fn maybe_send(world: &mut World, client: usize) {
 }
 
 /// A request that is wrong in one way, with the eviction that it earns.
-fn wrong_request(
-    state: &ClientState,
-    choice: u64,
-) -> (RequestHeader, Vec<u8>, Option<Evicted>) {
+fn wrong_request(state: &ClientState, choice: u64) -> (RequestHeader, Vec<u8>, Option<Evicted>) {
     let mut body = vec![0; 16];
     let mut header = RequestHeader::zeroed();
     header.command = command::REQUEST;

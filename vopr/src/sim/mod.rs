@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod client;
 pub mod disk;
+pub mod draws;
 pub mod faults;
 pub mod garbage;
 pub mod hash;
@@ -10,19 +11,18 @@ pub mod io;
 pub mod network;
 pub mod options;
 pub mod platter;
-pub mod draws;
 pub mod scenario;
 pub mod world;
 
-use draws::Draws;
+use crate::random::Random;
 use checker::{Failure, Seen};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::planted::{Bug, plant};
+use draws::Draws;
 use futures_util::FutureExt;
 use hash::EventHash;
 use io::SimIo;
 use options::Options;
-use crate::random::Random;
 use scenario::Phase;
 use std::cell::RefCell;
 use std::future::Future;
@@ -94,11 +94,23 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     plant(None);
     let (time, panic) = match result {
         Ok(time) => (time, None),
-        Err(_) => (0, Some(Failure { kind: "panic", what: panic_text() })),
+        Err(_) => (
+            0,
+            Some(Failure {
+                kind: "panic",
+                what: panic_text(),
+            }),
+        ),
     };
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
     let (seen, counts) = world.summary();
-    Outcome { failure: world.failure.or(panic), hash: world.hash, seen, counts, time }
+    Outcome {
+        failure: world.failure.or(panic),
+        hash: world.hash,
+        seen,
+        counts,
+        time,
+    }
 }
 
 fn tracing_to_stderr() {}
@@ -133,7 +145,12 @@ async fn process() {
         (world.scenario.phase, cluster, world.options.geometry)
     });
     if phase == Phase::Format {
-        let options = FormatOptions { cluster, replica: 0, replica_count: 1, geometry };
+        let options = FormatOptions {
+            cluster,
+            replica: 0,
+            replica_count: 1,
+            geometry,
+        };
         let result = daftari::driver::format(daftari::io::Io::storage(&io), &options).await;
         with(|world| match result {
             Ok(()) => scenario::on_formatted(world),

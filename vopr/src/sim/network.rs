@@ -67,7 +67,13 @@ impl Network {
     pub fn connect(&mut self, client: usize) -> ConnectionId {
         let connection = ConnectionId(self.next);
         self.next += 1;
-        self.connections.insert(connection, Connection { client, arrival: [0; 2] });
+        self.connections.insert(
+            connection,
+            Connection {
+                client,
+                arrival: [0; 2],
+            },
+        );
         connection
     }
 

@@ -1,7 +1,7 @@
 //! What a seed is like: every choice that is made once for a whole run.
 
-use super::network::NetworkFaults;
 use super::draws::Draws;
+use super::network::NetworkFaults;
 use crate::random::Random;
 use daftari::constants;
 use storage_format::Geometry;
@@ -71,7 +71,11 @@ impl Options {
         let random = &mut random;
         let mut geometry = Geometry {
             message_size_max: (1024 * 1024).into(),
-            journal_slot_count: if random.chance(600) { 32.into() } else { 48.into() },
+            journal_slot_count: if random.chance(600) {
+                32.into()
+            } else {
+                48.into()
+            },
             session_count_max: u32::try_from(random.between(4, 8)).expect("small").into(),
             block_size: u32::try_from(constants::BLOCK_SIZE).expect("small").into(),
             file_size_max: (128 * 1024 * 1024).into(),
@@ -81,7 +85,11 @@ impl Options {
         geometry.journal_slot_size = (geometry.message_size_max.get() + entries).into();
         let sessions = u64::from(geometry.session_count_max.get());
         let crowded = random.chance(250);
-        let clients = if crowded { random.between(sessions, 2 * sessions - 1) } else { random.between(1, sessions) };
+        let clients = if crowded {
+            random.between(sessions, 2 * sessions - 1)
+        } else {
+            random.between(1, sessions)
+        };
         let calm = random.chance(200);
         let storm = !calm && random.chance(250);
         let mut rate = |max: u64| {
@@ -92,12 +100,20 @@ impl Options {
         let (lost, replayed) = (rate(100), rate(150));
         let (rot_headers, rot_superblock, rot_replies) = (rate(300), rate(300), rate(300));
         let (client_crashes, idle, disk_stalls) = (rate(60), rate(60), rate(4));
-        let garbage = if random.chance(50) { random.between(10, 100) } else { 0 };
+        let garbage = if random.chance(50) {
+            random.between(10, 100)
+        } else {
+            0
+        };
         Self {
             geometry,
             clients: usize::try_from(clients).expect("small"),
             requests: random.between(120, 350),
-            crashes: if calm { random.below(3) } else { random.between(2, if storm { 30 } else { 12 }) },
+            crashes: if calm {
+                random.below(3)
+            } else {
+                random.between(2, if storm { 30 } else { 12 })
+            },
             crash_distance: if storm { 40 } else { 150 },
             tear_inside_sectors: random.chance(500),
             disk_delay: (random.between(0, 2) * MS, random.between(1, 10) * MS),

@@ -24,7 +24,9 @@ pub fn copies(disk: &Disk) -> [Superblock; SUPERBLOCK_COPY_COUNT] {
 /// The superblock that a quorum of copies holds.
 #[must_use]
 pub fn superblock(disk: &Disk) -> Option<Superblock> {
-    Superblock::choose(&copies(disk)).ok().map(|(superblock, _)| superblock)
+    Superblock::choose(&copies(disk))
+        .ok()
+        .map(|(superblock, _)| superblock)
 }
 
 /// Whether `data` begins with a whole prepare.
@@ -37,7 +39,9 @@ pub fn prepare_intact(data: &[u8], cluster: u128) -> bool {
     header.valid(cluster)
         && (256..=data.len()).contains(&size)
         && checksum(&data[256..size]) == header.checksum_body
-        && data[size..size.next_multiple_of(SECTOR_SIZE)].iter().all(|byte| *byte == 0)
+        && data[size..size.next_multiple_of(SECTOR_SIZE)]
+            .iter()
+            .all(|byte| *byte == 0)
 }
 
 /// Offset of the slot of `op`.
@@ -56,7 +60,9 @@ pub fn prepare_at(disk: &Disk, geometry: &Geometry, op: u64) -> Option<PrepareHe
     if header.size > geometry.journal_slot_size {
         return None;
     }
-    let size = to_usize(header.size.get()).next_multiple_of(SECTOR_SIZE).max(SECTOR_SIZE);
+    let size = to_usize(header.size.get())
+        .next_multiple_of(SECTOR_SIZE)
+        .max(SECTOR_SIZE);
     let data = disk.bytes(offset, size);
     prepare_intact(&data, header.cluster.get()).then_some(header)
 }
@@ -66,9 +72,8 @@ pub fn prepare_at(disk: &Disk, geometry: &Geometry, op: u64) -> Option<PrepareHe
 #[must_use]
 pub fn header_sector_can_be_lost(disk: &Disk, geometry: &Geometry, sector: u64) -> bool {
     (sector * 16..(sector + 1) * 16).all(|slot| {
-        prepare_at(disk, geometry, slot).is_some_and(|header| {
-            header.kind() != PrepareKind::Empty || header.op.get() == slot
-        })
+        prepare_at(disk, geometry, slot)
+            .is_some_and(|header| header.kind() != PrepareKind::Empty || header.op.get() == slot)
     })
 }
 

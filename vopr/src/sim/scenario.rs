@@ -4,9 +4,9 @@
 //! that was ever used is read back through the protocol, before and after one more restart; and in
 //! some seeds the file is broken beyond repair in the end, and the replica has to refuse it.
 
-use super::draws::Draws;
 use super::checker::fail;
 use super::disk::Sector;
+use super::draws::Draws;
 use super::options::{Ending, MS};
 use super::platter;
 use super::world::{Action, CrashPlan, World, now};
@@ -109,7 +109,11 @@ impl Scenario {
         };
         for event in events.chunks_exact(128) {
             let id = u128::from_le_bytes(event[..16].try_into().expect("16 bytes"));
-            let ids = if accounts { &mut self.accounts } else { &mut self.transfers };
+            let ids = if accounts {
+                &mut self.accounts
+            } else {
+                &mut self.transfers
+            };
             ids.insert(id);
         }
     }
@@ -123,7 +127,10 @@ impl Scenario {
         for (operation, ids) in tables {
             let ids: Vec<u128> = ids.iter().copied().collect();
             for ids in ids.chunks(LOOKUP_IDS) {
-                script.push_back((operation, ids.iter().flat_map(|id| id.to_le_bytes()).collect()));
+                script.push_back((
+                    operation,
+                    ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
+                ));
             }
         }
         script
@@ -172,7 +179,10 @@ pub fn before_prepare(world: &mut World, offset: u64, data: &[u8]) {
     let sector = geometry.headers_offset() + slot / 16 * to_u64(SECTOR_SIZE);
     let at = to_usize(u32::try_from(slot % 16).expect("below 16")) * 256;
     let header_bytes = world.disk.bytes(sector, SECTOR_SIZE)[at..at + 256].to_vec();
-    let before = Before { prepare: world.disk.snapshot(offset, size), header: header_bytes };
+    let before = Before {
+        prepare: world.disk.snapshot(offset, size),
+        header: header_bytes,
+    };
     let op = header.op.get();
     world.scenario.before.insert(op, before);
     let slots = world.slots();
@@ -183,7 +193,11 @@ pub fn before_prepare(world: &mut World, offset: u64, data: &[u8]) {
 pub fn look(world: &mut World) {
     let elapsed = now() - world.scenario.since;
     let phase = world.scenario.phase;
-    let limit = if phase == Phase::Run { RUN_MAX } else { PHASE_MAX };
+    let limit = if phase == Phase::Run {
+        RUN_MAX
+    } else {
+        PHASE_MAX
+    };
     if elapsed > limit {
         let what = format!("phase {phase:?} does not end");
         world.judge(fail("liveness", what));
@@ -209,8 +223,11 @@ pub fn look(world: &mut World) {
             let auditor = &world.clients[world.auditor()];
             if auditor.in_flight.is_none() && auditor.script.is_empty() {
                 world.network.put(Incoming::Shutdown);
-                let next =
-                    if phase == Phase::ReadBack { Phase::Stop } else { Phase::StopAgain };
+                let next = if phase == Phase::ReadBack {
+                    Phase::Stop
+                } else {
+                    Phase::StopAgain
+                };
                 world.scenario.enter(next);
             }
         }
@@ -235,7 +252,10 @@ fn stop_faults(world: &mut World) {
 fn settle(world: &mut World) {
     let overdue = world.realtime() - 3_000 * MS;
     if world.checker.model().pulse_due(overdue) {
-        world.judge(fail("C07", "pending transfers are overdue, and no pulse came"));
+        world.judge(fail(
+            "C07",
+            "pending transfers are overdue, and no pulse came",
+        ));
         return;
     }
     read_back(world, Phase::ReadBack);
@@ -276,7 +296,10 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
                 ),
                 Ending::DamageBlock => matches!(reason, FatalReason::Block { .. }),
                 Ending::DamageSuperblock => {
-                    matches!(reason, FatalReason::Superblock(SuperblockError::NoQuorum { .. }))
+                    matches!(
+                        reason,
+                        FatalReason::Superblock(SuperblockError::NoQuorum { .. })
+                    )
                 }
             };
             world.counts.refused += 1;
@@ -286,7 +309,10 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
             }
         }
         (phase, Ok(())) => {
-            world.judge(fail("liveness", format!("the replica left in phase {phase:?}")));
+            world.judge(fail(
+                "liveness",
+                format!("the replica left in phase {phase:?}"),
+            ));
         }
         (phase, Err(reason)) => {
             world.judge(fail("fatal", format!("{phase:?}: {reason:?}: {reason}")));
@@ -320,8 +346,8 @@ fn spoil(world: &mut World) -> bool {
             let op = random.between(checkpoint + 1, head);
             let offset = platter::slot_offset(&geometry, op);
             let prepare = platter::prepare_at(&world.disk, &geometry, op);
-            let sectors = to_usize(prepare.expect("it is committed").size.get())
-                .div_ceil(SECTOR_SIZE);
+            let sectors =
+                to_usize(prepare.expect("it is committed").size.get()).div_ceil(SECTOR_SIZE);
             let at = offset + to_u64(random.index(sectors) * SECTOR_SIZE);
             world.disk.damage(at, random);
             true
@@ -339,7 +365,10 @@ fn spoil(world: &mut World) -> bool {
                 return false;
             }
             let chosen = random.index(addresses.len());
-            let address = *addresses.iter().nth(chosen).expect("it is below the length");
+            let address = *addresses
+                .iter()
+                .nth(chosen)
+                .expect("it is below the length");
             let offset = geometry.block_offset(address);
             let first = world.disk.bytes(offset, SECTOR_SIZE);
             let (header, _) = BlockHeader::read_from_prefix(&first).expect("a sector");
@@ -364,7 +393,9 @@ fn lose_writes(world: &mut World, op: u64) -> bool {
     let Some(before) = world.scenario.before.get(&op).cloned() else {
         return false;
     };
-    world.disk.restore(platter::slot_offset(&geometry, op), &before.prepare);
+    world
+        .disk
+        .restore(platter::slot_offset(&geometry, op), &before.prepare);
     let slot = op % world.slots();
     let sector = geometry.headers_offset() + slot / 16 * to_u64(SECTOR_SIZE);
     let at = to_usize(u32::try_from(slot % 16).expect("below 16")) * 256;

@@ -6,18 +6,18 @@
 use super::checker::{Checker, Failure, Seen, Verdict};
 use super::client::{Client, Received};
 use super::disk::{Disk, Zone};
+use super::draws::Draws;
 use super::hash::EventHash;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
-use super::draws::Draws;
-use crate::random::Random;
 use super::scenario::{Phase, Scenario};
 use crate::generate::Generator;
+use crate::random::Random;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
 use daftari::vsr::FatalReason;
-use daftari::wire::{ReplyHeader, RequestHeader};
 use daftari::wire::header::command;
+use daftari::wire::{Evicted, ReplyHeader, RequestHeader};
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use std::cell::RefCell;
@@ -153,7 +153,12 @@ impl std::fmt::Display for Counts {
             write!(f, "{name} {value}, ")?;
         }
         write!(f, "rows")?;
-        for (row, count) in self.rows.iter().enumerate().filter(|(_, count)| **count > 0) {
+        for (row, count) in self
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
             write!(f, " {row}:{count}")?;
         }
         Ok(())
@@ -296,12 +301,19 @@ impl World {
             if self.finished || self.failure.is_some() {
                 return None;
             }
-            let (time, sequence) = *self.queue.first_key_value().expect("the scenario looks on").0;
+            let (time, sequence) = *self
+                .queue
+                .first_key_value()
+                .expect("the scenario looks on")
+                .0;
             if time > now() {
                 self.waker = Some(waker.clone());
                 return Some(time);
             }
-            let action = self.queue.remove(&(time, sequence)).expect("it is the first");
+            let action = self
+                .queue
+                .remove(&(time, sequence))
+                .expect("it is the first");
             self.act(action);
         }
     }
@@ -365,7 +377,9 @@ impl World {
         match self.plan {
             CrashPlan::AtWrite(1) => self.at(now(), Action::Crash),
             CrashPlan::AtWrite(left) => self.plan = CrashPlan::AtWrite(left - 1),
-            CrashPlan::Checkpoint(left) if zone == Zone::Grid => self.plan = CrashPlan::AtWrite(left),
+            CrashPlan::Checkpoint(left) if zone == Zone::Grid => {
+                self.plan = CrashPlan::AtWrite(left)
+            }
             CrashPlan::Superblock(left) if zone == Zone::Superblock => {
                 self.plan = CrashPlan::AfterAccess(left);
             }
@@ -469,7 +483,9 @@ impl World {
         self.network.crash();
         let writes = self.disk.crash(&mut self.random.fault);
         self.trace(|| {
-            let list = writes.iter().map(|(w, s)| format!("{:?} {} {s:?}", w.zone, w.offset));
+            let list = writes
+                .iter()
+                .map(|(w, s)| format!("{:?} {} {s:?}", w.zone, w.offset));
             format!("crash {}", list.collect::<Vec<_>>().join(", "))
         });
         super::faults::after_crash(self, &writes);
@@ -489,7 +505,10 @@ impl World {
             return;
         };
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(connection, Direction::ToClient, now(), random) {
+        if let Some(at) = self
+            .network
+            .send(connection, Direction::ToClient, now(), random)
+        {
             self.at(at, Action::ToClient(client, frame));
         }
     }
@@ -511,7 +530,10 @@ impl World {
             self.at(later, Action::Replay(client, frame.clone()));
         }
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(connection, Direction::ToServer, now(), random) {
+        if let Some(at) = self
+            .network
+            .send(connection, Direction::ToServer, now(), random)
+        {
             self.at(at, Action::ToServer(connection, frame));
         }
     }
@@ -539,8 +561,10 @@ impl World {
                 let pause = self.pause();
                 self.arm(index, pause);
             }
-            Received::Evicted => {
-                let same_id = self.random.client.chance(200);
+            Received::Evicted(reason) => {
+                // Under its old id a client may register only when that has no session any more.
+                let gone = reason == Evicted::NoSession.code();
+                let same_id = self.random.client.chance(200) && gone;
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
             }
@@ -593,7 +617,11 @@ impl World {
 
     fn retry(&mut self, index: usize) {
         let random = &mut self.random.client;
-        let crashes = if self.scenario.phase == Phase::Run { self.options.client_crashes } else { 0 };
+        let crashes = if self.scenario.phase == Phase::Run {
+            self.options.client_crashes
+        } else {
+            0
+        };
         if random.chance(crashes) {
             self.clients[index].start_again(false, random);
             self.arm(index, 10 * MS);
@@ -644,7 +672,10 @@ fn describe(frame: &[u8]) -> String {
     if frame[COMMAND_AT] == command::REPLY {
         let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
         let (client, op, request) = (header.client, header.op, header.request);
-        return format!("reply to {client:x} request {request} op {op} view {}", header.view);
+        return format!(
+            "reply to {client:x} request {request} op {op} view {}",
+            header.view
+        );
     }
     if frame[COMMAND_AT] == command::REQUEST {
         let (header, _) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
