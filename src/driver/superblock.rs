@@ -7,10 +7,18 @@ use storage_format::Superblock;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Reads all copies and chooses; also gives the copies that do not hold the chosen one.
-pub(super) async fn read<I: Io>(io: &I) -> Result<(Superblock, Vec<usize>), FatalReason> {
+/// Reads all copies and chooses.
+///
+/// # Errors
+/// When no quorum of copies is intact.
+pub async fn read_superblock<S: Storage>(storage: &S) -> Result<Superblock, FatalReason> {
+    read(storage).await.map(|(superblock, _)| superblock)
+}
+
+/// The same; also gives the copies that do not hold the chosen one.
+pub(super) async fn read<S: Storage>(storage: &S) -> Result<(Superblock, Vec<usize>), FatalReason> {
     let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
-    let buffer = io.storage().read(0, buffer).await;
+    let buffer = storage.read(0, buffer).await;
     let mut copies = [Superblock::zeroed(); SUPERBLOCK_COPY_COUNT];
     for (copy, bytes) in copies
         .iter_mut()

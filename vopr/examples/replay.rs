@@ -1,48 +1,30 @@
-//! Replays recorded traces: `replay [--machine model|ledger] DIRECTORY_OR_FILE...`
+//! Replays recorded traces against the model and against the ledger, without a server:
+//! `replay DIRECTORY_OR_FILE...`
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vopr::machine::Server;
+use daftari::ledger::{Ledger, LedgerOptions};
 use vopr::model::Model;
 use vopr::traces::{Outcome, Packets, expand, replay};
 
-/// Memory for the ledger under test.
-const MEMORY: u64 = 1 << 30;
-
-/// Both ways of sending packets, each against an empty ledger.
-fn run(path: &Path, ledger: bool) -> Outcome {
+/// Both ways of sending packets, each against an empty model and an empty ledger.
+fn run(path: &Path) -> Outcome {
     for packets in [Packets::Apart, Packets::Together] {
-        if ledger {
-            replay(path, &mut Server::new(MEMORY), packets)?;
-        } else {
-            let mut model = Model::new();
-            replay(path, &mut model, packets)?;
-            model.check_conservation()?;
-        }
+        let mut model = Model::new();
+        replay(path, &mut model, packets)?;
+        model.check_conservation()?;
+        let mut ledger = Ledger::new(LedgerOptions {
+            memory_limit: u64::MAX,
+        });
+        replay(path, &mut ledger, packets).map_err(|difference| format!("ledger: {difference}"))?;
     }
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let mut ledger = false;
-    let mut paths = Vec::new();
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        if argument == "--machine" {
-            match arguments.next().as_deref() {
-                Some("model") => ledger = false,
-                Some("ledger") => ledger = true,
-                other => {
-                    println!("--machine model or ledger, not {other:?}");
-                    return ExitCode::FAILURE;
-                }
-            }
-        } else {
-            paths.push(PathBuf::from(argument));
-        }
-    }
+    let paths: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
     let files = match expand(&paths) {
         Ok(files) => files,
         Err(error) => {
@@ -52,7 +34,7 @@ fn main() -> ExitCode {
     };
     let mut failed = 0;
     for file in &files {
-        if let Err(difference) = run(file, ledger) {
+        if let Err(difference) = run(file) {
             failed += 1;
             println!("FAIL {}\n  {difference}", file.display());
         }
