@@ -241,6 +241,14 @@ async fn recover_journal<I: Io>(
             (Decision::Keep, SlotRead::Valid(header)) => (*header, false),
             (Decision::Fix, SlotRead::Valid(header)) => (*header, true),
             (Decision::CleanEmpty, _) => (PrepareHeader::empty(cluster, to_u64(slot)), false),
+            // Left as it is until the slot is written again: if a crash damaged the sector now,
+            // neither ring would say any more that the append was never acknowledged.
+            (Decision::Torn, _) => match &headers[slot] {
+                SlotRead::Valid(header) => (*header, false),
+                SlotRead::Empty | SlotRead::Bad => {
+                    (PrepareHeader::empty(cluster, to_u64(slot)), false)
+                }
+            },
             (_, _) => (PrepareHeader::empty(cluster, to_u64(slot)), true),
         };
         mended.headers.push(header);
