@@ -275,7 +275,9 @@ impl Checker {
             let size = to_usize(self.geometry.journal_slot_size.get());
             let data = disk.bytes(write.offset, size);
             let (header, _) = PrepareHeader::read_from_prefix(&data).expect("at least a sector");
-            if header.op.get() == self.head() + 1 && platter::prepare_intact(&data, self.cluster) {
+            let marker = header.kind == PrepareKind::Empty.code();
+            let next = header.op.get() == self.head() + 1 && !marker;
+            if next && platter::prepare_intact(&data, self.cluster) {
                 self.append(&data)?;
             }
         }
