@@ -554,7 +554,10 @@ impl Checker {
         require(due == header && header.replica == 0, "I17", || {
             let (due, header) = (due.as_bytes(), header.as_bytes());
             let differ = due.iter().zip(header).skip(16).position(|(a, b)| a != b);
-            format!("op {op}: the reply's header differs in byte {:?}", differ.map(|at| at + 16))
+            format!(
+                "op {op}: the reply's header differs in byte {:?}",
+                differ.map(|at| at + 16)
+            )
         })?;
         if op > durable.checkpoint.op.get() {
             let known = &self.history[u64_to_usize(op)];
@@ -589,6 +592,16 @@ impl Checker {
         };
         require(justified, "I22", || {
             format!("client {client:x} is evicted for reason {reason}")
+        })
+    }
+
+    /// Whether the superblock in `data` has a newer checkpoint than that on the platter.
+    #[must_use]
+    pub fn is_newer(&self, disk: &Disk, data: &[u8]) -> bool {
+        let next = Superblock::read_from_bytes(data);
+        let durable = platter::superblock(disk);
+        next.is_ok_and(|next| {
+            durable.is_some_and(|durable| next.checkpoint.op > durable.checkpoint.op)
         })
     }
 

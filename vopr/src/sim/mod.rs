@@ -72,9 +72,6 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     PANIC.set(None);
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
-    if log {
-        tracing_to_stderr();
-    }
     let former = world::replace(Some(World::new(seed, options, cluster, log)));
     assert!(former.is_none(), "one seed at a time on a thread");
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
@@ -112,8 +109,6 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
         time,
     }
 }
-
-fn tracing_to_stderr() {}
 
 /// Takes the events of the world as they come due.
 async fn drive() {
