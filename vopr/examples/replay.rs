@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vopr::machine::Server;
+use daftari::ledger::{Ledger, LedgerOptions};
 use vopr::model::Model;
 use vopr::traces::{Outcome, Packets, expand, replay};
 
@@ -15,7 +15,10 @@ const MEMORY: u64 = 1 << 30;
 fn run(path: &Path, ledger: bool) -> Outcome {
     for packets in [Packets::Apart, Packets::Together] {
         if ledger {
-            replay(path, &mut Server::new(MEMORY), packets)?;
+            let mut machine = Ledger::new(LedgerOptions {
+                memory_limit: MEMORY,
+            });
+            replay(path, &mut machine, packets)?;
         } else {
             let mut model = Model::new();
             replay(path, &mut model, packets)?;

@@ -1,6 +1,6 @@
 //! What executes requests: the model, or the ledger of the server.
 
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::Ledger;
 use daftari::wire::Operation;
 
 use crate::model::Model;
@@ -29,41 +29,19 @@ impl Machine for Model {
     }
 }
 
-/// The ledger of the server.
-#[derive(Debug)]
-pub struct Server {
-    ledger: Ledger,
-}
-
-impl Server {
-    /// An empty ledger that may take that much memory.
-    #[must_use]
-    pub fn new(memory_limit: u64) -> Self {
-        Self {
-            ledger: Ledger::new(LedgerOptions { memory_limit }),
-        }
-    }
-
-    /// The ledger itself.
-    #[must_use]
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-}
-
-impl Machine for Server {
+impl Machine for Ledger {
     fn execute(&mut self, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
-        let operation = Operation::from_u8(operation).expect("an operation of the ledger");
+        let operation = Operation::from_u8(operation).expect("the caller knows the operations");
         let mut reply = Vec::new();
-        self.ledger.execute(operation, timestamp, body, &mut reply);
+        Self::execute(self, operation, timestamp, body, &mut reply);
         reply
     }
 
     fn pulse_due(&self, now: u64) -> bool {
-        self.ledger.pulse_due(now)
+        Self::pulse_due(self, now)
     }
 
     fn pulse(&mut self, timestamp: u64) {
-        self.ledger.pulse(timestamp);
+        Self::pulse(self, timestamp);
     }
 }

@@ -1,15 +1,41 @@
 //! The ledger answers every request as the model does, byte for byte.
 
+use daftari::ledger::{Ledger, LedgerOptions};
 use quickcheck::{QuickCheck, TestResult};
 use vopr::clock::Clock;
 use vopr::generate::Generator;
-use vopr::machine::{Machine as _, Server};
+use vopr::machine::Machine;
 use vopr::model::Model;
 use vopr::model::batch::{self, Op};
 
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 600;
 const REQUESTS: u32 = 200;
 const MEMORY: u64 = 1 << 28;
+
+fn empty() -> Ledger {
+    Ledger::new(LedgerOptions {
+        memory_limit: MEMORY,
+    })
+}
+
+fn execute(ledger: &mut Ledger, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
+    Machine::execute(ledger, operation, timestamp, body)
+}
+
+/// The ledger as it is after a restart: its tables loaded, all else made from them.
+fn restarted(ledger: &Ledger) -> Ledger {
+    let mut after = empty();
+    for (from, to) in ledger.tables().into_iter().zip(after.tables_mut()) {
+        for chunk in 0..from.chunk_count() {
+            to.load_chunk(from.chunk_bytes(chunk))
+                .expect("chunks in their order");
+        }
+    }
+    after
+        .restore(&ledger.state())
+        .expect("tables that fit each other");
+    after
+}
 
 /// The first element of the replies that differs.
 fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
@@ -54,10 +80,13 @@ fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
 fn compare(seed: u64, requests: u32) -> Result<(), String> {
     let mut generator = Generator::new(seed);
     let mut model = Model::new();
-    let mut ledger = Server::new(MEMORY);
+    let mut ledger = empty();
     let mut clock = Clock::default();
     for index in 0..requests {
         let request = generator.request();
+        if index % 37 == 36 {
+            ledger = restarted(&ledger);
+        }
         clock.advance(request.pause);
         let about = |text: String| {
             format!(
@@ -77,7 +106,7 @@ fn compare(seed: u64, requests: u32) -> Result<(), String> {
         }
         let timestamp = clock.request(request.operation, &request.body);
         let want = model.execute(request.operation, timestamp, &request.body);
-        let got = ledger.execute(request.operation, timestamp, &request.body);
+        let got = execute(&mut ledger, request.operation, timestamp, &request.body);
         if want != got {
             return Err(about(difference(
                 request.operation,
@@ -110,6 +139,6 @@ fn the_ledger_equals_the_model_for_any_seed() {
         compare(seed, REQUESTS).map_or_else(TestResult::error, |()| TestResult::passed())
     }
     QuickCheck::new()
-        .tests(50)
+        .tests(200)
         .quickcheck(property as fn(u64) -> TestResult);
 }
