@@ -1,31 +1,35 @@
-//! Replays recorded traces: `replay [--machine model|ledger] DIRECTORY_OR_FILE...`
+//! Replays recorded traces, and captured sessions:
+//! `replay [--machine model|ledger] DIRECTORY_OR_FILE...`
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use daftari::ledger::{Ledger, LedgerOptions};
+use vopr::machine::Machine;
 use vopr::model::Model;
-use vopr::traces::{Outcome, Packets, expand, replay};
+use vopr::traces::{Outcome, Packets, expand, replay, replay_frames};
 
 /// Memory for the ledger under test.
 const MEMORY: u64 = 1 << 30;
 
-/// Both ways of sending packets, each against an empty ledger.
-fn run(path: &Path, ledger: bool) -> Outcome {
-    for packets in [Packets::Apart, Packets::Together] {
-        if ledger {
-            let mut machine = Ledger::new(LedgerOptions {
-                memory_limit: MEMORY,
-            });
-            replay(path, &mut machine, packets)?;
-        } else {
-            let mut model = Model::new();
-            replay(path, &mut model, packets)?;
-            model.check_conservation()?;
-        }
+/// A session, or a trace with both ways of sending packets, each against an empty ledger.
+fn run(path: &Path, mut machine: impl FnMut() -> Box<dyn Machine>) -> Outcome {
+    if path.is_dir() {
+        return replay_frames(path, machine().as_mut()).map(drop);
     }
-    Ok(())
+    replay(path, machine().as_mut(), Packets::Apart)?;
+    replay(path, machine().as_mut(), Packets::Together)
+}
+
+fn new_machine(ledger: bool) -> Box<dyn Machine> {
+    if ledger {
+        Box::new(Ledger::new(LedgerOptions {
+            memory_limit: MEMORY,
+        }))
+    } else {
+        Box::new(Model::new())
+    }
 }
 
 fn main() -> ExitCode {
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
     };
     let mut failed = 0;
     for file in &files {
-        if let Err(difference) = run(file, ledger) {
+        if let Err(difference) = run(file, || new_machine(ledger)) {
             failed += 1;
             println!("FAIL {}\n  {difference}", file.display());
         }

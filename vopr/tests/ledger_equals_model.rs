@@ -2,11 +2,12 @@
 
 use daftari::ledger::{Ledger, LedgerOptions};
 use quickcheck::{QuickCheck, TestResult};
-use vopr::clock::Clock;
+use vopr::clock::{Clock, PULSE_TIMESTAMPS};
 use vopr::generate::Generator;
 use vopr::machine::Machine;
 use vopr::model::Model;
 use vopr::model::batch::{self, Op};
+use vopr::random::Random;
 
 const SEEDS: u64 = 600;
 const REQUESTS: u32 = 200;
@@ -77,43 +78,51 @@ fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
     format!("{} and {} batches", want.len(), got.len())
 }
 
+/// Expires what is due; now and then too late, or exactly in time.
+fn pulses(random: &mut Random, clock: &mut Clock, model: &mut Model, ledger: &mut Ledger) {
+    match (random.below(20), model.pulse_next()) {
+        // A request that was prepared before the pulse: the time alone decides.
+        (0..=4, _) => return,
+        // The next request has an event at the very time of an expiry.
+        (5, Some(next)) => clock.advance_to(next - 1 - random.below(8)),
+        // So has the pulse itself.
+        (6, Some(next)) => {
+            clock.advance_to(next.saturating_sub(PULSE_TIMESTAMPS));
+            let timestamp = clock.prepare(PULSE_TIMESTAMPS);
+            model.pulse(timestamp);
+            ledger.pulse(timestamp);
+        }
+        _ => {}
+    }
+    while let Some(timestamp) = clock.pulse(model) {
+        model.pulse(timestamp);
+        ledger.pulse(timestamp);
+    }
+}
+
 fn compare(seed: u64, requests: u32) -> Result<(), String> {
     let mut generator = Generator::new(seed);
+    let mut random = Random::stream(seed, 2);
     let mut model = Model::new();
     let mut ledger = empty();
     let mut clock = Clock::default();
     for index in 0..requests {
         let request = generator.request();
-        if index % 37 == 36 {
+        let operation = request.operation;
+        let about = |text: String| format!("seed {seed} request {index} ({operation}): {text}");
+        if random.percent(3) {
             ledger = restarted(&ledger);
         }
         clock.advance(request.pause);
-        let about = |text: String| {
-            format!(
-                "seed {seed} request {index} ({}): {text}",
-                request.operation
-            )
-        };
-        if model.pulse_due(clock.now()) != ledger.pulse_due(clock.now()) {
-            return Err(about("a pulse is due for one only".to_owned()));
+        pulses(&mut random, &mut clock, &mut model, &mut ledger);
+        if model.pulse_next() != Some(ledger.pulse_next()).filter(|&next| next != u64::MAX) {
+            return Err(about("the next pulse is not at the same time".to_owned()));
         }
-        while let Some(timestamp) = clock.pulse(&model) {
-            if !ledger.pulse_due(timestamp) {
-                return Err(about("a pulse is due for the model only".to_owned()));
-            }
-            model.pulse(timestamp);
-            ledger.pulse(timestamp);
-        }
-        let timestamp = clock.request(request.operation, &request.body);
-        let want = model.execute(request.operation, timestamp, &request.body);
-        let got = execute(&mut ledger, request.operation, timestamp, &request.body);
+        let timestamp = clock.request(operation, &request.body);
+        let want = model.execute(operation, timestamp, &request.body);
+        let got = execute(&mut ledger, operation, timestamp, &request.body);
         if want != got {
-            return Err(about(difference(
-                request.operation,
-                &request.body,
-                &want,
-                &got,
-            )));
+            return Err(about(difference(operation, &request.body, &want, &got)));
         }
         generator.learn(&request, timestamp, &want);
     }
