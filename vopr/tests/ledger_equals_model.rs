@@ -3,11 +3,17 @@
 use daftari::ledger::{Ledger, LedgerOptions};
 use quickcheck::{QuickCheck, TestResult};
 use vopr::clock::{Clock, PULSE_TIMESTAMPS};
-use vopr::generate::Generator;
+use vopr::generate::{Generator, Request};
 use vopr::machine::Machine;
 use vopr::model::Model;
-use vopr::model::batch::{self, Op};
+use vopr::model::batch::{self, Kind, Op};
+use vopr::model::flags;
+use vopr::model::layout::{
+    Account, AccountBalance, AccountFilter, ChangeEvent, ChangeEventsFilter, CreateResult, Id,
+    Layout, QueryFilter, SparseResult, Transfer,
+};
 use vopr::random::Random;
+use vopr::traces::status_name;
 
 const SEEDS: u64 = 600;
 const REQUESTS: u32 = 200;
@@ -38,6 +44,38 @@ fn restarted(ledger: &Ledger) -> Ledger {
     after
 }
 
+fn show_event(kind: Kind, event: &[u8]) -> String {
+    match kind {
+        Kind::CreateAccounts => format!("{:?}", Account::decode(event)),
+        Kind::CreateTransfers => format!("{:?}", Transfer::decode(event)),
+        Kind::LookupAccounts | Kind::LookupTransfers => format!("{:?}", Id::decode(event)),
+        Kind::GetAccountTransfers | Kind::GetAccountBalances => {
+            format!("{:?}", AccountFilter::decode(event))
+        }
+        Kind::QueryAccounts | Kind::QueryTransfers => format!("{:?}", QueryFilter::decode(event)),
+        Kind::GetChangeEvents => format!("{:?}", ChangeEventsFilter::decode(event)),
+    }
+}
+
+fn show_result(op: Op, result: &[u8]) -> String {
+    match op.kind {
+        Kind::CreateAccounts | Kind::CreateTransfers if op.sparse => {
+            let result = SparseResult::decode(result);
+            format!("{:?} {result:?}", status_name(op.kind, result.status))
+        }
+        Kind::CreateAccounts | Kind::CreateTransfers => {
+            let result = CreateResult::decode(result);
+            format!("{:?} {result:?}", status_name(op.kind, result.status))
+        }
+        Kind::LookupAccounts | Kind::QueryAccounts => format!("{:?}", Account::decode(result)),
+        Kind::LookupTransfers | Kind::QueryTransfers | Kind::GetAccountTransfers => {
+            format!("{:?}", Transfer::decode(result))
+        }
+        Kind::GetAccountBalances => format!("{:?}", AccountBalance::decode(result)),
+        Kind::GetChangeEvents => format!("{:?}", ChangeEvent::decode(result)),
+    }
+}
+
 /// The first element of the replies that differs.
 fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
     let op = Op::from_code(operation).expect("known");
@@ -64,14 +102,16 @@ fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
             let event = if op.queries() {
                 events.last()
             } else {
-                events.skip(same).next()
+                let mut events = events;
+                events.nth(same)
             };
+            let [want_shown, got_shown] =
+                [want, got].map(|reply| reply.chunks(size).nth(same).map(|r| show_result(op, r)));
             return format!(
-                "batch {at} result {same} of {} and {}\n event {event:x?}\n model {:x?}\n ledger {:x?}",
+                "batch {at} result {same} of {} and {}\n event {:?}\n model {want_shown:?}\n ledger {got_shown:?}",
                 want.len() / size,
                 got.len() / size,
-                want.chunks(size).nth(same),
-                got.chunks(size).nth(same)
+                event.map(|event| show_event(op.kind, event)),
             );
         }
     }
@@ -84,7 +124,10 @@ fn pulses(random: &mut Random, clock: &mut Clock, model: &mut Model, ledger: &mu
         // A request that was prepared before the pulse: the time alone decides.
         (0..=4, _) => return,
         // The next request has an event at the very time of an expiry.
-        (5, Some(next)) => clock.advance_to(next - 1 - random.below(8)),
+        (5, Some(next)) => {
+            clock.advance_to(next - 1 - random.below(8));
+            return;
+        }
         // So has the pulse itself.
         (6, Some(next)) => {
             clock.advance_to(next.saturating_sub(PULSE_TIMESTAMPS));
@@ -100,6 +143,23 @@ fn pulses(random: &mut Random, clock: &mut Clock, model: &mut Model, ledger: &mu
     }
 }
 
+/// A request that voids the transfer that expires next, some nanoseconds into the batch.
+fn void_next(random: &mut Random, model: &Model) -> Option<Vec<u8>> {
+    let next = model.pulse_next()?;
+    let expires = |t: &&Transfer| t.timestamp + u64::from(t.timeout) * 1_000_000_000 == next;
+    let pending = model.transfers().filter(|t| t.timeout > 0).find(expires)?;
+    let void = Transfer {
+        id: random.any_128(),
+        pending_id: pending.id,
+        flags: flags::transfer::VOID,
+        ..Transfer::zeroed()
+    };
+    let mut events = vec![Transfer::zeroed(); random.index(8)];
+    events.push(void);
+    let batch = events.iter().flat_map(Layout::bytes).collect();
+    Some(batch::encode(Transfer::SIZE, &[batch]))
+}
+
 fn compare(seed: u64, requests: u32) -> Result<(), String> {
     let mut generator = Generator::new(seed);
     let mut random = Random::stream(seed, 2);
@@ -107,7 +167,16 @@ fn compare(seed: u64, requests: u32) -> Result<(), String> {
     let mut ledger = empty();
     let mut clock = Clock::default();
     for index in 0..requests {
-        let request = generator.request();
+        let mut request = generator.request();
+        if random.percent(2)
+            && let Some(body) = void_next(&mut random, &model)
+        {
+            request = Request {
+                pause: 0,
+                operation: 147,
+                body,
+            };
+        }
         let operation = request.operation;
         let about = |text: String| format!("seed {seed} request {index} ({operation}): {text}");
         if random.percent(3) {

@@ -145,7 +145,11 @@ fn old_creates_answer_with_failures_only() {
         model.execute(130, START + 9, &bytes(&chain)),
         bytes(&failures)
     );
-    assert!(model.execute(129, START + 99, &bytes(&[account(9)])).is_empty());
+    assert!(
+        model
+            .execute(129, START + 99, &bytes(&[account(9)]))
+            .is_empty()
+    );
     assert!(model.execute(129, START + 999, &[]).is_empty());
     assert_eq!(balances(&model, 1), (0, 1, 0, 0));
 }
@@ -182,7 +186,11 @@ fn old_reads_have_no_trailer() {
         model.execute(133, START + 13, &by_account.bytes()),
         bytes(&stored)
     );
-    assert!(model.execute(134, START + 14, &by_account.bytes()).is_empty());
+    assert!(
+        model
+            .execute(134, START + 14, &by_account.bytes())
+            .is_empty()
+    );
     let all = QueryFilter {
         limit: 9,
         flags: 1,
