@@ -2,7 +2,7 @@
 
 use crate::lsm::{FixedState, IdIndex, LoadError, Postings, RecordTable, Table};
 use crate::stdx::{to_u64, to_usize};
-use crate::wire::{Account, Operation, ReplyEncoder, Transfer};
+use crate::wire::{Account, ChangeEventKind, Operation, ReplyEncoder, Transfer};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use zerocopy::little_endian::{U16, U32, U64, U128};
@@ -491,7 +491,12 @@ impl Ledger {
         if !sorted {
             let count = u32::try_from(self.events.len()).expect("positions have 32 bits");
             let mut order: Vec<u32> = (0..count).collect();
-            order.sort_by_key(|position| self.events.get(*position).timestamp.get());
+            // An import may have the time of an expiry before it: it was put first then, too.
+            order.sort_by_key(|position| {
+                let event = self.events.get(*position);
+                let expired = event.kind == ChangeEventKind::TwoPhaseExpired.code();
+                (event.timestamp.get(), expired)
+            });
             self.events_order = Some(order);
         }
         Ok(())

@@ -3,9 +3,13 @@
 
 /// Virtual time.
 pub mod clock;
+/// Random workloads.
+pub mod generate;
 /// What executes requests.
 pub mod machine;
 /// The reference model of the ledger.
 pub mod model;
+/// Seeded random numbers.
+pub mod random;
 /// Recorded traces and their replay.
 pub mod traces;
