@@ -11,5 +11,8 @@ pub mod machine;
 pub mod model;
 /// Seeded random numbers.
 pub mod random;
+/// The simulator: the core in a world of faults.
+#[cfg(madsim)]
+pub mod sim;
 /// Recorded traces and their replay.
 pub mod traces;
