@@ -65,8 +65,11 @@ impl Blocks {
     /// can have changed.
     pub(super) fn admits(&self, ledger: &Ledger, events: u64) -> bool {
         let tables = ledger.tables();
-        let mutable: usize =
-            tables.iter().filter(|t| !t.append_only()).map(|t| t.chunk_count()).sum();
+        let mutable: usize = tables
+            .iter()
+            .filter(|t| !t.append_only())
+            .map(|t| t.chunk_count())
+            .sum();
         // Every event may add a record to every table; a table's last chunk may be half full.
         let growth = tables.iter().map(|table| {
             let records = to_u64(constants::BLOCK_DATA_SIZE / table.record_size());
@@ -133,7 +136,10 @@ impl Blocks {
             if let Some(old) = references[chunk].replace(reference) {
                 self.free.release(old.address.get());
             }
-            writes.push(io.storage().write(geometry.block_offset(address), buffer, size));
+            writes.push(
+                io.storage()
+                    .write(geometry.block_offset(address), buffer, size),
+            );
         }
         while let Some(buffer) = writes.next().await {
             self.buffers.push(buffer);
@@ -141,7 +147,9 @@ impl Blocks {
     }
 
     fn take_buffer(&mut self) -> SectorBuf {
-        self.buffers.pop().unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
+        self.buffers
+            .pop()
+            .unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
     }
 
     /// Writes the sessions' table; releases that of the last checkpoint.
@@ -166,7 +174,8 @@ impl Blocks {
             };
             let (buffer, reference, size) = fill(self.take_buffer(), header, records.as_bytes());
             let offset = superblock.geometry.block_offset(address);
-            self.buffers.push(io.storage().write(offset, buffer, size).await);
+            self.buffers
+                .push(io.storage().write(offset, buffer, size).await);
             self.sessions.push(reference);
         }
     }
@@ -195,10 +204,10 @@ impl Blocks {
                 next,
                 ..block_header(superblock, BlockKind::Index, op, address, position)
             };
-            let (buffer, reference, size) =
-                fill(self.take_buffer(), header, references.as_bytes());
+            let (buffer, reference, size) = fill(self.take_buffer(), header, references.as_bytes());
             let offset = superblock.geometry.block_offset(address);
-            self.buffers.push(io.storage().write(offset, buffer, size).await);
+            self.buffers
+                .push(io.storage().write(offset, buffer, size).await);
             self.index.push(address);
             next = reference;
         }
@@ -226,9 +235,15 @@ fn block_header(
 }
 
 /// Puts data and header into a buffer; gives it with its reference and the bytes to write.
-fn fill(mut buffer: SectorBuf, mut header: BlockHeader, data: &[u8]) -> (SectorBuf, BlockReference, usize) {
+fn fill(
+    mut buffer: SectorBuf,
+    mut header: BlockHeader,
+    data: &[u8],
+) -> (SectorBuf, BlockReference, usize) {
     buffer[SECTOR_SIZE..SECTOR_SIZE + data.len()].copy_from_slice(data);
-    header.size = u32::try_from(data.len()).expect("a block is at most 1 MiB").into();
+    header.size = u32::try_from(data.len())
+        .expect("a block is at most 1 MiB")
+        .into();
     let (reference, size) = seal(&mut buffer, header);
     (buffer, reference, size)
 }
@@ -250,8 +265,12 @@ impl<I: Io> State<'_, I> {
             next.checkpoint = *header;
         }
         let blocks = &mut self.blocks;
-        blocks.write_chunks(self.io, &self.superblock, op, &mut self.ledger, jobs).await;
-        blocks.write_sessions(self.io, &self.superblock, op, sessions).await;
+        blocks
+            .write_chunks(self.io, &self.superblock, op, &mut self.ledger, jobs)
+            .await;
+        blocks
+            .write_sessions(self.io, &self.superblock, op, sessions)
+            .await;
         if !planted(Bug::ForgetReplies) {
             write_replies(self.io, &self.superblock, sessions).await;
         }
@@ -287,7 +306,10 @@ async fn write_replies<I: Io>(io: &I, superblock: &Superblock, sessions: &Sessio
         if record.reply.op.get() <= superblock.checkpoint.op.get() {
             continue;
         }
-        let frame = session.reply.as_ref().expect("a reply of this process is in memory");
+        let frame = session
+            .reply
+            .as_ref()
+            .expect("a reply of this process is in memory");
         let size = SECTOR_SIZE + frame.len().next_multiple_of(SECTOR_SIZE);
         let mut buffer = SectorBuf::zeroed(size);
         let client = record.reply.client.get();
@@ -318,7 +340,10 @@ pub(super) async fn read_block<I: Io>(
 ) -> Result<(BlockHeader, SectorBuf), crate::vsr::FatalReason> {
     let address = reference.address.get();
     let buffer = SectorBuf::zeroed(to_usize(geometry.block_size.get()));
-    let buffer = io.storage().read(geometry.block_offset(address), buffer).await;
+    let buffer = io
+        .storage()
+        .read(geometry.block_offset(address), buffer)
+        .await;
     match storage_format::block::verify(&buffer, reference) {
         Ok(header) => Ok((header, buffer)),
         Err(error) => Err(crate::vsr::FatalReason::Block { address, error }),

@@ -20,7 +20,9 @@ pub(super) struct State<'a, I: Io> {
 
 impl<I: Io> std::fmt::Debug for State<'_, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("superblock", &self.superblock).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("superblock", &self.superblock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,9 @@ impl<I: Io> State<'_, I> {
                 }
             }
         }
-        self.blocks.write_full(self.io, &self.superblock, header.op.get(), &mut self.ledger).await;
+        self.blocks
+            .write_full(self.io, &self.superblock, header.op.get(), &mut self.ledger)
+            .await;
         replies
     }
 
@@ -73,7 +77,8 @@ impl<I: Io> State<'_, I> {
         if operation == Operation::Register {
             frame.extend_from_slice(&wire::register_result());
         } else {
-            self.ledger.execute(operation, entry.timestamp.get(), body, &mut frame);
+            self.ledger
+                .execute(operation, entry.timestamp.get(), body, &mut frame);
         }
         let (reply, frame) = Replica::reply(self.cluster(), &prepare.header, entry, frame);
         let stored = sessions.store_reply(&reply, index, frame.clone());

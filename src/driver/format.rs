@@ -32,9 +32,12 @@ const WRITES_MAX: usize = 32;
 /// When the sizes do not fit each other.
 pub async fn format<S: Storage>(storage: &S, options: &FormatOptions) -> Result<(), FatalReason> {
     let geometry = &options.geometry;
-    let too_few = u64::from(geometry.journal_slot_count.get()) <= 4 * constants::PIPELINE_PREPARES_MAX;
+    let too_few =
+        u64::from(geometry.journal_slot_count.get()) <= 4 * constants::PIPELINE_PREPARES_MAX;
     if !geometry.valid() || too_few {
-        return Err(FatalReason::Geometry { what: format!("{geometry:?}") });
+        return Err(FatalReason::Geometry {
+            what: format!("{geometry:?}"),
+        });
     }
     if options.replica >= options.replica_count {
         let what = format!("replica {} of {}", options.replica, options.replica_count);

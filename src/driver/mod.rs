@@ -105,14 +105,26 @@ async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare
     let replies = state.commit(&prepare, replica.sessions_mut()).await;
     let pulse_next = state.ledger.pulse_next();
     let header = prepare.header;
-    replica.handle(Event::Executed { prepare, replies, pulse_next }, state);
+    replica.handle(
+        Event::Executed {
+            prepare,
+            replies,
+            pulse_next,
+        },
+        state,
+    );
     // Replies leave before a checkpoint makes them wait.
     while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
         state.io.network().send(connection, frame);
     }
     if state.checkpoint_due(&header) {
         state.checkpoint(&header, replica.sessions()).await;
-        replica.handle(Event::Checkpointed { op: header.op.get() }, state);
+        replica.handle(
+            Event::Checkpointed {
+                op: header.op.get(),
+            },
+            state,
+        );
     }
 }
 
@@ -166,7 +178,10 @@ fn write_prepare<'a, I: Io>(
     let size = prepare.size().next_multiple_of(SECTOR_SIZE);
     async move {
         let buffer = io.storage().write(offset, prepare.buffer, size).await;
-        Written::Prepare(Prepare { header: prepare.header, buffer })
+        Written::Prepare(Prepare {
+            header: prepare.header,
+            buffer,
+        })
     }
 }
 
@@ -197,6 +212,9 @@ impl HeaderRing {
         let mut buffer = SectorBuf::zeroed(SECTOR_SIZE);
         let headers = &self.headers[first..first + per_sector];
         buffer.copy_from_slice(headers.as_bytes());
-        (self.offset + crate::stdx::to_u64(first * constants::HEADER_SIZE), buffer)
+        (
+            self.offset + crate::stdx::to_u64(first * constants::HEADER_SIZE),
+            buffer,
+        )
     }
 }

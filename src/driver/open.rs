@@ -33,14 +33,24 @@ pub(super) async fn open<'a, I: Io>(
     let superblock = superblock::read(io).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
-    let ledger = Ledger::new(LedgerOptions { memory_limit: options.memory_limit });
+    let ledger = Ledger::new(LedgerOptions {
+        memory_limit: options.memory_limit,
+    });
     let blocks = Blocks::new(&geometry, ledger.tables().len());
     let mut sessions = Sessions::new(geometry.session_count_max.get());
-    let mut state = State { io, superblock, ledger, blocks };
+    let mut state = State {
+        io,
+        superblock,
+        ledger,
+        blocks,
+    };
     load_checkpoint(&mut state, &mut sessions).await?;
     let needed = state.ledger.memory_used();
     if needed > options.memory_limit {
-        return Err(FatalReason::MemoryLimit { needed, limit: options.memory_limit });
+        return Err(FatalReason::MemoryLimit {
+            needed,
+            limit: options.memory_limit,
+        });
     }
 
     let (ring, recovered) = recover_journal(io, &superblock).await?;
@@ -85,7 +95,10 @@ fn check_identity<I: Io>(
 ) -> Result<(), FatalReason> {
     if superblock.release.get() > constants::RELEASE {
         let found = superblock.release.get();
-        return Err(FatalReason::Release { own: constants::RELEASE, found });
+        return Err(FatalReason::Release {
+            own: constants::RELEASE,
+            found,
+        });
     }
     let found = superblock.cluster.get();
     if let Some(expected) = options.cluster
@@ -96,11 +109,17 @@ fn check_identity<I: Io>(
     if let Some(expected) = options.replica
         && expected != superblock.replica
     {
-        return Err(FatalReason::Replica { expected, found: superblock.replica });
+        return Err(FatalReason::Replica {
+            expected,
+            found: superblock.replica,
+        });
     }
     if options.replica_count != usize::from(superblock.replica_count) {
         let found = superblock.replica_count;
-        return Err(FatalReason::ReplicaCount { expected: options.replica_count, found });
+        return Err(FatalReason::ReplicaCount {
+            expected: options.replica_count,
+            found,
+        });
     }
     let (expected, found) = (superblock.geometry.grid_offset(), io.storage().size());
     if found < expected {
@@ -133,21 +152,31 @@ async fn load_checkpoint<I: Io>(
         let references = <[BlockReference]>::ref_from_bytes(data)
             .map_err(|_| confused("an index block has half a reference"))?;
         listed.extend_from_slice(references);
-        state.blocks.free.restore(next.address.get()).map_err(confused)?;
+        state
+            .blocks
+            .free
+            .restore(next.address.get())
+            .map_err(confused)?;
         state.blocks.index.push(next.address.get());
         next = header.next;
     }
     if to_u64(listed.len()) != superblock.checkpoint_block_count.get() {
-        return Err(confused("the index does not list as many blocks as the superblock says"));
+        return Err(confused(
+            "the index does not list as many blocks as the superblock says",
+        ));
     }
-    let reads = listed.iter().map(|reference| async move {
-        (*reference, read_block(io, &geometry, reference).await)
-    });
+    let reads = listed
+        .iter()
+        .map(|reference| async move { (*reference, read_block(io, &geometry, reference).await) });
     let mut reads = stream::iter(reads).buffered(READS_MAX);
     while let Some((reference, read)) = reads.next().await {
         let (header, buffer) = read?;
         let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-        state.blocks.free.restore(reference.address.get()).map_err(confused)?;
+        state
+            .blocks
+            .free
+            .restore(reference.address.get())
+            .map_err(confused)?;
         if reference.table == SESSIONS_TABLE {
             let records = <[SessionRecord]>::ref_from_bytes(data)
                 .map_err(|_| confused("a sessions block has half a record"))?;
@@ -167,7 +196,9 @@ async fn load_checkpoint<I: Io>(
             return Err(confused("the blocks of a table are out of order"));
         }
         chunks.push(Some(reference));
-        tables[index].load_chunk(data).map_err(|error| confused(&error.to_string()))?;
+        tables[index]
+            .load_chunk(data)
+            .map_err(|error| confused(&error.to_string()))?;
     }
     drop(reads);
     let restored = state.ledger.restore(&superblock.ledger_state);
@@ -193,12 +224,15 @@ async fn recover_journal<I: Io>(
     let headers: Vec<SlotRead> = (0..slot_count)
         .map(|slot| SlotRead::classify(&header_at(slot), cluster, slot, slot_count))
         .collect();
-    let reads = (0..slot_count)
-        .map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint.op.get()));
+    let reads =
+        (0..slot_count).map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint.op.get()));
     let prepares: Vec<SlotRead> = stream::iter(reads).buffered(READS_MAX).collect().await;
     let recovered = recover_solo(&headers, &prepares, checkpoint)?;
 
-    let mut mended = HeaderRing { offset: geometry.headers_offset(), headers: Vec::new() };
+    let mut mended = HeaderRing {
+        offset: geometry.headers_offset(),
+        headers: Vec::new(),
+    };
     let mut sectors = Vec::new();
     for (slot, decision) in recovered.decisions.iter().enumerate() {
         let (header, write) = match (decision, &prepares[slot]) {
@@ -231,7 +265,10 @@ async fn read_slot<I: Io>(
 ) -> SlotRead {
     let slot_count = u64::from(geometry.journal_slot_count.get());
     let offset = Replica::prepare_offset(geometry, slot);
-    let first = io.storage().read(offset, SectorBuf::zeroed(SECTOR_SIZE)).await;
+    let first = io
+        .storage()
+        .read(offset, SectorBuf::zeroed(SECTOR_SIZE))
+        .await;
     let header = PrepareHeader::read_from_bytes(&first[..constants::HEADER_SIZE]);
     let header = header.expect("a header is 256 bytes of any value");
     let read = SlotRead::classify(&header, cluster, slot, slot_count);
@@ -273,8 +310,13 @@ async fn read_prepare<I: Io>(
     header: &PrepareHeader,
 ) -> Result<Prepare, FatalReason> {
     match read_body(io, geometry, header).await {
-        Some(buffer) => Ok(Prepare { header: *header, buffer }),
-        None => Err(FatalReason::JournalGap { op: header.op.get() }),
+        Some(buffer) => Ok(Prepare {
+            header: *header,
+            buffer,
+        }),
+        None => Err(FatalReason::JournalGap {
+            op: header.op.get(),
+        }),
     }
 }
 
@@ -295,13 +337,12 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &mut Session
     }
 }
 
-async fn read_reply<I: Io>(
-    io: &I,
-    geometry: &Geometry,
-    record: &SessionRecord,
-) -> Option<Bytes> {
+async fn read_reply<I: Io>(io: &I, geometry: &Geometry, record: &SessionRecord) -> Option<Bytes> {
     let offset = reply_offset(geometry, record.slot.get());
-    let first = io.storage().read(offset, SectorBuf::zeroed(SECTOR_SIZE)).await;
+    let first = io
+        .storage()
+        .read(offset, SectorBuf::zeroed(SECTOR_SIZE))
+        .await;
     let (header, _) = ReplySlotHeader::read_from_prefix(&first).ok()?;
     let of_session = header.client == record.reply.client && header.op == record.reply.op;
     if !header.valid() || !of_session || header.size > geometry.message_size_max {
@@ -309,7 +350,10 @@ async fn read_reply<I: Io>(
     }
     let size = to_usize(header.size.get());
     let buffer = SectorBuf::zeroed(size.next_multiple_of(SECTOR_SIZE).max(SECTOR_SIZE));
-    let buffer = io.storage().read(offset + to_u64(SECTOR_SIZE), buffer).await;
+    let buffer = io
+        .storage()
+        .read(offset + to_u64(SECTOR_SIZE), buffer)
+        .await;
     let frame = &buffer[..size];
     let checksum: Checksum = checksum(frame);
     (checksum == header.checksum_message).then(|| Bytes::copy_from_slice(frame))

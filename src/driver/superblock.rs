@@ -12,20 +12,30 @@ pub(super) async fn read<I: Io>(io: &I) -> Result<Superblock, FatalReason> {
     let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
     let buffer = io.storage().read(0, buffer).await;
     let mut copies = [Superblock::zeroed(); SUPERBLOCK_COPY_COUNT];
-    for (copy, bytes) in copies.iter_mut().zip(buffer.chunks_exact(SUPERBLOCK_COPY_SIZE)) {
+    for (copy, bytes) in copies
+        .iter_mut()
+        .zip(buffer.chunks_exact(SUPERBLOCK_COPY_SIZE))
+    {
         *copy = Superblock::read_from_bytes(bytes).expect("a copy is of that size");
     }
     let (superblock, copies_intact) =
         Superblock::choose(&copies).map_err(FatalReason::Superblock)?;
     if copies_intact < SUPERBLOCK_COPY_COUNT {
-        tracing::warn!(copies_intact, "superblock: copies differ; all four are written again");
+        tracing::warn!(
+            copies_intact,
+            "superblock: copies differ; all four are written again"
+        );
     }
     Ok(superblock)
 }
 
 /// Makes `next` the successor of `current` and writes it, one copy after the other, so that a crash
 /// leaves a quorum of the one or of the other.
-pub(super) async fn write<I: Io>(storage: &I::Storage, current: &mut Superblock, mut next: Superblock) {
+pub(super) async fn write<I: Io>(
+    storage: &I::Storage,
+    current: &mut Superblock,
+    mut next: Superblock,
+) {
     next.sequence = (current.sequence.get() + 1).into();
     next.parent = current.checksum;
     next.release = crate::constants::RELEASE.into();

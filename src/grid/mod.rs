@@ -71,7 +71,10 @@ impl FreeSet {
         }
         let word = self.taken.get(self.first_free_word).copied().unwrap_or(0);
         let address = to_u64(self.first_free_word) * 64 + u64::from(word.trailing_ones()) + 1;
-        assert!(address <= self.count_max, "no free block: admission keeps a reserve");
+        assert!(
+            address <= self.count_max,
+            "no free block: admission keeps a reserve"
+        );
         self.take(address);
         address
     }
@@ -124,7 +127,10 @@ mod tests {
     #[test]
     fn a_released_block_comes_back_only_after_the_checkpoint() {
         let mut free = FreeSet::new(100);
-        assert_eq!((free.allocate(), free.allocate(), free.allocate()), (1, 2, 3));
+        assert_eq!(
+            (free.allocate(), free.allocate(), free.allocate()),
+            (1, 2, 3)
+        );
         free.release(2);
         assert_eq!(free.allocate(), 4);
         assert_eq!(free.free_count(), 96);

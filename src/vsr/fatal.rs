@@ -10,7 +10,9 @@ pub enum FatalReason {
     #[error("{}", superblock_text(.0))]
     Superblock(SuperblockError),
     /// The file belongs to another cluster.
-    #[error("the data file belongs to cluster {found}, not {expected}: start it with the right file")]
+    #[error(
+        "the data file belongs to cluster {found}, not {expected}: start it with the right file"
+    )]
     Cluster {
         /// The cluster asked for.
         expected: u128,
@@ -18,7 +20,9 @@ pub enum FatalReason {
         found: u128,
     },
     /// The file belongs to another replica.
-    #[error("the data file belongs to replica {found}, not {expected}: start it with the right file")]
+    #[error(
+        "the data file belongs to replica {found}, not {expected}: start it with the right file"
+    )]
     Replica {
         /// The replica asked for.
         expected: u8,

@@ -84,7 +84,11 @@ pub struct Bounds {
 #[must_use]
 pub fn decide(header: &SlotRead, prepare: &SlotRead, bounds: &Bounds) -> (Decision, u8) {
     use SlotRead::{Bad, Empty, Valid};
-    let ahead = if bounds.solo { Decision::Fatal } else { Decision::Discard };
+    let ahead = if bounds.solo {
+        Decision::Fatal
+    } else {
+        Decision::Discard
+    };
     let beyond = |read: &SlotRead| read.op().is_some_and(|op| op > bounds.limit);
     if beyond(prepare) {
         return (ahead, 1);
@@ -138,7 +142,12 @@ pub fn recover_solo(
     assert_eq!(headers.len(), prepares.len());
     let slot_count = crate::stdx::to_u64(headers.len());
     let checkpoint_op = checkpoint.op.get();
-    let highest = headers.iter().chain(prepares).filter_map(SlotRead::op).max().unwrap_or(0);
+    let highest = headers
+        .iter()
+        .chain(prepares)
+        .filter_map(SlotRead::op)
+        .max()
+        .unwrap_or(0);
     let bounds = Bounds {
         checkpoint: checkpoint_op,
         limit: checkpoint_op + slot_count,
@@ -146,8 +155,9 @@ pub fn recover_solo(
         solo: true,
     };
     let slots = headers.iter().zip(prepares);
-    let (mut decisions, rows): (Vec<_>, Vec<_>) =
-        slots.map(|(header, prepare)| decide(header, prepare, &bounds)).unzip();
+    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots
+        .map(|(header, prepare)| decide(header, prepare, &bounds))
+        .unzip();
     excuse_torn_append(headers, prepares, &bounds, &mut decisions);
     for (slot, decision) in decisions.iter().enumerate() {
         if matches!(decision, Decision::Faulty | Decision::Fatal) {
@@ -174,7 +184,11 @@ pub fn recover_solo(
         }
     }
     let head = *log.last().unwrap_or(checkpoint);
-    Ok(Recovered { decisions, head, log })
+    Ok(Recovered {
+        decisions,
+        head,
+        log,
+    })
 }
 
 /// Rule T for one replica: only the slot after the highest op can have been in flight; it is torn if

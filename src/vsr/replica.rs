@@ -273,7 +273,11 @@ impl Replica {
                 self.shutdown = true;
                 self.queue.clear();
             }
-            Event::Incoming(Incoming::Frame { connection, header, body }) => {
+            Event::Incoming(Incoming::Frame {
+                connection,
+                header,
+                body,
+            }) => {
                 self.on_frame(connection, &header, body, admission);
             }
             Event::PrepareDurable(prepare) => self.on_prepare_durable(prepare),
@@ -281,7 +285,11 @@ impl Replica {
                 assert_eq!(self.journal, JournalWrite::Header);
                 self.journal = JournalWrite::Idle;
             }
-            Event::Executed { prepare, replies, pulse_next } => {
+            Event::Executed {
+                prepare,
+                replies,
+                pulse_next,
+            } => {
                 self.on_executed(prepare, replies, pulse_next);
             }
             Event::Checkpointed { op } => {
@@ -328,7 +336,10 @@ impl Replica {
             }
         }
         let session = ping.session.get();
-        let known = self.sessions.find(ping.client.get()).map(|s| s.record.session.get());
+        let known = self
+            .sessions
+            .find(ping.client.get())
+            .map(|s| s.record.session.get());
         match known {
             None if session > 0 && session <= self.commit => {
                 self.evict(connection, ping.client.get(), Evicted::NoSession);
@@ -388,7 +399,10 @@ impl Replica {
     }
 
     fn reply_again(&mut self, connection: ConnectionId, client: u128) {
-        let session = self.sessions.find(client).expect("the request was its duplicate");
+        let session = self
+            .sessions
+            .find(client)
+            .expect("the request was its duplicate");
         let Some(reply) = &session.reply else {
             // Its slot in the data file is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
@@ -408,7 +422,11 @@ impl Replica {
         admission: &impl Admission,
     ) {
         let client = header.client.get();
-        if let Some(queued) = self.queue.iter_mut().find(|q| q.header.client.get() == client) {
+        if let Some(queued) = self
+            .queue
+            .iter_mut()
+            .find(|q| q.header.client.get() == client)
+        {
             queued.connection = connection;
             return;
         }
@@ -428,7 +446,13 @@ impl Replica {
             return;
         }
         self.events_waiting += events;
-        self.queue.push_back(Queued { connection, header, operation, events, body });
+        self.queue.push_back(Queued {
+            connection,
+            header,
+            operation,
+            events,
+            body,
+        });
     }
 
     fn on_prepare_durable(&mut self, prepare: Prepare) {
@@ -439,7 +463,10 @@ impl Replica {
     }
 
     fn on_executed(&mut self, prepare: Prepare, replies: Vec<Option<Bytes>>, pulse_next: u64) {
-        let in_flight = self.pipeline.pop_front().expect("an executed op was in flight");
+        let in_flight = self
+            .pipeline
+            .pop_front()
+            .expect("an executed op was in flight");
         assert_eq!(in_flight.op, prepare.header.op.get());
         assert_eq!(in_flight.op, self.commit + 1);
         assert_eq!(in_flight.routes.len(), replies.len());
@@ -449,7 +476,10 @@ impl Replica {
         self.buffers.push(prepare.buffer);
         for (route, reply) in in_flight.routes.into_iter().zip(replies) {
             if let Some(frame) = reply {
-                self.effects.push_back(Effect::Send { connection: route.connection, frame });
+                self.effects.push_back(Effect::Send {
+                    connection: route.connection,
+                    frame,
+                });
             }
         }
     }
@@ -466,9 +496,20 @@ impl Replica {
         let pulse_due = self.pulse_next <= now && !self.pipeline.iter().any(|p| p.pulse);
         if pulse_due {
             self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
-            let in_flight = InFlight { op, routes: Vec::new(), events: 0, pulse: true };
+            let in_flight = InFlight {
+                op,
+                routes: Vec::new(),
+                events: 0,
+                pulse: true,
+            };
             let buffer = self.buffers.pop().expect("it is not empty");
-            self.journal_append(PrepareKind::Pulse, buffer, 0, constants::HEADER_SIZE, in_flight);
+            self.journal_append(
+                PrepareKind::Pulse,
+                buffer,
+                0,
+                constants::HEADER_SIZE,
+                in_flight,
+            );
         } else if !self.queue.is_empty() {
             self.prepare_requests(op, now);
         }
@@ -478,16 +519,25 @@ impl Replica {
     fn prepare_requests(&mut self, op: u64, now: u64) {
         let bodies_max = to_usize(self.geometry.message_size_max.get()) - constants::HEADER_SIZE;
         let mut bodies = 0;
-        let fitting = self.queue.iter().take(constants::PREPARE_REQUESTS_MAX).take_while(|queued| {
-            bodies += queued.body.len();
-            bodies <= bodies_max
-        });
+        let fitting = self
+            .queue
+            .iter()
+            .take(constants::PREPARE_REQUESTS_MAX)
+            .take_while(|queued| {
+                bodies += queued.body.len();
+                bodies <= bodies_max
+            });
         let count = fitting.count();
         assert!(count > 0, "a request alone always fits");
         let mut buffer = self.buffers.pop().expect("the caller found one");
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
-        let mut in_flight = InFlight { op, routes: Vec::new(), events: 0, pulse: false };
+        let mut in_flight = InFlight {
+            op,
+            routes: Vec::new(),
+            events: 0,
+            pulse: false,
+        };
         let mut timestamp = now - 1;
         for queued in self.queue.drain(..count) {
             timestamp = timestamp + 1 + queued.events;
@@ -498,7 +548,9 @@ impl Replica {
                 timestamp: timestamp.into(),
                 request: queued.header.request,
                 release: queued.header.release,
-                body_size: u32::try_from(queued.body.len()).expect("at most 1 MiB").into(),
+                body_size: u32::try_from(queued.body.len())
+                    .expect("at most 1 MiB")
+                    .into(),
                 operation: queued.operation.code(),
                 reserved: [0; 3],
             };
@@ -542,7 +594,8 @@ impl Replica {
         self.head = header;
         self.journal = JournalWrite::Prepare;
         self.pipeline.push_back(in_flight);
-        self.effects.push_back(Effect::WritePrepare(Prepare { header, buffer }));
+        self.effects
+            .push_back(Effect::WritePrepare(Prepare { header, buffer }));
     }
 
     /// Offset of the slot of `op` in the prepare ring.

@@ -9,8 +9,8 @@
 use crate::stdx::to_usize;
 use crate::wire::ReplyHeader;
 use bytes::Bytes;
-use storage_format::RequestEntry;
 use std::collections::BTreeMap;
+use storage_format::RequestEntry;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -73,7 +73,10 @@ impl Sessions {
     /// An empty table for `count_max` sessions.
     #[must_use]
     pub fn new(count_max: u32) -> Self {
-        Self { by_client: BTreeMap::new(), slot_used: vec![false; to_usize(count_max)] }
+        Self {
+            by_client: BTreeMap::new(),
+            slot_used: vec![false; to_usize(count_max)],
+        }
     }
 
     /// The session of `client`.
@@ -178,7 +181,13 @@ impl Sessions {
                 slot: slot.into(),
                 reserved: [0; 16],
             };
-            let previous = self.by_client.insert(client, Session { record, reply: Some(frame) });
+            let previous = self.by_client.insert(
+                client,
+                Session {
+                    record,
+                    reply: Some(frame),
+                },
+            );
             assert!(previous.is_none());
             return true;
         }
@@ -206,7 +215,10 @@ impl Sessions {
                     })
                     .map(|(client, _)| *client)
                     .expect("a full table is not empty");
-                let evicted = self.by_client.remove(&oldest).expect("it was found just now");
+                let evicted = self
+                    .by_client
+                    .remove(&oldest)
+                    .expect("it was found just now");
                 to_usize(evicted.record.slot.get())
             }
         };
@@ -225,7 +237,13 @@ impl Sessions {
         }
         self.slot_used[slot] = true;
         let client = record.reply.client.get();
-        match self.by_client.insert(client, Session { record, reply: None }) {
+        match self.by_client.insert(
+            client,
+            Session {
+                record,
+                reply: None,
+            },
+        ) {
             None => Ok(()),
             Some(_) => Err("a client has two sessions"),
         }
@@ -236,7 +254,10 @@ impl Sessions {
     /// # Panics
     /// When the client has no session.
     pub fn restore_reply(&mut self, client: u128, frame: Bytes) {
-        let session = self.by_client.get_mut(&client).expect("the caller found the session");
+        let session = self
+            .by_client
+            .get_mut(&client)
+            .expect("the caller found the session");
         session.reply = Some(frame);
     }
 }

@@ -62,7 +62,16 @@ const _: () = assert!(size_of::<BlockHeader>() == 256);
 
 /// A block by address and identity (32 bytes).
 #[derive(
-    Clone, Copy, Debug, Default, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
     Unaligned,
 )]
 #[repr(C)]
@@ -84,7 +93,10 @@ const _: () = assert!(size_of::<BlockReference>() == 32);
 pub const fn data_size_max(block_size: usize) -> usize {
     assert!(block_size % SECTOR_SIZE == 0);
     let pages = block_size / SECTOR_SIZE - 1;
-    assert!(256 + 4 * pages <= SECTOR_SIZE, "page checksums fit the header page");
+    assert!(
+        256 + 4 * pages <= SECTOR_SIZE,
+        "page checksums fit the header page"
+    );
     pages * SECTOR_SIZE
 }
 
@@ -121,7 +133,10 @@ pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize
     header.checksum_data = checksum(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
     let (page, data) = block.split_at_mut(SECTOR_SIZE);
     page.fill(0);
-    for (index, bytes) in data[..written - SECTOR_SIZE].chunks_exact(SECTOR_SIZE).enumerate() {
+    for (index, bytes) in data[..written - SECTOR_SIZE]
+        .chunks_exact(SECTOR_SIZE)
+        .enumerate()
+    {
         let at = 256 + 4 * index;
         page[at..at + 4].copy_from_slice(U32::new(page_crc(bytes)).as_bytes());
     }

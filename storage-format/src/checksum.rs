@@ -6,8 +6,19 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// The 16-byte tag of AEGIS-128L used as an AEAD with a zero key, a zero nonce, an empty message
 /// and the bytes as associated data; stored as it comes.
 #[derive(
-    Clone, Copy, Default, Eq, Ord, PartialEq, PartialOrd, Hash, FromBytes, IntoBytes, Immutable,
-    KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Default,
+    Eq,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(transparent)]
 pub struct Checksum(pub [u8; 16]);

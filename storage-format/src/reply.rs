@@ -36,7 +36,9 @@ impl ReplySlotHeader {
             checksum_message: checksum(message),
             client: client.into(),
             op: op.into(),
-            size: u32::try_from(message.len()).expect("a message is at most 1 MiB").into(),
+            size: u32::try_from(message.len())
+                .expect("a message is at most 1 MiB")
+                .into(),
             reserved: 0.into(),
         };
         header.checksum = checksum(&header.as_bytes()[16..]);

@@ -136,16 +136,18 @@ impl Superblock {
             let ours = copies.iter().find(|copy| copy.magic == MAGIC);
             return Err(match ours {
                 None => SuperblockError::Foreign,
-                Some(copy) if copy.version.get() != FORMAT_VERSION => {
-                    SuperblockError::Version { found: copy.version.get() }
-                }
+                Some(copy) if copy.version.get() != FORMAT_VERSION => SuperblockError::Version {
+                    found: copy.version.get(),
+                },
                 Some(_) => SuperblockError::NoQuorum { valid: 0 },
             });
         }
         for a in &valid {
             for b in &valid {
                 if a.sequence == b.sequence && a.checksum != b.checksum {
-                    return Err(SuperblockError::Fork { sequence: a.sequence.get() });
+                    return Err(SuperblockError::Fork {
+                        sequence: a.sequence.get(),
+                    });
                 }
             }
         }
