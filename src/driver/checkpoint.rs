@@ -10,7 +10,6 @@ use crate::constants;
 use crate::grid::FreeSet;
 use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
-use crate::lsm::Table;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::vsr::sessions::{SessionRecord, Sessions};

@@ -6,9 +6,10 @@ use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::vsr::sessions::{Sessions, Standing};
 use crate::vsr::{Admission, Prepare, Replica};
-use crate::wire::{self, Operation};
+use crate::wire::{Operation, build};
 use bytes::Bytes;
 use storage_format::{Geometry, PrepareKind, RequestEntry, Superblock};
+use zerocopy::IntoBytes;
 
 /// All that executing an op changes, but the sessions, which the replica owns.
 pub(super) struct State<'a, I: Io> {
@@ -29,10 +30,6 @@ impl<I: Io> std::fmt::Debug for State<'_, I> {
 impl<I: Io> State<'_, I> {
     pub(super) fn geometry(&self) -> Geometry {
         self.superblock.geometry
-    }
-
-    pub(super) fn cluster(&self) -> u128 {
-        self.superblock.cluster.get()
     }
 
     /// Executes `prepare` and writes the blocks that it filled. One reply for each entry; none for
@@ -75,12 +72,12 @@ impl<I: Io> State<'_, I> {
             Operation::from_u8(entry.operation).expect("the primary checked the operation");
         let mut frame = vec![0; constants::HEADER_SIZE];
         if operation == Operation::Register {
-            frame.extend_from_slice(&wire::register_result());
+            frame.extend_from_slice(build::register_result().as_bytes());
         } else {
             self.ledger
                 .execute(operation, entry.timestamp.get(), body, &mut frame);
         }
-        let (reply, frame) = Replica::reply(self.cluster(), &prepare.header, entry, frame);
+        let (reply, frame) = Replica::reply(&prepare.header, entry, operation, frame);
         let stored = sessions.store_reply(&reply, index, frame.clone());
         assert!(stored, "the session was there just now");
         Some(frame)

@@ -38,14 +38,22 @@ pub struct RunOptions {
 }
 
 /// A write that has completed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "at most two are alive, and they are moved once"
+)]
 enum Written {
     Prepare(Prepare),
-    Header(SectorBuf),
+    Header,
 }
 
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
 
 /// What the loop was woken by.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is alive, and it is moved once"
+)]
 enum Wake {
     Written(Written),
     Incoming(Incoming),
@@ -147,7 +155,7 @@ async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, sta
 fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, I>) {
     match written {
         Written::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), state),
-        Written::Header(_) => replica.handle(Event::HeaderDurable, state),
+        Written::Header => replica.handle(Event::HeaderDurable, state),
     }
 }
 
@@ -203,7 +211,10 @@ impl HeaderRing {
         let slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
         self.headers[slot] = *header;
         let (offset, buffer) = self.sector(slot);
-        async move { Written::Header(io.storage().write(offset, buffer, SECTOR_SIZE).await) }
+        async move {
+            drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
+            Written::Header
+        }
     }
 
     fn sector(&self, slot: usize) -> (u64, SectorBuf) {

@@ -6,7 +6,6 @@ use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
 use crate::io::{Io, Storage};
 use crate::ledger::{Ledger, LedgerOptions};
-use crate::lsm::Table;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{Decision, Recovered, SlotRead, recover_solo};
@@ -186,7 +185,7 @@ async fn load_checkpoint<I: Io>(
             state.blocks.sessions.push(reference);
             continue;
         }
-        let mut tables = state.ledger.tables_mut();
+        let tables = state.ledger.tables_mut();
         let index = tables
             .iter()
             .position(|table| table.id() == reference.table)

@@ -15,6 +15,10 @@ use storage_format::{PrepareHeader, PrepareKind};
 
 /// What was read from one of the two places of a slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most slots are valid, and they live in one array"
+)]
 pub enum SlotRead {
     /// Unreadable, damaged, or of another cluster or slot.
     Bad,
@@ -222,3 +226,6 @@ fn excuse_torn_append(
         decisions[next] = Decision::Torn;
     }
 }
+
+#[cfg(test)]
+mod tests;

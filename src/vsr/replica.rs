@@ -16,9 +16,10 @@ use super::sessions::{Sessions, Standing};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
+use crate::wire::header::command;
 use crate::wire::{
-    self, CommonHeader, Evicted, Operation, PingClientHeader, Rejection, ReplyHeader,
-    RequestHeader, command,
+    self, Answered, CommonHeader, Evicted, Operation, PingClientHeader, Rejection, ReplyHeader,
+    RequestHeader, Sender, build,
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -327,7 +328,7 @@ impl Replica {
     }
 
     fn on_ping(&mut self, connection: ConnectionId, ping: &PingClientHeader) {
-        match wire::check_ping(ping, self.view) {
+        match wire::check_ping(ping) {
             Ok(()) => {}
             Err(Rejection::Ignore(_)) => return,
             Err(Rejection::Evict(reason)) => {
@@ -348,15 +349,24 @@ impl Replica {
                 self.evict(connection, ping.client.get(), Evicted::SessionTooLow);
             }
             None | Some(_) => {
-                let frame = wire::pong(self.cluster, self.view, self.replica, ping);
+                let frame = build::pong(&self.sender(), ping);
                 self.effects.push_back(Effect::Send { connection, frame });
             }
         }
     }
 
+    fn sender(&self) -> Sender {
+        Sender {
+            cluster: self.cluster,
+            view: self.view,
+            release: constants::RELEASE,
+            replica: self.replica,
+        }
+    }
+
     fn evict(&mut self, connection: ConnectionId, client: u128, reason: Evicted) {
         tracing::debug!(%client, ?reason, "eviction sent");
-        let frame = wire::eviction(self.cluster, self.view, self.replica, client, reason);
+        let frame = build::eviction(&self.sender(), client, reason);
         self.effects.push_back(Effect::Send { connection, frame });
     }
 
@@ -368,7 +378,7 @@ impl Replica {
         admission: &impl Admission,
     ) {
         let client = header.client.get();
-        let operation = match wire::check_request(&header, &body, self.view) {
+        let operation = match wire::check(&header, &body, self.view) {
             Ok(operation) => operation,
             Err(Rejection::Ignore(reason)) => {
                 tracing::debug!(%client, ?reason, "request ignored");
@@ -409,7 +419,7 @@ impl Replica {
             self.evict(connection, client, Evicted::NoSession);
             return;
         };
-        let frame = wire::reply_in_view(reply, self.view);
+        let frame = reply_in_view(reply, self.view, self.replica);
         self.effects.push_back(Effect::Send { connection, frame });
     }
 
@@ -611,16 +621,45 @@ impl Replica {
         u64_to_usize(op % u64::from(geometry.journal_slot_count.get()))
     }
 
-    /// The reply to `entry`, made by `prepare`, with `body` behind 256 bytes in `frame`.
+    /// The reply to `entry` of `prepare`; `frame` holds its body behind 256 bytes for the header.
+    ///
+    /// The header is in the prepare's view, so that it is the same whenever the op is executed.
     #[must_use]
     pub fn reply(
-        cluster: u128,
         prepare: &PrepareHeader,
         entry: &RequestEntry,
+        operation: Operation,
         mut frame: Vec<u8>,
     ) -> (ReplyHeader, Bytes) {
-        let header = wire::reply_header(cluster, prepare, entry, &frame[constants::HEADER_SIZE..]);
+        let sender = Sender {
+            cluster: prepare.cluster.get(),
+            view: prepare.view.get(),
+            release: entry.release.get(),
+            replica: prepare.replica,
+        };
+        let answered = Answered {
+            request_checksum: entry.request_checksum,
+            client: entry.client.get(),
+            request: entry.request.get(),
+            release: entry.release.get(),
+            op: prepare.op.get(),
+            timestamp: entry.timestamp.get(),
+            operation,
+        };
+        let header = ReplyHeader::new(&sender, &answered, &frame[constants::HEADER_SIZE..]);
         frame[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
         (header, Bytes::from(frame))
     }
 }
+
+/// A stored reply as it is sent in `view`.
+fn reply_in_view(reply: &Bytes, view: u32, replica: u8) -> Bytes {
+    let (header, body) = ReplyHeader::read_from_prefix(reply).expect("a reply has a header");
+    if header.view.get() == view {
+        return reply.clone();
+    }
+    wire::frame::concat(&header.with_view(view, replica), body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,7 @@ impl<'a> ClientMessage<'a> {
         }
     }
 
-    /// The one whole message in `bytes`, checked from the first byte to the last.
+    /// The first message in `bytes`, with its header and body checksums checked, and its size.
     ///
     /// `Ok(None)` says that more bytes have to come first.
     pub fn decode(bytes: &'a [u8], cluster: u128) -> Result<Option<(Self, usize)>, FrameError> {

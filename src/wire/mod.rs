@@ -11,6 +11,9 @@ pub mod request;
 pub mod status;
 pub mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use build::{Answered, ClientState, Sender};
 pub use frame::{ClientMessage, FrameError, FrameInfo, check_body, check_header};
 pub use header::{

@@ -55,9 +55,9 @@ operations! {
     Register = 2 "register",
     /// Expires pending transfers. The primary makes it; no client may send it.
     Pulse = 128 "pulse",
-    /// Before 0.16.33: creates without trailer, results of failures only.
+    /// Without trailer; results of failures only.
     CreateAccountsUnbatched = 129 "deprecated_create_accounts_unbatched",
-    /// Before 0.16.33: creates without trailer, results of failures only.
+    /// Without trailer; results of failures only.
     CreateTransfersUnbatched = 130 "deprecated_create_transfers_unbatched",
     /// Without trailer.
     LookupAccountsUnbatched = 131 "deprecated_lookup_accounts_unbatched",
@@ -73,9 +73,9 @@ operations! {
     QueryTransfersUnbatched = 136 "deprecated_query_transfers_unbatched",
     /// What happened, in the order of time; without trailer.
     GetChangeEvents = 137 "get_change_events",
-    /// Before 0.17.0: results of failures only.
+    /// Of clients before 0.17.0: results of failures only.
     CreateAccountsSparse = 138 "deprecated_create_accounts_sparse",
-    /// Before 0.17.0: results of failures only.
+    /// Of clients before 0.17.0: results of failures only.
     CreateTransfersSparse = 139 "deprecated_create_transfers_sparse",
     /// Accounts by id.
     LookupAccounts = 140 "lookup_accounts",

@@ -91,7 +91,7 @@ const _: () = assert!(size_of::<BlockReference>() == 32);
 /// Data bytes of a block of `block_size` bytes.
 #[must_use]
 pub const fn data_size_max(block_size: usize) -> usize {
-    assert!(block_size % SECTOR_SIZE == 0);
+    assert!(block_size.is_multiple_of(SECTOR_SIZE));
     let pages = block_size / SECTOR_SIZE - 1;
     assert!(
         256 + 4 * pages <= SECTOR_SIZE,

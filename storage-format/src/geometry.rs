@@ -51,7 +51,7 @@ impl Geometry {
     /// Whether the sizes are consistent: what `format` may write and `open` may believe.
     #[must_use]
     pub fn valid(&self) -> bool {
-        let aligned = |size: U32| size.get() > 0 && u64::from(size.get()) % SECTOR == 0;
+        let aligned = |size: U32| size.get() > 0 && u64::from(size.get()).is_multiple_of(SECTOR);
         aligned(self.message_size_max)
             && aligned(self.journal_slot_size)
             && aligned(self.block_size)
@@ -59,7 +59,7 @@ impl Geometry {
             && self.block_size.get() <= 1 << 20
             && self.journal_slot_size.get() > self.message_size_max.get()
             && self.journal_slot_count.get() > 0
-            && self.journal_slot_count.get() % 16 == 0
+            && self.journal_slot_count.get().is_multiple_of(16)
             && self.session_count_max.get() > 0
             && self.session_count_max.get() <= 1 << 16
             && self.reserved.get() == 0

@@ -1,0 +1,364 @@
+//! The replica alone: events in, lists of effects out.
+
+use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions};
+use crate::io::{ConnectionId, Incoming};
+use crate::vsr::sessions::Sessions;
+use crate::wire::build::{ClientState, ping, request};
+use crate::wire::{Evicted, EvictionHeader, Operation, ReplyHeader};
+use bytes::Bytes;
+use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind};
+use zerocopy::FromBytes;
+
+const NOW: u64 = 1_800_000_000_000_000_000;
+
+struct Room(bool);
+
+impl Admission for Room {
+    fn admits(&self, _operation: Operation, _events: u64, _events_waiting: u64) -> bool {
+        self.0
+    }
+}
+
+/// A replica whose surroundings are this test: it writes and executes when told.
+struct Fixture {
+    replica: Replica,
+    room: Room,
+    prepares: Vec<Prepare>,
+    headers: usize,
+    executing: Vec<Prepare>,
+    sent: Vec<(u64, Bytes)>,
+}
+
+impl Fixture {
+    fn new(sessions: u32) -> Self {
+        let geometry = Geometry {
+            message_size_max: (1 << 20).into(),
+            journal_slot_count: 64.into(),
+            journal_slot_size: ((1 << 20) + (64 << 10)).into(),
+            session_count_max: sessions.into(),
+            block_size: (256 << 10).into(),
+            reserved: 0.into(),
+            file_size_max: (1 << 40).into(),
+        };
+        let replica = Replica::new(ReplicaOptions {
+            cluster: 0,
+            replica: 0,
+            geometry,
+            view: 1,
+            head: PrepareHeader::root(0),
+            checkpoint_op: 0,
+            sessions: Sessions::new(sessions),
+            pulse_next: u64::MAX,
+            timestamp_last: 0,
+        });
+        Self {
+            replica,
+            room: Room(true),
+            prepares: Vec::new(),
+            headers: 0,
+            executing: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// Takes all effects; gives their names in order.
+    fn effects(&mut self, now: u64) -> String {
+        let mut names = Vec::new();
+        while let Some(effect) = self.replica.poll_effect(now) {
+            match effect {
+                Effect::WritePrepare(prepare) => {
+                    names.push(format!(
+                        "prepare {}x{}",
+                        prepare.header.op, prepare.header.request_count
+                    ));
+                    self.prepares.push(prepare);
+                }
+                Effect::WriteHeader(header) => {
+                    names.push(format!("header {}", header.op));
+                    self.headers += 1;
+                }
+                Effect::Execute(prepare) => {
+                    names.push(format!("execute {}", prepare.header.op));
+                    self.executing.push(prepare);
+                }
+                Effect::Send { connection, frame } => {
+                    names.push(format!("send {}", connection.0));
+                    self.sent.push((connection.0, frame));
+                }
+            }
+        }
+        names.join(", ")
+    }
+
+    fn frame(&mut self, connection: u64, frame: &Bytes) {
+        let header = Box::new(<[u8; 256]>::try_from(&frame[..256]).unwrap());
+        let incoming = Incoming::Frame {
+            connection: ConnectionId(connection),
+            header,
+            body: frame.slice(256..),
+        };
+        self.replica.handle(Event::Incoming(incoming), &self.room);
+    }
+
+    fn prepare_durable(&mut self) {
+        let prepare = self.prepares.remove(0);
+        self.replica
+            .handle(Event::PrepareDurable(prepare), &self.room);
+    }
+
+    fn header_durable(&mut self) {
+        self.headers -= 1;
+        self.replica.handle(Event::HeaderDurable, &self.room);
+    }
+
+    /// Executes as the driver does; every reply body is empty.
+    fn execute(&mut self) {
+        let prepare = self.executing.remove(0);
+        let mut replies = Vec::new();
+        for (index, (entry, _)) in prepare.requests().enumerate() {
+            let operation = Operation::from_u8(entry.operation).unwrap();
+            let (reply, frame) = Replica::reply(&prepare.header, &entry, operation, vec![0; 256]);
+            let index = u32::try_from(index).unwrap();
+            let stored = self
+                .replica
+                .sessions_mut()
+                .store_reply(&reply, index, frame.clone());
+            replies.push(stored.then_some(frame));
+        }
+        let executed = Event::Executed {
+            prepare,
+            replies,
+            pulse_next: u64::MAX,
+        };
+        self.replica.handle(executed, &self.room);
+    }
+
+    /// Everything that is waiting, to the end.
+    fn settle(&mut self) {
+        loop {
+            let _ = self.effects(NOW);
+            if !self.prepares.is_empty() {
+                self.prepare_durable();
+            } else if self.headers > 0 {
+                self.header_durable();
+            } else if !self.executing.is_empty() {
+                self.execute();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn register(&mut self, client: u128) -> ClientState {
+        let mut state = ClientState {
+            cluster: 0,
+            view: 1,
+            release: crate::constants::RELEASE,
+            client,
+            session: 0,
+            request: 0,
+            parent: Checksum::ZERO,
+        };
+        self.frame(1, &request(&state, Operation::Register, &[0; 256]));
+        self.settle();
+        let reply = self.last_reply();
+        state.session = reply.commit.get();
+        state.request = 1;
+        state.parent = reply.context;
+        state
+    }
+
+    fn last_reply(&self) -> ReplyHeader {
+        let (_, frame) = self.sent.last().unwrap();
+        ReplyHeader::read_from_bytes(&frame[..256]).unwrap()
+    }
+
+    fn last_eviction(&self) -> u8 {
+        let (_, frame) = self.sent.last().unwrap();
+        let header = EvictionHeader::read_from_bytes(&frame[..256]).unwrap();
+        assert_eq!(header.command, crate::wire::header::command::EVICTION);
+        header.reason
+    }
+}
+
+/// A lookup of no accounts at all.
+fn lookup(state: &ClientState) -> Bytes {
+    let body = crate::wire::multi_batch::encode(16, &[&[]]);
+    request(state, Operation::LookupAccounts, &body)
+}
+
+/// A create of one account.
+fn create(state: &ClientState) -> Bytes {
+    let body = crate::wire::multi_batch::encode(128, &[&[0; 128]]);
+    request(state, Operation::CreateAccounts, &body)
+}
+
+#[test]
+fn an_op_is_executed_only_after_its_prepare_is_durable() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    fixture.frame(3, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    fixture.prepare_durable();
+    assert_eq!(fixture.effects(NOW), "header 2, execute 2");
+    fixture.execute();
+    assert_eq!(fixture.effects(NOW), "send 3");
+}
+
+#[test]
+fn the_next_prepare_waits_for_the_header_of_the_last_and_takes_all_that_gathered() {
+    let mut fixture = Fixture::new(8);
+    let clients: Vec<ClientState> = (1..=4).map(|client| fixture.register(client)).collect();
+    fixture.frame(1, &lookup(&clients[0]));
+    assert_eq!(fixture.effects(NOW), "prepare 5x1");
+    fixture.frame(2, &lookup(&clients[1]));
+    fixture.frame(3, &lookup(&clients[2]));
+    assert_eq!(fixture.effects(NOW), "");
+    fixture.prepare_durable();
+    fixture.frame(4, &lookup(&clients[3]));
+    assert_eq!(fixture.effects(NOW), "header 5, execute 5");
+    fixture.header_durable();
+    assert_eq!(fixture.effects(NOW), "prepare 6x3");
+}
+
+#[test]
+fn the_last_request_again_gets_the_same_reply_and_is_not_prepared() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    let frame = create(&client);
+    fixture.frame(3, &frame);
+    fixture.settle();
+    let first = fixture.sent.last().unwrap().1.clone();
+    fixture.frame(4, &frame);
+    assert_eq!(fixture.effects(NOW), "send 4");
+    assert_eq!(fixture.sent.last().unwrap().1, first);
+}
+
+#[test]
+fn a_request_in_flight_that_comes_again_is_answered_once_and_on_the_new_connection() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    let frame = create(&client);
+    fixture.frame(3, &frame);
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    fixture.frame(4, &frame);
+    fixture.prepare_durable();
+    assert_eq!(fixture.effects(NOW), "header 2, execute 2");
+    fixture.execute();
+    assert_eq!(fixture.effects(NOW), "send 4");
+}
+
+#[test]
+fn timestamps_increase_although_the_clock_steps_back() {
+    let mut fixture = Fixture::new(8);
+    let mut client = fixture.register(7);
+    fixture.frame(1, &create(&client));
+    fixture.settle();
+    let first = fixture.last_reply();
+    client.request += 1;
+    client.parent = first.context;
+    fixture.frame(1, &create(&client));
+    assert_eq!(fixture.effects(NOW - 1_000_000_000), "prepare 3x1");
+    let second = fixture.prepares[0].header.timestamp.get();
+    assert!(second > first.timestamp.get());
+}
+
+#[test]
+fn the_session_whose_last_request_is_the_oldest_makes_room() {
+    let mut fixture = Fixture::new(2);
+    let first = fixture.register(1);
+    let second = fixture.register(2);
+    fixture.frame(1, &lookup(&first));
+    fixture.settle();
+    let _third = fixture.register(3);
+    fixture.frame(2, &lookup(&second));
+    let _ = fixture.effects(NOW);
+    assert_eq!(fixture.last_eviction(), Evicted::NoSession.code());
+    fixture.frame(2, &ping(&second, 5));
+    let _ = fixture.effects(NOW);
+    assert_eq!(fixture.last_eviction(), Evicted::NoSession.code());
+}
+
+/// The session is there when the request is prepared, and gone at its turn.
+#[test]
+fn a_request_whose_session_is_evicted_before_its_turn_has_no_effect() {
+    use crate::vsr::sessions::Standing;
+    let mut fixture = Fixture::new(1);
+    let first = fixture.register(1);
+    fixture.frame(1, &lookup(&first));
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    let (entry, _) = fixture.prepares[0].requests().next().unwrap();
+    assert_eq!(
+        fixture.replica.sessions().standing_entry(&entry),
+        Standing::New
+    );
+    let mut other = ReplyHeader::zeroed();
+    other.client = 9.into();
+    assert!(
+        fixture
+            .replica
+            .sessions_mut()
+            .store_reply(&other, 0, Bytes::new())
+    );
+    assert_eq!(
+        fixture.replica.sessions().standing_entry(&entry),
+        Standing::NoSession
+    );
+}
+
+#[test]
+fn what_has_no_room_is_refused_and_lookups_are_served() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    fixture.room = Room(false);
+    fixture.frame(1, &create(&client));
+    assert_eq!(fixture.effects(NOW), "send 1");
+    assert_eq!(fixture.last_eviction(), Evicted::NoSession.code());
+    fixture.frame(1, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+}
+
+#[test]
+fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
+    let mut fixture = Fixture::new(8);
+    let mut client = fixture.register(7);
+    for _ in 2..=64 {
+        fixture.frame(1, &lookup(&client));
+        fixture.settle();
+        client.parent = fixture.last_reply().context;
+        client.request += 1;
+    }
+    assert_eq!(fixture.replica.commit(), 64);
+    fixture.frame(1, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "");
+    fixture
+        .replica
+        .handle(Event::Checkpointed { op: 40 }, &fixture.room);
+    assert_eq!(fixture.effects(NOW), "prepare 65x1");
+}
+
+#[test]
+fn a_pulse_comes_before_the_requests_that_wait() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    fixture.replica.pulse_next = NOW;
+    fixture.frame(1, &lookup(&client));
+    assert_eq!(fixture.effects(NOW + 1), "prepare 2x0");
+    assert_eq!(fixture.prepares[0].header.kind(), PrepareKind::Pulse);
+}
+
+#[test]
+fn after_a_request_to_shut_down_nothing_is_prepared_and_what_was_is_finished() {
+    let mut fixture = Fixture::new(8);
+    let (first, second) = (fixture.register(1), fixture.register(2));
+    fixture.frame(1, &lookup(&first));
+    assert_eq!(fixture.effects(NOW), "prepare 3x1");
+    fixture.frame(2, &lookup(&second));
+    fixture
+        .replica
+        .handle(Event::Incoming(Incoming::Shutdown), &fixture.room);
+    assert!(!fixture.replica.is_shut_down());
+    fixture.settle();
+    assert_eq!(fixture.replica.commit(), 3);
+    assert!(fixture.replica.is_shut_down());
+}
