@@ -44,7 +44,7 @@ fn what_was_acknowledged_survives_every_crash() {
     );
     let directory = Directory::new("crash");
     let file = directory.file("0.daftari");
-    format(&file, &[]);
+    format(&file, &["--development"]);
     let port = free_port();
 
     let mut server = Server::start(&file, port, &[]);

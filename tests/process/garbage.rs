@@ -30,7 +30,7 @@ fn register_frame(cluster: u128) -> Vec<u8> {
 fn a_thousand_connections_of_garbage_cost_nothing() {
     let directory = Directory::new("garbage");
     let file = directory.file("0.daftari");
-    format(&file, &[]);
+    format(&file, &["--development"]);
     let server = Server::start(&file, free_port(), &[]);
     let mut random = Random::from_environment("DAFTARI_GARBAGE_SEED");
     let mut witness = Raw::registered(server.port, 42);
@@ -102,7 +102,7 @@ fn send(port: u16, bytes: &[u8]) -> TcpStream {
 fn frames_that_cannot_be_trusted_end_the_connection() {
     let directory = Directory::new("frames");
     let file = directory.file("0.daftari");
-    format(&file, &[]);
+    format(&file, &["--development"]);
     let server = Server::start(&file, free_port(), &[]);
     let mut header = register_frame(0);
     header[20] ^= 1;

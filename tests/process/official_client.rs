@@ -11,7 +11,7 @@ const LEDGER: u32 = 700;
 fn with_client(name: &str, test: impl FnOnce(&tb::Client, &Server)) {
     let directory = Directory::new(name);
     let file = directory.file("0.daftari");
-    format(&file, &[]);
+    format(&file, &["--development"]);
     let server = Server::start(&file, free_port(), &[]);
     let client = connect(&server);
     test(&client, &server);
