@@ -152,7 +152,7 @@ struct Client {
     balances: Balances,
     unanswered: Option<Unanswered>,
     /// The newest request that was answered in this session.
-    last: Option<(Vec<u8>, Reply)>,
+    last: Option<(Vec<u8>, Box<Reply>)>,
 }
 
 impl Client {
@@ -259,7 +259,7 @@ impl Client {
                 return;
             }
             // Some clients think, so that the crash often finds them with all answers at hand.
-            if self.index % 2 == 0 {
+            if self.index.is_multiple_of(2) {
                 thread::sleep(Duration::from_millis(self.random.below(8)));
             }
         }

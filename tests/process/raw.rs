@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// A frame of the server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
-    Reply(Reply),
+    Reply(Box<Reply>),
     Eviction { client: u128, reason: u8 },
     Pong,
 }
@@ -82,7 +82,7 @@ impl Raw {
                 self.advance(&reply);
                 Ok(())
             }
-            other => panic!("register: {other:?}"),
+            other @ (Answer::Eviction { .. } | Answer::Pong) => panic!("register: {other:?}"),
         }
     }
 
@@ -177,7 +177,7 @@ fn read_answer(stream: &mut TcpStream, cluster: u128) -> io::Result<Answer> {
     Ok(match common.command {
         command::REPLY => {
             let header = ReplyHeader::read_from_bytes(&header).expect("it has 256 bytes");
-            Answer::Reply(Reply { header, body })
+            Answer::Reply(Box::new(Reply { header, body }))
         }
         command::EVICTION => {
             let header = EvictionHeader::read_from_bytes(&header).expect("it has 256 bytes");
