@@ -59,13 +59,17 @@ fn execute(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH));
     group.sample_size(10);
     for (name, random) in [("sequential ids", false), ("random ids", true)] {
-        let ledger = RefCell::new(Ledger::new(LedgerOptions { memory_limit: 16 << 30 }));
+        let ledger = RefCell::new(Ledger::new(LedgerOptions {
+            memory_limit: 16 << 30,
+        }));
         let timestamp = Cell::new(1_u64 << 60);
         let batches = Cell::new(0);
         let run = |operation: Operation, body: &[u8]| {
             let mut reply = Vec::new();
             timestamp.set(timestamp.get() + 10 * BATCH);
-            ledger.borrow_mut().execute(operation, timestamp.get(), body, &mut reply);
+            ledger
+                .borrow_mut()
+                .execute(operation, timestamp.get(), body, &mut reply);
             reply
         };
         for chunk in accounts().chunks(1000 * 128) {

@@ -1,6 +1,8 @@
 //! Exit statuses. Scripts and supervisors rely upon the numbers: they never change their meaning.
 #![expect(clippy::print_stderr, reason = "the command line talks to its user")]
 
+use crate::server::DataFileError;
+use crate::vsr::FatalReason;
 use std::process::ExitCode;
 
 /// Why a command ended other than well.
@@ -61,7 +63,10 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(status_of(&error) as u8)
+            match error.downcast_ref::<FatalReason>() {
+                Some(reason) => ExitCode::from(reason.exit_status()),
+                None => ExitCode::from(status_of(&error) as u8),
+            }
         }
     }
 }

@@ -148,16 +148,37 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     make(options, &geometry)
 }
 
-/// Writes the file; the options were checked.
+/// Writes the file; the options were checked. What a failure leaves behind is removed.
 fn make(options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
-    Err(failure(
-        Status::Other,
-        format!(
-            "{}: not wired ({} slots)",
-            options.file.display(),
-            geometry.journal_slot_count
-        ),
-    ))
+    let file = DataFile::create(&options.file, geometry.grid_offset())?;
+    let made = write(file, options, geometry);
+    if made.is_err()
+        && let Err(error) = std::fs::remove_file(&options.file)
+    {
+        tracing::warn!(%error, "the half-made file cannot be removed");
+    }
+    made
+}
+
+fn write(file: DataFile, options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
+    // Space is claimed here, so that the journal never meets a full disk and never waits for the
+    // filesystem to note that a block is in use.
+    let journal = geometry.prepares_offset();
+    file.write_zeros(0, journal)?;
+    if !options.development {
+        file.write_zeros(journal, geometry.replies_offset() - journal)?;
+    }
+    let format = FormatOptions {
+        cluster: options.cluster,
+        replica: options.replica,
+        replica_count: options.replica_count,
+        geometry: *geometry,
+    };
+    let formatted = server::block_on_file(file, move |storage| async move {
+        driver::format(&storage, &format).await
+    })?;
+    formatted?;
+    Ok(())
 }
 
 #[cfg(test)]

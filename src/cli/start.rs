@@ -1,6 +1,10 @@
 //! `daftari start`: serves a data file.
 
 use super::exit::{Status, failure};
+use crate::constants;
+use crate::driver::{self, RunOptions};
+use crate::server::{self, DataFile, ServerOptions};
+use crate::stdx::to_u64;
 use super::parse::{self, Addresses};
 use super::{format, logging};
 use clap::Args;
@@ -88,8 +92,71 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Serves the file, which exists.
 fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
-    Err(failure(
-        Status::Other,
-        format!("{}: not wired ({address})", options.file.display()),
-    ))
+    let file = DataFile::open(&options.file)?;
+    let superblock = server::block_on_file(file, |storage| async move {
+        driver::read_superblock(&storage).await
+    })??;
+    let sessions = u64::from(superblock.geometry.session_count_max.get());
+    let ledger = options.limit_memory.unwrap_or_else(|| memory_default(options.development));
+    let serving = ServerOptions {
+        listen: vec![address],
+        cluster: superblock.cluster.get(),
+        network_cores: usize::from(options.network_cores),
+        ..ServerOptions::default()
+    };
+    let bound = MemoryBound {
+        ledger,
+        network: server::memory_bound(&serving),
+        replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
+        journal: driver::buffers_memory(&superblock.geometry),
+    };
+    tracing::info!(
+        total = bound.total(),
+        ledger = bound.ledger,
+        network = bound.network,
+        replies = bound.replies,
+        journal = bound.journal,
+        "memory: at most so many bytes, whatever clients do"
+    );
+    let run = RunOptions {
+        cluster: options.cluster,
+        replica: None,
+        replica_count: options.addresses.0.len(),
+        memory_limit: ledger,
+    };
+    let file = DataFile::open(&options.file)?;
+    server::run(&serving, file, move |io| async move { driver::run(&*io, &run).await })??;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What each part of the process may take.
+struct MemoryBound {
+    ledger: u64,
+    network: u64,
+    replies: u64,
+    journal: u64,
+}
+
+impl MemoryBound {
+    /// Code, stacks, and what the allocator does not give back.
+    const PROCESS: u64 = 128 << 20;
+
+    fn total(&self) -> u64 {
+        self.ledger + self.network + self.replies + self.journal + Self::PROCESS
+    }
+}
+
+/// Memory for the ledger when nobody says: 1 GiB in development, else most of what is available.
+fn memory_default(development: bool) -> u64 {
+    const DEVELOPMENT: u64 = 1 << 30;
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes * 1024)
+    });
+    match available {
+        Some(available) if !development => (available / 4 * 3).max(DEVELOPMENT),
+        Some(_) | None => DEVELOPMENT,
+    }
 }

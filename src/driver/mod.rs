@@ -11,6 +11,7 @@ mod superblock;
 
 pub use checkpoint::checkpoint_interval;
 pub use format::{FormatOptions, format};
+pub use superblock::read_superblock;
 
 use crate::constants;
 use crate::io::{Incoming, Io, Network, Storage};
@@ -64,6 +65,16 @@ enum Wake {
 const TIMER_MAX: u64 = constants::NANOSECONDS;
 /// The shortest: expiry is not more precise than this.
 const TIMER_MIN: u64 = 1_000_000;
+
+/// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most.
+#[must_use]
+pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
+    let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
+    let message = u64::from(geometry.message_size_max.get());
+    // Blocks and stored replies under way at a checkpoint, and the reply that is being made.
+    let writes = 8 * (u64::from(geometry.block_size.get()) + message);
+    slots + writes + 2 * message + u64::from(geometry.journal_slot_count.get()) * 512
+}
 
 /// Opens the data file and serves clients until the network tells to shut down.
 ///

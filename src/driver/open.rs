@@ -29,7 +29,7 @@ pub(super) async fn open<'a, I: Io>(
     io: &'a I,
     options: &RunOptions,
 ) -> Result<(State<'a, I>, Replica, HeaderRing), FatalReason> {
-    let superblock = superblock::read(io).await?;
+    let superblock = superblock::read_superblock(io.storage()).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
     let ledger = Ledger::new(LedgerOptions {

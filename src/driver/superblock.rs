@@ -8,9 +8,12 @@ use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Reads all copies and chooses.
-pub(super) async fn read<I: Io>(io: &I) -> Result<Superblock, FatalReason> {
+///
+/// # Errors
+/// When no quorum of copies is intact.
+pub async fn read_superblock<S: Storage>(storage: &S) -> Result<Superblock, FatalReason> {
     let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
-    let buffer = io.storage().read(0, buffer).await;
+    let buffer = storage.read(0, buffer).await;
     let mut copies = [Superblock::zeroed(); SUPERBLOCK_COPY_COUNT];
     for (copy, bytes) in copies
         .iter_mut()

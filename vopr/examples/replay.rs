@@ -1,18 +1,24 @@
-//! Replays recorded traces: `replay [--machine model] DIRECTORY_OR_FILE...`
+//! Replays recorded traces against the model and against the ledger, without a server:
+//! `replay DIRECTORY_OR_FILE...`
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use daftari::ledger::{Ledger, LedgerOptions};
 use vopr::model::Model;
 use vopr::traces::{Outcome, Packets, expand, replay};
 
-/// Both ways of sending packets, each against an empty ledger.
+/// Both ways of sending packets, each against an empty model and an empty ledger.
 fn run(path: &Path) -> Outcome {
     for packets in [Packets::Apart, Packets::Together] {
         let mut model = Model::new();
         replay(path, &mut model, packets)?;
         model.check_conservation()?;
+        let mut ledger = Ledger::new(LedgerOptions {
+            memory_limit: u64::MAX,
+        });
+        replay(path, &mut ledger, packets).map_err(|difference| format!("ledger: {difference}"))?;
     }
     Ok(())
 }

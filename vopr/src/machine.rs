@@ -25,3 +25,20 @@ impl Machine for Model {
         Self::pulse(self, timestamp);
     }
 }
+
+impl Machine for daftari::ledger::Ledger {
+    fn execute(&mut self, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
+        let operation = daftari::wire::Operation::from_u8(operation).expect("a known operation");
+        let mut reply = Vec::new();
+        Self::execute(self, operation, timestamp, body, &mut reply);
+        reply
+    }
+
+    fn pulse_due(&self, now: u64) -> bool {
+        Self::pulse_due(self, now)
+    }
+
+    fn pulse(&mut self, timestamp: u64) {
+        Self::pulse(self, timestamp);
+    }
+}
