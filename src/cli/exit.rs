@@ -47,6 +47,11 @@ pub fn failure(status: Status, sentence: impl Into<String>) -> anyhow::Error {
 /// The status of an error: its own if it has one.
 #[must_use]
 pub fn status_of(error: &anyhow::Error) -> Status {
+    match error.downcast_ref::<DataFileError>() {
+        Some(DataFileError::InUse { .. }) => return Status::FileInUse,
+        Some(_) => return Status::InputOutput,
+        None => {}
+    }
     error.downcast_ref::<Failure>().map_or_else(
         || match error.downcast_ref::<std::io::Error>() {
             Some(_) => Status::InputOutput,

@@ -3,6 +3,8 @@
 use super::exit::{Status, failure};
 use super::parse;
 use crate::constants::{BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, SESSIONS_DEFAULT};
+use crate::driver::{self, FormatOptions};
+use crate::server::{self, DataFile};
 use clap::Args;
 use std::path::PathBuf;
 use storage_format::Geometry;

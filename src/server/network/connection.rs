@@ -1,0 +1,269 @@
+//! One connection: a reader that turns bytes into frames, and a writer with a short queue.
+//!
+//! Both live in one task of the network core. Whichever ends first ends the other, except while the
+//! server shuts down: then the reader stops and the writer empties its queue.
+
+use super::budget::{Budget, charge, guard};
+use super::link::Link;
+use crate::constants::HEADER_SIZE;
+use crate::io::ConnectionId;
+use crate::stdx::to_u64;
+use crate::wire::frame::{FrameError, check_body, check_header};
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use futures_util::io::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Frames that wait for a peer to take them. A client has one request outstanding, and pings.
+pub const SEND_FRAMES_MAX: usize = 8;
+/// A body that has not arrived by then is not waited for any longer: it holds a permit.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for so long is not waited for.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take to see the end of the stream when the server shuts down.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// Why a connection has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The peer closed it between two frames.
+    #[error("closed by the peer")]
+    Peer,
+    /// The peer closed it within a frame.
+    #[error("closed by the peer within a frame")]
+    Cut,
+    /// Not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The body did not come.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// The peer does not take what it asked for.
+    #[error("the peer does not take its replies")]
+    Slow,
+    /// The server is shutting down.
+    #[error("the server is shutting down")]
+    Shutdown,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A frame that the core sends, with the room that it takes.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Where it goes.
+    pub connection: ConnectionId,
+    /// All of its bytes.
+    pub frame: Bytes,
+    link: Arc<Link>,
+}
+
+impl Outgoing {
+    /// Takes room for the frame, of which the network core has `max` bytes.
+    pub fn new(connection: ConnectionId, frame: Bytes, link: &Arc<Link>, max: u64) -> Option<Self> {
+        let link = link.send_reserve(to_u64(frame.len()), max).then(|| Arc::clone(link))?;
+        Some(Self { connection, frame, link })
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.link.send_release(to_u64(self.frame.len()));
+    }
+}
+
+/// A frame that has arrived whole.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Where it came from.
+    pub connection: ConnectionId,
+    /// The header.
+    pub header: Box<[u8; HEADER_SIZE]>,
+    /// The body; it holds the permit.
+    pub body: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// The queue is emptied, then the connection ends.
+    Draining,
+    /// It ends without more ado.
+    Slow,
+}
+
+/// A connection of the network core.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name.
+    pub id: ConnectionId,
+    /// Borrowed within a poll only.
+    stream: RefCell<TcpStream>,
+    queue: RefCell<VecDeque<Outgoing>>,
+    writer: RefCell<Option<Waker>>,
+    phase: Cell<Phase>,
+}
+
+impl Connection {
+    /// A connection just accepted.
+    pub fn new(id: ConnectionId, stream: TcpStream) -> Result<Rc<Self>, io::Error> {
+        stream.set_write_timeout(Some(SEND_TIMEOUT))?;
+        Ok(Rc::new(Self {
+            id,
+            stream: RefCell::new(stream),
+            queue: RefCell::new(VecDeque::with_capacity(SEND_FRAMES_MAX)),
+            writer: RefCell::new(None),
+            phase: Cell::new(Phase::Open),
+        }))
+    }
+
+    /// Queues a frame; a peer whose queue is full is cut off.
+    pub fn send(&self, frame: Outgoing) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.len() == SEND_FRAMES_MAX {
+            self.phase.set(Phase::Slow);
+        } else {
+            queue.push_back(frame);
+        }
+        drop(queue);
+        self.wake_writer();
+    }
+
+    /// Ends the connection when its queue is empty.
+    pub fn drain(&self) {
+        if self.phase.get() == Phase::Open {
+            self.phase.set(Phase::Draining);
+        }
+        self.wake_writer();
+    }
+
+    fn wake_writer(&self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    /// Serves the connection to its end. `deliver` gets its frames in order.
+    pub async fn serve(
+        &self,
+        cluster: u128,
+        budget: &Rc<Budget>,
+        deliver: impl Fn(Arrived),
+    ) -> Ended {
+        let read = pin!(self.read_frames(cluster, budget, deliver));
+        let write = pin!(self.write_frames());
+        let ended = match select(read, write).await {
+            Either::Left((Err(ended), _)) | Either::Right((Err(ended), _)) => ended,
+        };
+        if matches!(ended, Ended::Shutdown) {
+            self.linger().await;
+        }
+        ended
+    }
+
+    async fn read_frames(
+        &self,
+        cluster: u128,
+        budget: &Rc<Budget>,
+        deliver: impl Fn(Arrived),
+    ) -> Result<std::convert::Infallible, Ended> {
+        let connection = self.id;
+        let mut header = [0; HEADER_SIZE];
+        loop {
+            self.read_exact(&mut header).await?;
+            let info = check_header(&header, cluster)?;
+            let size = info.size - HEADER_SIZE;
+            let Some(permit) = budget.acquire(charge(size)).await else {
+                // The writer ends the connection.
+                return std::future::pending().await;
+            };
+            let mut body = vec![0; size];
+            if size > 0 {
+                let read = pin!(self.read_exact(&mut body));
+                match select(read, Timer::new(BODY_TIMEOUT)).await {
+                    Either::Left((Err(Ended::Peer), _)) => return Err(Ended::Cut),
+                    Either::Left((result, _)) => result?,
+                    Either::Right(_) => return Err(Ended::BodyTimeout),
+                }
+            }
+            check_body(&info, &body)?;
+            let body = guard(body, permit);
+            deliver(Arrived { connection, header: Box::new(header), body });
+        }
+    }
+
+    async fn read_exact(&self, buffer: &mut [u8]) -> Result<(), Ended> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = |context: &mut Context<'_>| {
+                Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, &mut buffer[filled..])
+            };
+            match poll_fn(read).await? {
+                0 if filled == 0 => return Err(Ended::Peer),
+                0 => return Err(Ended::Cut),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_frames(&self) -> Result<std::convert::Infallible, Ended> {
+        loop {
+            let outgoing = poll_fn(|context| self.poll_frame(context)).await?;
+            let mut left: &[u8] = &outgoing.frame;
+            while !left.is_empty() {
+                let write = |context: &mut Context<'_>| {
+                    Pin::new(&mut *self.stream.borrow_mut()).poll_write(context, left)
+                };
+                match poll_fn(write).await {
+                    Ok(count) => left = &left[count..],
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        return Err(Ended::Slow);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Result<Outgoing, Ended>> {
+        if self.phase.get() == Phase::Slow {
+            return Poll::Ready(Err(Ended::Slow));
+        }
+        if let Some(frame) = self.queue.borrow_mut().pop_front() {
+            return Poll::Ready(Ok(frame));
+        }
+        if self.phase.get() == Phase::Draining {
+            return Poll::Ready(Err(Ended::Shutdown));
+        }
+        *self.writer.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Says that no more will come, and takes what the peer still sends: bytes left unread when a
+    /// socket is closed make the kernel throw away what the peer has not read yet.
+    async fn linger(&self) {
+        let shut = poll_fn(|context| {
+            Pin::new(&mut *self.stream.borrow_mut()).poll_close(context)
+        });
+        if shut.await.is_err() {
+            return;
+        }
+        let discard = pin!(async {
+            let mut buffer = [0; HEADER_SIZE];
+            while self.read_exact(&mut buffer).await.is_ok() {}
+        });
+        drop(select(discard, Timer::new(LINGER)).await);
+    }
+}

@@ -1,0 +1,249 @@
+//! A network core: a glommio executor on a thread of its own, with its listening sockets, its
+//! connections, and the pump that takes frames from the core.
+//!
+//! The ring to the core never overflows: every frame in it holds a permit of at least
+//! `CHARGE_MIN`, and the ring has a place for each that there can be.
+
+use super::Counters;
+use super::budget::Budget;
+use super::connection::{Arrived, Connection, Ended, Outgoing};
+use super::link::Link;
+use crate::io::ConnectionId;
+use crate::stdx::to_u64;
+use futures_util::future::select;
+use futures_util::task::AtomicWaker;
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Registered buffers of the executor; sockets do not use them.
+const IO_MEMORY: usize = 64 * 1024;
+/// Entries of the executor's rings.
+const RING_DEPTH: usize = 256;
+/// When the descriptors are used up, accepting waits so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections may take to send what they have when the server shuts down.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// The pump is not kept from running for longer than this.
+const PUMP_LATENCY: Duration = Duration::from_millis(1);
+
+/// What a network core is made of.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its index, below `count`.
+    pub index: usize,
+    /// Network cores.
+    pub count: usize,
+    /// Processor to run on.
+    pub cpu: Option<usize>,
+    /// Frames of other clusters are not for us.
+    pub cluster: u128,
+    /// Its sockets.
+    pub listeners: Vec<std::net::TcpListener>,
+    /// Connections at the same time.
+    pub connections_max: usize,
+    /// Bytes of frames between sockets and core.
+    pub memory: u64,
+    /// Shared with the core.
+    pub link: Arc<Link>,
+    /// Wakes the core for a frame.
+    pub inbox: Arc<AtomicWaker>,
+    /// To the core.
+    pub incoming: rtrb::Producer<Arrived>,
+    /// From the core.
+    pub outgoing: rtrb::Consumer<Outgoing>,
+    /// What happened.
+    pub counters: Arc<Counters>,
+}
+
+/// Starts the thread, and returns when it serves.
+///
+/// # Errors
+/// What kept the executor from starting.
+pub fn spawn(setup: Setup) -> Result<JoinHandle<()>, String> {
+    let placement = setup.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let (started, wait) = mpsc::channel::<Result<(), String>>();
+    let builder = std::thread::Builder::new().name(format!("network-{}", setup.index));
+    let thread = builder.spawn(move || {
+        let executor = LocalExecutorBuilder::new(placement)
+            .io_memory(IO_MEMORY)
+            .ring_depth(RING_DEPTH)
+            .make();
+        let executor = match executor {
+            Ok(executor) => executor,
+            Err(error) => return report(&started, Err(error.to_string())),
+        };
+        executor.run(async move {
+            report(&started, Ok(()));
+            serve(setup).await;
+        });
+    });
+    let thread = thread.map_err(|error| error.to_string())?;
+    wait.recv().map_err(|error| error.to_string())??;
+    Ok(thread)
+}
+
+/// The receiver waits for exactly one report.
+fn report(started: &mpsc::Sender<Result<(), String>>, result: Result<(), String>) {
+    started.send(result).expect("the starter waits");
+}
+
+struct NetworkCore {
+    index: u64,
+    count: u64,
+    cluster: u128,
+    connections_max: usize,
+    connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
+    /// Connections so far.
+    accepted: Cell<u64>,
+    budget: Rc<Budget>,
+    inbox: Arc<AtomicWaker>,
+    incoming: RefCell<rtrb::Producer<Arrived>>,
+    counters: Arc<Counters>,
+    /// Waits for the last connection to end.
+    empty: RefCell<Option<Waker>>,
+}
+
+async fn serve(setup: Setup) {
+    let core = Rc::new(NetworkCore {
+        index: to_u64(setup.index),
+        count: to_u64(setup.count),
+        cluster: setup.cluster,
+        connections_max: setup.connections_max,
+        connections: RefCell::default(),
+        accepted: Cell::new(0),
+        budget: Budget::new(Arc::clone(&setup.link), setup.memory),
+        inbox: setup.inbox,
+        incoming: RefCell::new(setup.incoming),
+        counters: setup.counters,
+        empty: RefCell::new(None),
+    });
+    let accepts: Vec<_> = setup
+        .listeners
+        .into_iter()
+        .map(|listener| spawn_local(accept(Rc::clone(&core), listener)))
+        .collect();
+    // glommio writes its eventfd for a wake from another thread whenever the task is in a queue to
+    // which latency matters; for others it relies on a flag with relaxed ordering.
+    let queue = executor().create_task_queue(
+        Shares::default(),
+        Latency::Matters(PUMP_LATENCY),
+        "pump",
+    );
+    let pump = pump(Rc::clone(&core), Arc::clone(&setup.link), setup.outgoing);
+    glommio::spawn_local_into(pump, queue).expect("the queue exists").await;
+    for accept in accepts {
+        drop(accept.cancel().await);
+    }
+    core.budget.close();
+    core.connections.borrow().values().for_each(|connection| connection.drain());
+    let drained = pin!(poll_fn(|context| core.poll_empty(context)));
+    drop(select(drained, Timer::new(DRAIN_MAX)).await);
+    // A waker must not outlive its executor in another thread's hands.
+    drop(setup.link.pump.take());
+}
+
+async fn accept(core: Rc<NetworkCore>, listener: std::net::TcpListener) {
+    #[expect(unsafe_code, reason = "glommio takes over a bound socket by its descriptor only")]
+    // SAFETY: the descriptor is a listening socket and changes hands.
+    let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
+    loop {
+        match listener.accept().await {
+            Ok(stream) => core.open(stream),
+            Err(error) => {
+                core.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "cannot accept a connection");
+                Timer::new(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Hands frames to the connections and permits to the readers, until the core closes the link.
+async fn pump(core: Rc<NetworkCore>, link: Arc<Link>, mut outgoing: rtrb::Consumer<Outgoing>) {
+    poll_fn(|context| {
+        link.pump.register(context.waker());
+        // The core sends nothing after it has closed, so what is read here first is all.
+        let closing = link.is_closing();
+        core.budget.grant();
+        while let Ok(frame) = outgoing.pop() {
+            let connection = core.connections.borrow().get(&frame.connection.0).cloned();
+            match connection {
+                Some(connection) => connection.send(frame),
+                None => drop(frame),
+            }
+        }
+        if closing { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+impl NetworkCore {
+    fn open(self: &Rc<Self>, stream: TcpStream) {
+        if self.connections.borrow().len() == self.connections_max {
+            if self.counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+                let max = self.connections_max;
+                tracing::warn!(max, "too many connections; more are closed at once");
+            }
+            return;
+        }
+        let id = ConnectionId(self.accepted.get() * self.count + self.index);
+        self.accepted.set(self.accepted.get() + 1);
+        let connection = match Connection::new(id, stream) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(id = id.0, %error, "connection lost at once");
+                return;
+            }
+        };
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        self.connections.borrow_mut().insert(id.0, Rc::clone(&connection));
+        let core = Rc::clone(self);
+        spawn_local(async move {
+            let ended = connection
+                .serve(core.cluster, &core.budget, |arrived| core.deliver(arrived))
+                .await;
+            core.ended(id, &ended);
+        })
+        .detach();
+    }
+
+    fn deliver(&self, arrived: Arrived) {
+        self.incoming.borrow_mut().push(arrived).expect("a place for every permit");
+        self.inbox.wake();
+    }
+
+    fn ended(&self, id: ConnectionId, ended: &Ended) {
+        match ended {
+            Ended::Frame(_) | Ended::Cut | Ended::BodyTimeout => &self.counters.bad_frames,
+            Ended::Slow => &self.counters.slow,
+            Ended::Peer | Ended::Shutdown | Ended::Io(_) => &self.counters.closed,
+        }
+        .fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(id = id.0, reason = %ended, "connection ended");
+        self.connections.borrow_mut().remove(&id.0);
+        if let Some(waker) = self.empty.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_empty(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.connections.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        *self.empty.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
