@@ -4,9 +4,15 @@
 //! A plain file is made in one go: space is allocated for all of it, and the zones that are
 //! written at every op are filled with zeros, so that a later write changes no metadata. A block
 //! device is used as it is.
-#![expect(unsafe_code, reason = "flock, fallocate and statx have no wrapper in std")]
+#![expect(
+    unsafe_code,
+    reason = "flock, fallocate and statx have no wrapper in std"
+)]
 #![expect(clippy::disallowed_types, reason = "this is where files belong")]
-#![expect(clippy::disallowed_methods, reason = "the lock of a killed process takes a moment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the lock of a killed process takes a moment"
+)]
 
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use std::fs::{File, OpenOptions};
@@ -115,7 +121,10 @@ impl DataFile {
     /// # Errors
     /// When something is there already, or there is no room. What was made is removed again.
     pub fn create(path: &Path, size: u64) -> Result<Self, DataFileError> {
-        assert!(size > 0 && size.is_multiple_of(to_u64(SECTOR_SIZE)), "whole sectors: {size}");
+        assert!(
+            size > 0 && size.is_multiple_of(to_u64(SECTOR_SIZE)),
+            "whole sectors: {size}"
+        );
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
             return Self::take_device(path, size);
         }
@@ -130,7 +139,11 @@ impl DataFile {
                 open_error(path, error)
             }
         })?;
-        let this = Self { file, path: path.into(), size };
+        let this = Self {
+            file,
+            path: path.into(),
+            size,
+        };
         match this.prepare_new() {
             Ok(()) => Ok(this),
             Err(error) => {
@@ -145,7 +158,9 @@ impl DataFile {
     /// # Errors
     /// When it is not there, is used by another process, or lies on a filesystem without O_DIRECT.
     pub fn open(path: &Path) -> Result<Self, DataFileError> {
-        let mut file = open_options().open(path).map_err(|error| open_error(path, error))?;
+        let mut file = open_options()
+            .open(path)
+            .map_err(|error| open_error(path, error))?;
         let io_error = |error| io_error(path, "find its size", error);
         let kind = file.metadata().map_err(io_error)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -153,7 +168,11 @@ impl DataFile {
         }
         // Of a block device, the metadata has no size.
         let size = file.seek(SeekFrom::End(0)).map_err(io_error)?;
-        let this = Self { file, path: path.into(), size };
+        let this = Self {
+            file,
+            path: path.into(),
+            size,
+        };
         this.lock()?;
         this.check_direct()?;
         Ok(this)
@@ -179,7 +198,10 @@ impl DataFile {
     pub fn write_zeros(&self, offset: u64, size: u64) -> Result<(), DataFileError> {
         const CHUNK: u64 = 4 << 20;
         let sector = to_u64(SECTOR_SIZE);
-        assert!(offset.is_multiple_of(sector) && size.is_multiple_of(sector), "whole sectors");
+        assert!(
+            offset.is_multiple_of(sector) && size.is_multiple_of(sector),
+            "whole sectors"
+        );
         assert!(offset + size <= self.size, "the zone lies in the file");
         let zeros = SectorBuf::zeroed(u64_to_usize(CHUNK));
         let mut written = 0;
@@ -215,14 +237,15 @@ impl DataFile {
     fn prepare_new(&self) -> Result<(), DataFileError> {
         self.lock()?;
         self.check_direct()?;
-        let size = i64::try_from(self.size).map_err(|error| {
-            io_error(&self.path, "allocate space", io::Error::other(error))
-        })?;
+        let size = i64::try_from(self.size)
+            .map_err(|error| io_error(&self.path, "allocate space", io::Error::other(error)))?;
         // SAFETY: takes no pointers, and the descriptor is open.
         if unsafe { libc::fallocate(self.raw_fd(), 0, 0, size) } != 0 {
             return Err(self.write_error("allocate space", io::Error::last_os_error()));
         }
-        self.file.sync_all().map_err(|error| self.write_error("sync", error))?;
+        self.file
+            .sync_all()
+            .map_err(|error| self.write_error("sync", error))?;
         // Without this the name may be gone after a crash, although the contents are durable.
         let parent = match self.path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -250,7 +273,9 @@ impl DataFile {
             }
         }
         Err(match error.kind() {
-            io::ErrorKind::WouldBlock => DataFileError::InUse { path: self.path.clone() },
+            io::ErrorKind::WouldBlock => DataFileError::InUse {
+                path: self.path.clone(),
+            },
             _ => io_error(&self.path, "lock it", error),
         })
     }
@@ -271,15 +296,18 @@ impl DataFile {
         if usable(stat.stx_dio_offset_align) && usable(stat.stx_dio_mem_align) {
             Ok(())
         } else {
-            Err(DataFileError::NoDirect { path: self.path.clone() })
+            Err(DataFileError::NoDirect {
+                path: self.path.clone(),
+            })
         }
     }
 
     fn write_error(&self, action: &'static str, error: io::Error) -> DataFileError {
         match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => {
-                DataFileError::Full { path: self.path.clone(), needed: self.size }
-            }
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DataFileError::Full {
+                path: self.path.clone(),
+                needed: self.size,
+            },
             _ => io_error(&self.path, action, error),
         }
     }
@@ -289,7 +317,10 @@ impl DataFile {
 /// failed write from lingering in the page cache, where a later read would find it.
 fn open_options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT | libc::O_DSYNC);
     options
 }
 
@@ -303,7 +334,11 @@ fn open_error(path: &Path, error: io::Error) -> DataFileError {
 }
 
 fn io_error(path: &Path, action: &'static str, error: io::Error) -> DataFileError {
-    DataFileError::Io { path: path.into(), action, error }
+    DataFileError::Io {
+        path: path.into(),
+        action,
+        error,
+    }
 }
 
 /// Removes a file that could not be finished; the error that led here is the one to report.

@@ -46,7 +46,10 @@ impl DiskFatal {
 }
 
 /// Logs the reason and ends the process: nothing may follow a write that failed.
-#[expect(clippy::exit, reason = "storage has no errors: the promise of the Storage trait")]
+#[expect(
+    clippy::exit,
+    reason = "storage has no errors: the promise of the Storage trait"
+)]
 pub fn fatal(reason: &DiskFatal) -> ! {
     let status = reason.exit_status();
     tracing::error!(status, "{reason}");

@@ -2,7 +2,10 @@
 //!
 //! Each check refuses with one sentence: what is missing, and what to do about it. `hardware/`
 //! explains the reasons; its page and these sentences change together.
-#![expect(unsafe_code, reason = "resource limits and memory locks have no safe wrapper in std")]
+#![expect(
+    unsafe_code,
+    reason = "resource limits and memory locks have no safe wrapper in std"
+)]
 
 use crate::stdx::to_u64;
 use std::io;
@@ -91,9 +94,13 @@ fn check_io_uring() -> Result<(), HostError> {
         return Err(HostError::IoUringOld { what });
     }
     let mut probe = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(HostError::IoUring)?;
-    let operations =
-        [("reads", io_uring::opcode::Read::CODE), ("writes", io_uring::opcode::Write::CODE)];
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(HostError::IoUring)?;
+    let operations = [
+        ("reads", io_uring::opcode::Read::CODE),
+        ("writes", io_uring::opcode::Write::CODE),
+    ];
     for (what, code) in operations {
         if !probe.is_supported(code) {
             return Err(HostError::IoUringOld { what });
@@ -108,7 +115,9 @@ fn io_uring_error(error: io::Error, setting: Option<String>) -> HostError {
         Some(libc::ENOSYS) => HostError::IoUringMissing,
         Some(libc::EPERM | libc::EACCES) => match setting.as_deref().map(str::trim) {
             Some("0") | None => HostError::IoUringDenied,
-            Some(setting) => HostError::IoUringDisabled { setting: setting.into() },
+            Some(setting) => HostError::IoUringDisabled {
+                setting: setting.into(),
+            },
         },
         _ => HostError::IoUring(error),
     }
@@ -122,18 +131,31 @@ const MEMLOCK_PER_CORE: u64 = 256 * 1024;
 fn check_memlock(network_cores: usize) -> Result<(), HostError> {
     let needed = MEMLOCK_BASE + MEMLOCK_PER_CORE * to_u64(network_cores);
     let limit = memlock_raise().map_err(HostError::IoUring)?;
-    if limit < needed { Err(HostError::Memlock { limit, needed }) } else { Ok(()) }
+    if limit < needed {
+        Err(HostError::Memlock { limit, needed })
+    } else {
+        Ok(())
+    }
 }
 
 /// Raises the limit of locked memory as far as this process may, and returns it.
 fn memlock_raise() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is a valid rlimit to write to.
     if unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let infinite = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    let hard = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    let infinite = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    let hard = libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        rlim_max: limit.rlim_max,
+    };
     for wanted in [infinite, hard] {
         // SAFETY: `wanted` is a valid rlimit to read from.
         if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const wanted) } == 0 {
@@ -193,13 +215,29 @@ mod tests {
         let refused = |errno: i32, setting: Option<&str>| {
             io_uring_error(io::Error::from_raw_os_error(errno), setting.map(Into::into))
         };
-        assert!(matches!(refused(libc::ENOSYS, None), HostError::IoUringMissing));
-        assert!(matches!(refused(libc::EPERM, Some("0\n")), HostError::IoUringDenied));
-        assert!(matches!(refused(libc::EPERM, None), HostError::IoUringDenied));
+        assert!(matches!(
+            refused(libc::ENOSYS, None),
+            HostError::IoUringMissing
+        ));
+        assert!(matches!(
+            refused(libc::EPERM, Some("0\n")),
+            HostError::IoUringDenied
+        ));
+        assert!(matches!(
+            refused(libc::EPERM, None),
+            HostError::IoUringDenied
+        ));
         assert!(matches!(refused(libc::ENOMEM, None), HostError::IoUring(_)));
         let text = refused(libc::EPERM, Some("2\n")).to_string();
         assert!(text.contains("kernel.io_uring_disabled = 2"), "{text}");
-        let text = HostError::Memlock { limit: 65536, needed: 786_432 }.to_string();
-        assert!(text.contains("65536") && text.contains("LimitMEMLOCK=infinity"), "{text}");
+        let text = HostError::Memlock {
+            limit: 65536,
+            needed: 786_432,
+        }
+        .to_string();
+        assert!(
+            text.contains("65536") && text.contains("LimitMEMLOCK=infinity"),
+            "{text}"
+        );
     }
 }

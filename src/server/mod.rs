@@ -147,7 +147,9 @@ where
         let ring = core_ring(file, &wake)?;
         let inbox = Arc::new(AtomicWaker::new());
         let network = ServerNetwork::start(options, Arc::clone(&inbox), signals)?;
-        let storage = ServerStorage { ring: Rc::clone(&ring) };
+        let storage = ServerStorage {
+            ring: Rc::clone(&ring),
+        };
         let io = Rc::new(ServerIo { storage, network });
         let core = core(Rc::clone(&io));
         let output = executor::block_on(&ring, &wake, || inbox.wake(), core);
@@ -171,18 +173,25 @@ where
     on_replica_thread(|| {
         let wake = core_wake()?;
         let ring = core_ring(file, &wake)?;
-        let task = task(ServerStorage { ring: Rc::clone(&ring) });
+        let task = task(ServerStorage {
+            ring: Rc::clone(&ring),
+        });
         Ok(executor::block_on(&ring, &wake, || {}, task))
     })
 }
 
 fn core_wake() -> Result<Arc<CoreWake>, ServerError> {
-    CoreWake::new().map_err(|error| ServerError::Core { action: "make an eventfd", error })
+    CoreWake::new().map_err(|error| ServerError::Core {
+        action: "make an eventfd",
+        error,
+    })
 }
 
 fn core_ring(file: DataFile, wake: &Arc<CoreWake>) -> Result<Rc<Ring>, ServerError> {
-    Ring::new(file, Arc::clone(wake))
-        .map_err(|error| ServerError::Core { action: "set up its ring", error })
+    Ring::new(file, Arc::clone(wake)).map_err(|error| ServerError::Core {
+        action: "set up its ring",
+        error,
+    })
 }
 
 /// Runs `body` on a thread named `replica`, and passes a panic on.
@@ -193,7 +202,12 @@ fn on_replica_thread<T: Send>(
         let thread = std::thread::Builder::new()
             .name("replica".into())
             .spawn_scoped(scope, body)
-            .map_err(|error| ServerError::Core { action: "start its thread", error })?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .map_err(|error| ServerError::Core {
+                action: "start its thread",
+                error,
+            })?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

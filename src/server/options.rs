@@ -100,7 +100,10 @@ impl ServerOptions {
             return Err(OptionsError::Memory { actual, needed });
         }
         if self.connections_max < cores {
-            return Err(OptionsError::Connections { connections: self.connections_max, cores });
+            return Err(OptionsError::Connections {
+                connections: self.connections_max,
+                cores,
+            });
         }
         Ok(())
     }
@@ -148,7 +151,10 @@ mod tests {
     #[test]
     fn options_that_do_not_fit_are_named() {
         let listen = vec!["127.0.0.1:0".parse().unwrap()];
-        let good = ServerOptions { listen, ..ServerOptions::default() };
+        let good = ServerOptions {
+            listen,
+            ..ServerOptions::default()
+        };
         assert_eq!(good.check(), Ok(()));
         assert!(memory_bound(&good) > good.message_memory + good.send_memory);
         let bad = |change: fn(&mut ServerOptions)| {
@@ -156,15 +162,24 @@ mod tests {
             change(&mut options);
             options.check().unwrap_err()
         };
-        assert_eq!(bad(|options| options.listen.clear()), OptionsError::NoAddress);
-        assert_eq!(bad(|options| options.network_cores = 0), OptionsError::NoNetworkCores);
+        assert_eq!(
+            bad(|options| options.listen.clear()),
+            OptionsError::NoAddress
+        );
+        assert_eq!(
+            bad(|options| options.network_cores = 0),
+            OptionsError::NoNetworkCores
+        );
         assert_eq!(
             bad(|options| options.network_cpus = vec![0, 1]),
             OptionsError::Cpus { cpus: 2, cores: 1 }
         );
         assert!(matches!(
             bad(|options| options.message_memory = 1 << 20),
-            OptionsError::Memory { actual: 1_048_576, .. }
+            OptionsError::Memory {
+                actual: 1_048_576,
+                ..
+            }
         ));
         assert!(matches!(
             bad(|options| options.connections_max = 0),

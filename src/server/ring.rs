@@ -6,13 +6,16 @@
 //! * Reads do not fail: after an error the rest is read sector by sector, and what still cannot be
 //!   read is zeroed. Writes that fail end the process.
 //! * Entries that do not fit the submission queue wait in a backlog, in order.
+//! * Neither the file nor buffers are registered. A registered file is released only when the
+//!   kernel takes the ring apart, some time after the process is gone, and with it the lock: the
+//!   next start would find the file in use.
 
 use super::data_file::DataFile;
 use super::fatal::{DiskFatal, fatal};
 use super::wake::CoreWake;
 use crate::constants::NANOSECONDS;
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
-use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -67,8 +70,6 @@ enum Step {
 
 struct Inner {
     uring: IoUring,
-    /// The data file is entry 0 of the ring's file table.
-    registered: bool,
     transfers: Vec<Option<Transfer>>,
     free: Vec<usize>,
     backlog: VecDeque<squeue::Entry>,
@@ -91,7 +92,9 @@ pub struct Ring {
 
 impl std::fmt::Debug for Ring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring").field("file", &self.file).finish_non_exhaustive()
+        f.debug_struct("Ring")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +113,10 @@ pub fn realtime() -> u64 {
 
 #[expect(unsafe_code, reason = "std does not tell the value of a clock")]
 fn clock(id: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid timespec to write to.
     let result = unsafe { libc::clock_gettime(id, &raw mut time) };
     assert!(result == 0, "the clock exists");
@@ -126,8 +132,14 @@ fn build() -> io::Result<IoUring> {
     for attempt in 0..4 {
         let mut builder = IoUring::builder();
         match attempt {
-            0 => builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
-            1 => builder.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag(),
+            0 => builder
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag(),
+            1 => builder
+                .setup_single_issuer()
+                .setup_coop_taskrun()
+                .setup_taskrun_flag(),
             2 => builder.setup_coop_taskrun().setup_taskrun_flag(),
             _ => &mut builder,
         };
@@ -150,16 +162,8 @@ impl Ring {
     /// When the kernel refuses it; `host::check` tells why.
     pub fn new(file: DataFile, wake: Arc<CoreWake>) -> io::Result<Rc<Self>> {
         let uring = build()?;
-        let registered = match uring.submitter().register_files(&[file.raw_fd()]) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::debug!(%error, "the data file is not registered with the ring");
-                false
-            }
-        };
         let inner = RefCell::new(Inner {
             uring,
-            registered,
             transfers: Vec::new(),
             free: Vec::new(),
             backlog: VecDeque::new(),
@@ -169,7 +173,12 @@ impl Ring {
             timers: BTreeMap::new(),
             timers_count: 0,
         });
-        Ok(Rc::new(Self { inner, file, wake, woken: Cell::new(false) }))
+        Ok(Rc::new(Self {
+            inner,
+            file,
+            wake,
+            woken: Cell::new(false),
+        }))
     }
 
     /// The data file.
@@ -184,11 +193,13 @@ impl Ring {
         self.transfer(Direction::Read, offset, size, buffer)
     }
 
-    /// Writes the first `size` bytes of `buffer` at `offset`.
+    /// Writes the first `size` bytes of `buffer` at `offset`. A plain file grows; at the end of a
+    /// device or a full disk the process stops with a named reason.
     pub fn write(self: &Rc<Self>, offset: u64, buffer: SectorBuf, size: usize) -> TransferFuture {
-        assert!(size > 0 && size <= buffer.len(), "the buffer holds what is written");
-        let end = offset + to_u64(size);
-        assert!(end <= self.file.size(), "a write ends in the file: {end}");
+        assert!(
+            size > 0 && size <= buffer.len(),
+            "the buffer holds what is written"
+        );
         self.transfer(Direction::Write, offset, size, buffer)
     }
 
@@ -200,17 +211,35 @@ impl Ring {
         buffer: SectorBuf,
     ) -> TransferFuture {
         let sector = to_u64(SECTOR_SIZE);
-        assert!(offset.is_multiple_of(sector) && size.is_multiple_of(SECTOR_SIZE), "whole sectors");
+        assert!(
+            offset.is_multiple_of(sector) && size.is_multiple_of(SECTOR_SIZE),
+            "whole sectors"
+        );
         let state = State::Pending(None);
         let step_max = TRANSFER_MAX;
-        let transfer = Transfer { direction, offset, size, done: 0, step_max, buffer, state };
-        TransferFuture { ring: Rc::clone(self), step: FutureStep::Start(Some(transfer)) }
+        let transfer = Transfer {
+            direction,
+            offset,
+            size,
+            done: 0,
+            step_max,
+            buffer,
+            state,
+        };
+        TransferFuture {
+            ring: Rc::clone(self),
+            step: FutureStep::Start(Some(transfer)),
+        }
     }
 
     /// Completes when so many nanoseconds have passed.
     pub fn sleep(self: &Rc<Self>, nanoseconds: u64) -> Sleep {
         let deadline = monotonic().saturating_add(nanoseconds);
-        Sleep { ring: Rc::clone(self), deadline, key: None }
+        Sleep {
+            ring: Rc::clone(self),
+            deadline,
+            key: None,
+        }
     }
 
     /// Whether the eventfd has been written since the last call.
@@ -234,7 +263,10 @@ impl Ring {
         {
             let mut inner = self.inner.borrow_mut();
             inner.arm_eventfd(&self.wake);
-            let timeout = inner.timers.first_key_value().map(|((deadline, _), _)| *deadline);
+            let timeout = inner
+                .timers
+                .first_key_value()
+                .map(|((deadline, _), _)| *deadline);
             loop {
                 inner.fill();
                 let idle = inner.backlog.is_empty();
@@ -274,13 +306,11 @@ impl Ring {
             };
             match step {
                 Step::Again => inner.queue(index, &self.file),
-                Step::Complete => {
-                    match std::mem::replace(&mut transfer.state, State::Complete) {
-                        State::Pending(waker) => wakers.extend(waker),
-                        State::Abandoned => drop(inner.release(index)),
-                        State::Complete => unreachable!("a transfer completes once"),
-                    }
-                }
+                Step::Complete => match std::mem::replace(&mut transfer.state, State::Complete) {
+                    State::Pending(waker) => wakers.extend(waker),
+                    State::Abandoned => drop(inner.release(index)),
+                    State::Complete => unreachable!("a transfer completes once"),
+                },
             }
         }
         eventfd
@@ -295,19 +325,12 @@ impl Inner {
         let offset = transfer.offset + to_u64(transfer.done);
         let memory = transfer.buffer[transfer.done..].as_mut_ptr();
         let length = u32::try_from(step).expect("a step is at most TRANSFER_MAX");
-        let entry = match (transfer.direction, self.registered) {
-            (Direction::Read, true) => {
-                opcode::Read::new(Fixed(0), memory, length).offset(offset).build()
-            }
-            (Direction::Read, false) => {
-                opcode::Read::new(Fd(file.raw_fd()), memory, length).offset(offset).build()
-            }
-            (Direction::Write, true) => {
-                opcode::Write::new(Fixed(0), memory, length).offset(offset).build()
-            }
-            (Direction::Write, false) => {
-                opcode::Write::new(Fd(file.raw_fd()), memory, length).offset(offset).build()
-            }
+        let fd = Fd(file.raw_fd());
+        let entry = match transfer.direction {
+            Direction::Read => opcode::Read::new(fd, memory, length).offset(offset).build(),
+            Direction::Write => opcode::Write::new(fd, memory, length)
+                .offset(offset)
+                .build(),
         };
         self.backlog.push_back(entry.user_data(to_u64(index)));
         self.in_flight += 1;
@@ -359,7 +382,11 @@ impl Inner {
                 let queue = self.uring.submission();
                 let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
                 drop(queue);
-                if idle { Ok(0) } else { self.uring.submitter().submit() }
+                if idle {
+                    Ok(0)
+                } else {
+                    self.uring.submitter().submit()
+                }
             }
             (true, None) => self.uring.submitter().submit_and_wait(1),
             (true, Some(deadline)) => {
@@ -434,7 +461,11 @@ impl Transfer {
                 }
             }
         }
-        if self.done == self.size { Step::Complete } else { Step::Again }
+        if self.done == self.size {
+            Step::Complete
+        } else {
+            Step::Again
+        }
     }
 
     fn on_write(&mut self, result: i32, file: &DataFile) -> Step {
@@ -449,18 +480,35 @@ impl Transfer {
             }
             Ok(_) => {
                 let error = io::ErrorKind::WriteZero.into();
-                fatal(&DiskFatal::Refused { path: path(), offset, size, error })
+                fatal(&DiskFatal::Refused {
+                    path: path(),
+                    offset,
+                    size,
+                    error,
+                })
             }
             Err(_) => match -result {
                 libc::EINTR | libc::EAGAIN => {}
-                libc::ENOSPC | libc::EDQUOT => fatal(&DiskFatal::Full { path: path(), offset }),
+                libc::ENOSPC | libc::EDQUOT => fatal(&DiskFatal::Full {
+                    path: path(),
+                    offset,
+                }),
                 errno => {
                     let error = io::Error::from_raw_os_error(errno);
-                    fatal(&DiskFatal::Refused { path: path(), offset, size, error })
+                    fatal(&DiskFatal::Refused {
+                        path: path(),
+                        offset,
+                        size,
+                        error,
+                    })
                 }
             },
         }
-        if self.done == self.size { Step::Complete } else { Step::Again }
+        if self.done == self.size {
+            Step::Complete
+        } else {
+            Step::Again
+        }
     }
 }
 
@@ -473,7 +521,10 @@ pub struct TransferFuture {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once, right after it is made")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "moved once, right after it is made"
+)]
 enum FutureStep {
     Start(Option<Transfer>),
     Running(usize),
@@ -493,7 +544,9 @@ impl Future for TransferFuture {
         let FutureStep::Running(index) = this.step else {
             panic!("polled after completion");
         };
-        let transfer = inner.transfers[index].as_mut().expect("it is ours until it is taken");
+        let transfer = inner.transfers[index]
+            .as_mut()
+            .expect("it is ours until it is taken");
         match &mut transfer.state {
             State::Pending(Some(waker)) => waker.clone_from(context.waker()),
             State::Pending(waker) => *waker = Some(context.waker().clone()),
@@ -513,7 +566,9 @@ impl Drop for TransferFuture {
             return;
         };
         let mut inner = self.ring.inner.borrow_mut();
-        let transfer = inner.transfers[index].as_mut().expect("it is ours until it is taken");
+        let transfer = inner.transfers[index]
+            .as_mut()
+            .expect("it is ours until it is taken");
         match transfer.state {
             State::Pending(_) => transfer.state = State::Abandoned,
             State::Abandoned => unreachable!("only by dropping the future"),

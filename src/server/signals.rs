@@ -69,5 +69,9 @@ fn set_handler(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<(
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: `action` is initialized, and the handler calls only what a handler may.
     let result = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

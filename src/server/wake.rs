@@ -33,7 +33,11 @@ impl CoreWake {
         // SAFETY: the descriptor is new and belongs to nobody else.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
         let (ready, parked) = (AtomicBool::new(true), AtomicBool::new(false));
-        Ok(Arc::new(Self { eventfd, ready, parked }))
+        Ok(Arc::new(Self {
+            eventfd,
+            ready,
+            parked,
+        }))
     }
 
     /// What the core's ring reads from.

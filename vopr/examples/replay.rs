@@ -1,30 +1,55 @@
-//! Replays recorded traces against the model and against the ledger, without a server:
-//! `replay DIRECTORY_OR_FILE...`
+//! Replays recorded traces, and captured sessions:
+//! `replay [--machine model|ledger] DIRECTORY_OR_FILE...`
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use daftari::ledger::{Ledger, LedgerOptions};
+use vopr::machine::Machine;
 use vopr::model::Model;
-use vopr::traces::{Outcome, Packets, expand, replay};
+use vopr::traces::{Outcome, Packets, expand, replay, replay_frames};
 
-/// Both ways of sending packets, each against an empty model and an empty ledger.
-fn run(path: &Path) -> Outcome {
-    for packets in [Packets::Apart, Packets::Together] {
-        let mut model = Model::new();
-        replay(path, &mut model, packets)?;
-        model.check_conservation()?;
-        let mut ledger = Ledger::new(LedgerOptions {
-            memory_limit: u64::MAX,
-        });
-        replay(path, &mut ledger, packets).map_err(|difference| format!("ledger: {difference}"))?;
+/// Memory for the ledger under test.
+const MEMORY: u64 = 1 << 30;
+
+/// A session, or a trace with both ways of sending packets, each against an empty ledger.
+fn run(path: &Path, mut machine: impl FnMut() -> Box<dyn Machine>) -> Outcome {
+    if path.is_dir() {
+        return replay_frames(path, machine().as_mut()).map(drop);
     }
-    Ok(())
+    replay(path, machine().as_mut(), Packets::Apart)?;
+    replay(path, machine().as_mut(), Packets::Together)
+}
+
+fn new_machine(ledger: bool) -> Box<dyn Machine> {
+    if ledger {
+        Box::new(Ledger::new(LedgerOptions {
+            memory_limit: MEMORY,
+        }))
+    } else {
+        Box::new(Model::new())
+    }
 }
 
 fn main() -> ExitCode {
-    let paths: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
+    let mut ledger = false;
+    let mut paths = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "--machine" {
+            match arguments.next().as_deref() {
+                Some("model") => ledger = false,
+                Some("ledger") => ledger = true,
+                other => {
+                    println!("--machine model or ledger, not {other:?}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        } else {
+            paths.push(PathBuf::from(argument));
+        }
+    }
     let files = match expand(&paths) {
         Ok(files) => files,
         Err(error) => {
@@ -34,7 +59,7 @@ fn main() -> ExitCode {
     };
     let mut failed = 0;
     for file in &files {
-        if let Err(difference) = run(file) {
+        if let Err(difference) = run(file, || new_machine(ledger)) {
             failed += 1;
             println!("FAIL {}\n  {difference}", file.display());
         }

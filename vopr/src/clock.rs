@@ -28,6 +28,11 @@ impl Clock {
         self.now += nanoseconds;
     }
 
+    /// Lets time pass up to that time, unless it has passed.
+    pub fn advance_to(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+
     /// The time, which is not before any timestamp.
     #[must_use]
     pub fn now(&self) -> u64 {
@@ -41,7 +46,7 @@ impl Clock {
     }
 
     /// The timestamp of a pulse, if one is due.
-    pub fn pulse(&mut self, machine: &impl Machine) -> Option<u64> {
+    pub fn pulse(&mut self, machine: &dyn Machine) -> Option<u64> {
         machine
             .pulse_due(self.now())
             .then(|| self.prepare(PULSE_TIMESTAMPS))

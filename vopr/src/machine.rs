@@ -1,5 +1,8 @@
 //! What executes requests: the model, or the ledger of the server.
 
+use daftari::ledger::Ledger;
+use daftari::wire::Operation;
+
 use crate::model::Model;
 
 /// A ledger that executes committed requests.
@@ -26,9 +29,9 @@ impl Machine for Model {
     }
 }
 
-impl Machine for daftari::ledger::Ledger {
+impl Machine for Ledger {
     fn execute(&mut self, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
-        let operation = daftari::wire::Operation::from_u8(operation).expect("a known operation");
+        let operation = Operation::from_u8(operation).expect("the caller knows the operations");
         let mut reply = Vec::new();
         Self::execute(self, operation, timestamp, body, &mut reply);
         reply

@@ -49,12 +49,21 @@ impl Budget {
     /// A budget that gets its bytes back through `link`.
     pub fn new(link: Arc<Link>, bytes: u64) -> Rc<Self> {
         let (available, queue) = (Cell::new(bytes), RefCell::new(VecDeque::new()));
-        Rc::new(Self { link, available, queue, closed: Cell::new(false) })
+        Rc::new(Self {
+            link,
+            available,
+            queue,
+            closed: Cell::new(false),
+        })
     }
 
     /// A permit for so many bytes, or `None` when the budget is closed.
     pub fn acquire(self: &Rc<Self>, bytes: u64) -> Acquire {
-        Acquire { budget: Rc::clone(self), bytes, waiting: None }
+        Acquire {
+            budget: Rc::clone(self),
+            bytes,
+            waiting: None,
+        }
     }
 
     /// Gives permits to those who wait, as far as they go.
@@ -104,8 +113,15 @@ impl Future for Acquire {
         let this = &mut *self;
         let waiting = this.waiting.get_or_insert_with(|| {
             let (granted, waker) = (Cell::new(false), RefCell::new(None));
-            let waiting = Rc::new(Waiting { bytes: this.bytes, granted, waker });
-            this.budget.queue.borrow_mut().push_back(Rc::clone(&waiting));
+            let waiting = Rc::new(Waiting {
+                bytes: this.bytes,
+                granted,
+                waker,
+            });
+            this.budget
+                .queue
+                .borrow_mut()
+                .push_back(Rc::clone(&waiting));
             waiting
         });
         if !waiting.granted.get() {
@@ -114,7 +130,10 @@ impl Future for Acquire {
         if waiting.granted.take() {
             this.waiting = None;
             let link = Arc::clone(&this.budget.link);
-            return Poll::Ready(Some(Permit { bytes: this.bytes, link }));
+            return Poll::Ready(Some(Permit {
+                bytes: this.bytes,
+                link,
+            }));
         }
         if this.budget.closed.get() {
             return Poll::Ready(None);
@@ -130,9 +149,14 @@ impl Drop for Acquire {
             return;
         };
         if waiting.granted.get() {
-            self.budget.available.set(self.budget.available.get() + waiting.bytes);
+            self.budget
+                .available
+                .set(self.budget.available.get() + waiting.bytes);
         } else {
-            self.budget.queue.borrow_mut().retain(|other| !Rc::ptr_eq(other, &waiting));
+            self.budget
+                .queue
+                .borrow_mut()
+                .retain(|other| !Rc::ptr_eq(other, &waiting));
         }
         self.budget.grant();
     }
@@ -165,7 +189,10 @@ impl AsRef<[u8]> for Body {
 
 /// The body as the core sees it; the permit goes back with its last reference.
 pub fn guard(bytes: Vec<u8>, permit: Permit) -> Bytes {
-    Bytes::from_owner(Body { bytes, _permit: permit })
+    Bytes::from_owner(Body {
+        bytes,
+        _permit: permit,
+    })
 }
 
 #[cfg(test)]
@@ -177,16 +204,22 @@ mod tests {
 
     #[test]
     fn permits_come_back_in_order_when_the_body_goes() {
-        let budget = Budget::new(Link::new(), 10);
+        let budget = Budget::new(Link::new().unwrap().0, 10);
         let permit = budget.acquire(8).now_or_never().unwrap().unwrap();
         let body = guard(vec![7; 4], permit);
         let mut large = pin!(budget.acquire(9));
         let mut small = pin!(budget.acquire(1));
         assert!(large.as_mut().now_or_never().is_none());
-        assert!(small.as_mut().now_or_never().is_none(), "it is behind the large one");
+        assert!(
+            small.as_mut().now_or_never().is_none(),
+            "it is behind the large one"
+        );
         let part = body.slice(1..2);
         drop(body);
-        assert!(large.as_mut().now_or_never().is_none(), "a part of the body is in use");
+        assert!(
+            large.as_mut().now_or_never().is_none(),
+            "a part of the body is in use"
+        );
         std::thread::scope(|scope| scope.spawn(move || drop(part)).join().unwrap());
         budget.grant();
         let permit = large.as_mut().now_or_never().unwrap();
@@ -197,7 +230,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_waiting_holds_nobody_up() {
-        let budget = Budget::new(Link::new(), 10);
+        let budget = Budget::new(Link::new().unwrap().0, 10);
         let held = budget.acquire(5).now_or_never().unwrap();
         {
             let mut large = Box::pin(budget.acquire(10));

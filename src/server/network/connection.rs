@@ -72,8 +72,14 @@ pub struct Outgoing {
 impl Outgoing {
     /// Takes room for the frame, of which the network core has `max` bytes.
     pub fn new(connection: ConnectionId, frame: Bytes, link: &Arc<Link>, max: u64) -> Option<Self> {
-        let link = link.send_reserve(to_u64(frame.len()), max).then(|| Arc::clone(link))?;
-        Some(Self { connection, frame, link })
+        let link = link
+            .send_reserve(to_u64(frame.len()), max)
+            .then(|| Arc::clone(link))?;
+        Some(Self {
+            connection,
+            frame,
+            link,
+        })
     }
 }
 
@@ -199,7 +205,11 @@ impl Connection {
             }
             check_body(&info, &body)?;
             let body = guard(body, permit);
-            deliver(Arrived { connection, header: Box::new(header), body });
+            deliver(Arrived {
+                connection,
+                header: Box::new(header),
+                body,
+            });
         }
     }
 
@@ -223,18 +233,24 @@ impl Connection {
             let outgoing = poll_fn(|context| self.poll_frame(context)).await?;
             let mut left: &[u8] = &outgoing.frame;
             while !left.is_empty() {
-                let write = |context: &mut Context<'_>| {
-                    Pin::new(&mut *self.stream.borrow_mut()).poll_write(context, left)
-                };
-                match poll_fn(write).await {
-                    Ok(count) => left = &left[count..],
-                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                        return Err(Ended::Slow);
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+                let count = poll_fn(|context| self.poll_write(context, left)).await?;
+                left = &left[count..];
             }
         }
+    }
+
+    fn poll_write(&self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Ended>> {
+        if self.phase.get() == Phase::Slow {
+            return Poll::Ready(Err(Ended::Slow));
+        }
+        *self.writer.borrow_mut() = Some(context.waker().clone());
+        let stream = &mut *self.stream.borrow_mut();
+        Pin::new(stream)
+            .poll_write(context, bytes)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Ended::Slow,
+                _ => Ended::Io(error),
+            })
     }
 
     fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Result<Outgoing, Ended>> {
@@ -254,9 +270,7 @@ impl Connection {
     /// Says that no more will come, and takes what the peer still sends: bytes left unread when a
     /// socket is closed make the kernel throw away what the peer has not read yet.
     async fn linger(&self) {
-        let shut = poll_fn(|context| {
-            Pin::new(&mut *self.stream.borrow_mut()).poll_close(context)
-        });
+        let shut = poll_fn(|context| Pin::new(&mut *self.stream.borrow_mut()).poll_close(context));
         if shut.await.is_err() {
             return;
         }

@@ -11,10 +11,11 @@ use super::link::Link;
 use crate::io::ConnectionId;
 use crate::stdx::to_u64;
 use futures_util::future::select;
+use futures_util::io::AsyncReadExt;
 use futures_util::task::AtomicWaker;
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::{TcpListener, TcpStream, UnixStream};
 use glommio::timer::Timer;
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local};
+use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -36,8 +37,8 @@ const RING_DEPTH: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to send what they have when the server shuts down.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// The pump is not kept from running for longer than this.
-const PUMP_LATENCY: Duration = Duration::from_millis(1);
+/// The longest that the executor may sleep.
+const HEARTBEAT: Duration = Duration::from_millis(50);
 
 /// What a network core is made of.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct Setup {
     pub connections_max: usize,
     /// Bytes of frames between sockets and core.
     pub memory: u64,
+    /// Wakes the pump.
+    pub bell: std::os::unix::net::UnixStream,
     /// Shared with the core.
     pub link: Arc<Link>,
     /// Wakes the core for a frame.
@@ -135,28 +138,27 @@ async fn serve(setup: Setup) {
         .into_iter()
         .map(|listener| spawn_local(accept(Rc::clone(&core), listener)))
         .collect();
-    // glommio writes its eventfd for a wake from another thread whenever the task is in a queue to
-    // which latency matters; for others it relies on a flag with relaxed ordering.
-    let queue = executor().create_task_queue(
-        Shares::default(),
-        Latency::Matters(PUMP_LATENCY),
-        "pump",
-    );
-    let pump = pump(Rc::clone(&core), Arc::clone(&setup.link), setup.outgoing);
-    glommio::spawn_local_into(pump, queue).expect("the queue exists").await;
+    let beat = spawn_local(heartbeat());
+    let bell = unix_stream(setup.bell);
+    pump(&core, &setup.link, setup.outgoing, bell).await;
     for accept in accepts {
-        drop(accept.cancel().await);
+        let _: Option<()> = accept.cancel().await;
     }
     core.budget.close();
-    core.connections.borrow().values().for_each(|connection| connection.drain());
+    core.connections
+        .borrow()
+        .values()
+        .for_each(|connection| connection.drain());
     let drained = pin!(poll_fn(|context| core.poll_empty(context)));
     drop(select(drained, Timer::new(DRAIN_MAX)).await);
-    // A waker must not outlive its executor in another thread's hands.
-    drop(setup.link.pump.take());
+    let _: Option<()> = beat.cancel().await;
 }
 
 async fn accept(core: Rc<NetworkCore>, listener: std::net::TcpListener) {
-    #[expect(unsafe_code, reason = "glommio takes over a bound socket by its descriptor only")]
+    #[expect(
+        unsafe_code,
+        reason = "glommio takes over a bound socket by its descriptor only"
+    )]
     // SAFETY: the descriptor is a listening socket and changes hands.
     let listener = unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) };
     loop {
@@ -171,11 +173,33 @@ async fn accept(core: Rc<NetworkCore>, listener: std::net::TcpListener) {
     }
 }
 
+/// Bounds a stall of the executor, which sleeps on runnable tasks if its preemption timer fires at
+/// the wrong moment: see `link`.
+async fn heartbeat() {
+    loop {
+        Timer::new(HEARTBEAT).await;
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "glommio takes over a socket by its descriptor only"
+)]
+fn unix_stream(stream: std::os::unix::net::UnixStream) -> UnixStream {
+    // SAFETY: the descriptor is a connected socket and changes hands.
+    unsafe { UnixStream::from_raw_fd(stream.into_raw_fd()) }
+}
+
 /// Hands frames to the connections and permits to the readers, until the core closes the link.
-async fn pump(core: Rc<NetworkCore>, link: Arc<Link>, mut outgoing: rtrb::Consumer<Outgoing>) {
-    poll_fn(|context| {
-        link.pump.register(context.waker());
-        // The core sends nothing after it has closed, so what is read here first is all.
+async fn pump(
+    core: &NetworkCore,
+    link: &Link,
+    mut outgoing: rtrb::Consumer<Outgoing>,
+    mut bell: UnixStream,
+) {
+    let mut rings = [0; 64];
+    loop {
+        // The core sends nothing after it has closed, so what is read after this is all.
         let closing = link.is_closing();
         core.budget.grant();
         while let Ok(frame) = outgoing.pop() {
@@ -185,9 +209,19 @@ async fn pump(core: Rc<NetworkCore>, link: Arc<Link>, mut outgoing: rtrb::Consum
                 None => drop(frame),
             }
         }
-        if closing { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+        if closing {
+            return;
+        }
+        link.park();
+        if outgoing.is_empty() && !link.has_released() && !link.is_closing() {
+            let read = bell.read(&mut rings).await;
+            assert!(
+                read.is_ok_and(|count| count > 0),
+                "the link keeps the other end open"
+            );
+        }
+        link.unpark();
+    }
 }
 
 impl NetworkCore {
@@ -209,7 +243,9 @@ impl NetworkCore {
             }
         };
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        self.connections.borrow_mut().insert(id.0, Rc::clone(&connection));
+        self.connections
+            .borrow_mut()
+            .insert(id.0, Rc::clone(&connection));
         let core = Rc::clone(self);
         spawn_local(async move {
             let ended = connection
@@ -221,7 +257,10 @@ impl NetworkCore {
     }
 
     fn deliver(&self, arrived: Arrived) {
-        self.incoming.borrow_mut().push(arrived).expect("a place for every permit");
+        self.incoming
+            .borrow_mut()
+            .push(arrived)
+            .expect("a place for every permit");
         self.inbox.wake();
     }
 

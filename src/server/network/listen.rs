@@ -36,7 +36,11 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
 
 /// Connections inherit the options of the socket that accepted them.
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
@@ -63,7 +67,11 @@ mod tests {
         for count in [1, 3] {
             let sockets = bind("127.0.0.1:0".parse().unwrap(), count).unwrap();
             let address = sockets[0].local_addr().unwrap();
-            assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+            assert!(
+                sockets
+                    .iter()
+                    .all(|socket| socket.local_addr().unwrap() == address)
+            );
             for other in [1, 2] {
                 let error = bind(address, other).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

@@ -1,7 +1,7 @@
 //! Clients: the core's end of the network cores.
 //!
 //! Every network core has a ring in each direction. Frames wake the core through `inbox`, replies
-//! wake the pump of the network core. A connection belongs to the network core that its number
+//! wake the pump of the network core through `link`. A connection belongs to the network core that its number
 //! names, so its frames and replies stay in order.
 
 mod budget;
@@ -88,7 +88,10 @@ impl ServerNetwork {
         for address in &options.listen {
             let bound = listen::bind(*address, count)
                 .and_then(|bound| Ok((bound[0].local_addr()?, bound)))
-                .map_err(|error| ServerError::Bind { address: *address, error })?;
+                .map_err(|error| ServerError::Bind {
+                    address: *address,
+                    error,
+                })?;
             addresses.push(bound.0);
             for (core, socket) in sockets.iter_mut().zip(bound.1) {
                 core.push(socket);
@@ -122,7 +125,10 @@ impl ServerNetwork {
         let connections_max = options.core_connections();
         let (to_core, incoming) = rtrb::RingBuffer::new(u64_to_usize(memory / CHARGE_MIN));
         let (outgoing, from_core) = rtrb::RingBuffer::new(connections_max * SEND_FRAMES_MAX);
-        let link = Link::new();
+        let (link, bell) = Link::new().map_err(|error| ServerError::NetworkCore {
+            index,
+            reason: error.to_string(),
+        })?;
         let setup = executor::Setup {
             index,
             count: options.network_cores,
@@ -131,16 +137,22 @@ impl ServerNetwork {
             listeners,
             connections_max,
             memory,
+            bell,
             link: Arc::clone(&link),
             inbox: Arc::clone(&self.inbox),
             incoming: to_core,
             outgoing: from_core,
             counters: Arc::clone(&self.counters),
         };
-        let thread = executor::spawn(setup)
-            .map_err(|reason| ServerError::NetworkCore { index, reason })?;
+        let thread =
+            executor::spawn(setup).map_err(|reason| ServerError::NetworkCore { index, reason })?;
         let (incoming, outgoing) = (RefCell::new(incoming), RefCell::new(outgoing));
-        Ok(CoreEnd { link, incoming, outgoing, thread: Some(thread) })
+        Ok(CoreEnd {
+            link,
+            incoming,
+            outgoing,
+            thread: Some(thread),
+        })
     }
 
     /// The addresses bound, with the ports that were chosen for 0.
@@ -158,7 +170,11 @@ impl ServerNetwork {
     fn drop_frame(&self, connection: ConnectionId) {
         let before = self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         if before.is_power_of_two() || before == 0 {
-            tracing::warn!(dropped = before + 1, connection = connection.0, "no room for a reply");
+            tracing::warn!(
+                dropped = before + 1,
+                connection = connection.0,
+                "no room for a reply"
+            );
         }
     }
 }
@@ -176,7 +192,12 @@ impl Network for ServerNetwork {
     }
 
     fn try_receive(&self) -> Option<Incoming> {
-        if self.signals.borrow_mut().as_mut().is_some_and(Signals::take) {
+        if self
+            .signals
+            .borrow_mut()
+            .as_mut()
+            .is_some_and(Signals::take)
+        {
             return Some(Incoming::Shutdown);
         }
         let count = self.ends.len();
@@ -184,8 +205,16 @@ impl Network for ServerNetwork {
             let index = (self.next.get() + step) % count;
             if let Ok(arrived) = self.ends[index].incoming.borrow_mut().pop() {
                 self.next.set((index + 1) % count);
-                let Arrived { connection, header, body } = arrived;
-                return Some(Incoming::Frame { connection, header, body });
+                let Arrived {
+                    connection,
+                    header,
+                    body,
+                } = arrived;
+                return Some(Incoming::Frame {
+                    connection,
+                    header,
+                    body,
+                });
             }
         }
         None
@@ -197,7 +226,7 @@ impl Network for ServerNetwork {
             return self.drop_frame(connection);
         };
         match end.outgoing.borrow_mut().push(outgoing) {
-            Ok(()) => end.link.pump.wake(),
+            Ok(()) => end.link.wake(),
             Err(rtrb::PushError::Full(_)) => self.drop_frame(connection),
         }
     }

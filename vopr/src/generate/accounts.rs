@@ -16,7 +16,7 @@ impl Generator {
             };
             if imported {
                 account.flags |= flag::IMPORTED;
-                stamp += self.random.between(1, 50);
+                stamp += self.random.pick(&[1, 1, 2, 50]);
                 account.timestamp = stamp;
             }
             if self.random.percent(self.swarm.invalid_percent) {

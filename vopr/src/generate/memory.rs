@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::model::batch::{self, Kind, Op};
 use crate::model::flags::transfer as flag;
-use crate::model::layout::{Account, CreateResult, Layout, Transfer};
+use crate::model::layout::{Account, ChangeEvent, CreateResult, Layout, Transfer};
 use crate::model::status;
 use crate::random::Random;
 
@@ -22,6 +22,7 @@ pub struct Memory {
     /// Timestamps of events and requests.
     timestamps: Vec<u64>,
     latest: u64,
+    expired: Option<u64>,
 }
 
 fn keep<T>(list: &mut Vec<T>, item: T, at: usize) {
@@ -74,6 +75,11 @@ impl Memory {
         }
     }
 
+    /// The timestamp of an expiry that was seen last.
+    pub(super) fn expired(&self) -> Option<u64> {
+        self.expired
+    }
+
     /// The latest timestamp of a reply.
     pub(super) fn latest(&self) -> u64 {
         self.latest
@@ -120,13 +126,21 @@ impl Memory {
                         self.seen.insert(account.id, account);
                     }
                 }
+                Kind::GetChangeEvents => {
+                    // Those of expiries can be known from nowhere else.
+                    for event in reply.chunks(ChangeEvent::SIZE).map(ChangeEvent::decode) {
+                        if event.timestamp != event.transfer_timestamp {
+                            remember(event.timestamp);
+                            self.expired = Some(event.timestamp);
+                        }
+                    }
+                }
                 Kind::CreateAccounts
                 | Kind::CreateTransfers
                 | Kind::LookupTransfers
                 | Kind::GetAccountTransfers
                 | Kind::GetAccountBalances
-                | Kind::QueryTransfers
-                | Kind::GetChangeEvents => {}
+                | Kind::QueryTransfers => {}
             }
         }
     }

@@ -238,7 +238,10 @@ impl Generator {
     fn any_account_id(&mut self) -> u128 {
         match self.random.below(20) {
             0 => self.random.pick(&[0, u128::MAX, u128::MAX - 1]),
-            1 => self.account_id(self.accounts + self.random.clone().below(3)),
+            1 => {
+                let beyond = self.random.below(3);
+                self.account_id(self.accounts + beyond)
+            }
             _ => {
                 let number = self.account_number();
                 self.account_id(number)

@@ -16,8 +16,8 @@ impl Generator {
             };
             if imported {
                 transfer.flags |= flag::IMPORTED;
-                stamp += self.random.between(1, 50);
-                transfer.timestamp = self.imported_timestamp(&transfer, stamp);
+                stamp += self.random.pick(&[1, 1, 1, 2, 50]);
+                transfer.timestamp = self.imported_timestamp(&mut transfer, stamp);
                 if self.random.percent(95) {
                     transfer.timeout = 0;
                 }
@@ -36,17 +36,26 @@ impl Generator {
         out
     }
 
-    /// Mostly after all that was, now and then just before or after an account.
-    fn imported_timestamp(&mut self, transfer: &Transfer, stamp: u64) -> u64 {
-        let id = self
-            .random
-            .pick(&[transfer.debit_account_id, transfer.credit_account_id]);
-        match self.memory.seen(id) {
-            Some(account) if self.random.percent(20) => self.random.pick(&[
-                account.timestamp - 1,
-                account.timestamp,
-                account.timestamp + 1,
-            ]),
+    /// Mostly after all that was; now and then at or next to another time, or just before the
+    /// latest account, which is then one of the two.
+    fn imported_timestamp(&mut self, transfer: &mut Transfer, stamp: u64) -> u64 {
+        match self.random.below(20) {
+            0 => self.memory.timestamp(&mut self.random),
+            // An expiry's time is no transfer's, so an import may have it too.
+            3 => self.memory.expired().unwrap_or(stamp),
+            1 | 2 => {
+                let latest = self.account_id(self.accounts.saturating_sub(1));
+                if self.random.percent(50) {
+                    transfer.debit_account_id = latest;
+                } else {
+                    transfer.credit_account_id = latest;
+                }
+                let near = self
+                    .memory
+                    .seen(latest)
+                    .map_or(stamp, |account| account.timestamp);
+                self.random.pick(&[near - 1, near - 1, near, near + 1])
+            }
             _ => stamp,
         }
     }
@@ -176,7 +185,7 @@ impl Generator {
             transfer.user_data_64 = self.user_data_64();
             transfer.user_data_32 = self.user_data();
         }
-        if self.random.percent(self.swarm.invalid_percent) {
+        if self.random.percent(2 * self.swarm.invalid_percent) {
             self.spoil_resolution(&mut transfer, pending);
         }
         transfer

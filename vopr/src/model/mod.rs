@@ -20,6 +20,8 @@ mod query;
 mod resolve;
 /// The status codes.
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod undo;
 
@@ -181,12 +183,17 @@ impl Model {
         out
     }
 
-    /// Whether a pending transfer has reached its timeout, so that a pulse must come first.
+    /// When the next pending transfer expires.
+    #[must_use]
+    pub fn pulse_next(&self) -> Option<u64> {
+        self.expiry.first().map(|&(expires_at, _)| expires_at)
+    }
+
+    /// Whether a pending transfer has reached its timeout, so that a pulse should come first.
     #[must_use]
     pub fn pulse_due(&self, now: u64) -> bool {
-        self.expiry
-            .first()
-            .is_some_and(|&(expires_at, _)| expires_at <= now)
+        self.pulse_next()
+            .is_some_and(|expires_at| expires_at <= now)
     }
 
     /// Expires pending transfers whose timeout is reached; `timestamp` is that of the last.

@@ -5,6 +5,7 @@
 //! increase with the labels.
 
 mod fields;
+mod frames;
 mod labels;
 
 use std::io::Read as _;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use self::fields::{Row, decode_rows, encode_row, fields_of_event, fields_of_result, same};
+pub use self::frames::replay_frames;
 use self::labels::Labels;
 use crate::clock::Clock;
 use crate::machine::Machine;
@@ -31,18 +33,19 @@ pub enum Packets {
     Together,
 }
 
-/// The trace files among `paths`: files as they are, and those in directories.
+/// What there is to replay in `paths`: files as they are, and from directories the trace files and
+/// the directories of captured frames.
 ///
 /// # Errors
 /// When a directory cannot be read.
 pub fn expand(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
-        if path.is_dir() {
+        if path.is_dir() && !frames::is_session(path) {
             let mut inside = Vec::new();
             for entry in std::fs::read_dir(path)? {
                 let file = entry?.path();
-                if file.to_string_lossy().ends_with(".jsonl.gz") {
+                if file.to_string_lossy().ends_with(".jsonl.gz") || frames::is_session(&file) {
                     inside.push(file);
                 }
             }
@@ -59,7 +62,7 @@ pub fn expand(paths: &[PathBuf]) -> std::io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// The first difference.
-pub fn replay(path: &Path, machine: &mut impl Machine, packets: Packets) -> Outcome {
+pub fn replay(path: &Path, machine: &mut dyn Machine, packets: Packets) -> Outcome {
     let compressed = std::fs::read(path).map_err(|error| error.to_string())?;
     let mut text = String::new();
     flate2::read::GzDecoder::new(&compressed[..])
@@ -153,14 +156,14 @@ fn nanoseconds(seconds: &Value) -> Option<u64> {
     Some(whole.parse::<u64>().ok()? * 1_000_000_000 + fraction)
 }
 
-struct Replayer<'a, M> {
-    machine: &'a mut M,
+struct Replayer<'a> {
+    machine: &'a mut dyn Machine,
     packets: Packets,
     clock: Clock,
     labels: Labels,
 }
 
-impl<M: Machine> Replayer<'_, M> {
+impl Replayer<'_> {
     fn step(&mut self, name: &str, step: &Map<String, Value>) -> Outcome {
         if name == "sleep" {
             let seconds = step
