@@ -611,16 +611,12 @@ impl World {
             self.retry(index);
             return;
         }
-        let content = match self.clients[index].script.pop_front() {
-            Some(content) => content,
-            None => match super::scenario::next_request(self, index) {
-                Some((pause, content)) => {
-                    self.clients[index].script.push_front(content);
-                    self.arm(index, pause);
-                    return;
-                }
-                None => return,
-            },
+        let Some(content) = self.clients[index].script.pop_front() else {
+            if let Some((pause, content)) = super::scenario::next_request(self, index) {
+                self.clients[index].script.push_front(content);
+                self.arm(index, pause);
+            }
+            return;
         };
         super::garbage::maybe_send(self, index);
         let frame = self.clients[index].make_request(content);
@@ -645,7 +641,7 @@ impl World {
         let in_flight = client.in_flight.as_mut().expect("the caller looked");
         in_flight.attempts += 1;
         let frame = in_flight.frame.clone();
-        let backoff = 200 * MS << in_flight.attempts.min(4);
+        let backoff = (200 * MS) << in_flight.attempts.min(4);
         if random.chance(300)
             && let Some(connection) = client.connection.take()
         {
