@@ -358,7 +358,10 @@ mod tests {
             let expected: Vec<u32> = expected.into_iter().rev().collect();
             assert_eq!(walked(&postings, &list, low, low + 9, true), expected);
         }
-        assert_eq!(walked(&postings, &list, 100_000, u32::MAX, false), []);
+        assert_eq!(
+            walked(&postings, &list, 100_000, u32::MAX, false),
+            [0_u32; 0]
+        );
         for number in (0..50_000).rev() {
             assert_eq!(postings.pop(&mut list), number * 2);
         }

@@ -124,11 +124,11 @@ mod tests {
         assert_eq!(positions(&index, 5), [0, 3, 4]);
         assert_eq!(positions(&index, 9), [2, 6]);
         assert_eq!(positions(&index, u128::MAX), [5]);
-        assert_eq!(positions(&index, 0), []);
+        assert_eq!(positions(&index, 0), [0_u32; 0]);
         for (position, key) in (0_u32..7).zip(keys).rev() {
             index.pop(key, position);
         }
-        assert_eq!(positions(&index, 5), []);
+        assert_eq!(positions(&index, 5), [0_u32; 0]);
         assert!(index.keys.is_empty() && index.index.is_empty());
     }
 }

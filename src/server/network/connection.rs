@@ -247,9 +247,12 @@ impl Connection {
         let stream = &mut *self.stream.borrow_mut();
         Pin::new(stream)
             .poll_write(context, bytes)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => Ended::Slow,
-                _ => Ended::Io(error),
+            .map_err(|error| {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    Ended::Slow
+                } else {
+                    Ended::Io(error)
+                }
             })
     }
 
