@@ -157,19 +157,21 @@ impl Client {
         Received::Reply(header.op.get())
     }
 
+    /// Whether it waits for a session.
+    #[must_use]
+    pub fn registers(&self) -> bool {
+        let asked = self.in_flight.as_ref();
+        asked.is_some_and(|asked| asked.content.0 == Operation::Register)
+    }
+
     /// An eviction came.
     #[must_use]
     pub fn on_eviction(&self, frame: &[u8]) -> Received {
         let header = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
-        let registers = self
-            .in_flight
-            .as_ref()
-            .is_some_and(|asked| asked.content.0 == Operation::Register);
-        if header.client.get() != self.state.client || registers {
-            // A client that registers has no session to lose: this is about the one before.
-            Received::Ignored
-        } else {
+        if header.client.get() == self.state.client {
             Received::Evicted(header.reason)
+        } else {
+            Received::Ignored
         }
     }
 }

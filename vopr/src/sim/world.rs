@@ -577,7 +577,8 @@ impl World {
             }
             Received::Evicted(reason) => {
                 // Under its old id a client may register only when that has no session any more.
-                let gone = reason == Evicted::NoSession.code();
+                // While it registers, that may be said of a session whose first reply is damaged.
+                let gone = reason == Evicted::NoSession.code() && !self.clients[index].registers();
                 let same_id = self.random.client.chance(200) && gone;
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
