@@ -119,15 +119,14 @@ impl DataFile {
             return Self::take_device(path, size);
         }
         let file = open_options().create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => DataFileError::Exists { path: path.into() },
-            // The kernel refuses O_DIRECT after it has made the file.
-            _ => {
-                if error.raw_os_error() == Some(libc::EINVAL) {
-                    remove(path);
-                }
-                open_error(path, error)
+        let file = file.map_err(|error| match error.raw_os_error() {
+            Some(libc::EEXIST) => DataFileError::Exists { path: path.into() },
+            Some(libc::EINVAL) => {
+                // The kernel refuses O_DIRECT after it has made the file.
+                remove(path);
+                DataFileError::NoDirect { path: path.into() }
             }
+            _ => open_error(path, error),
         })?;
         let this = Self {
             file,

@@ -522,10 +522,6 @@ pub struct TransferFuture {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "moved once, right after it is made"
-)]
 enum FutureStep {
     Start(Option<Transfer>),
     Running(usize),
