@@ -1,2 +1,7 @@
 //! The `daftari` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daftari::cli::run()
+}

@@ -135,10 +135,8 @@ impl Blocks {
             if let Some(old) = references[chunk].replace(reference) {
                 self.free.release(old.address.get());
             }
-            writes.push(
-                io.storage()
-                    .write(geometry.block_offset(address), buffer, size),
-            );
+            let offset = geometry.block_offset(address);
+            writes.push(write_block(io, offset, buffer, size));
         }
         while let Some(buffer) = writes.next().await {
             self.buffers.push(buffer);
@@ -174,7 +172,7 @@ impl Blocks {
             let (buffer, reference, size) = fill(self.take_buffer(), header, records.as_bytes());
             let offset = superblock.geometry.block_offset(address);
             self.buffers
-                .push(io.storage().write(offset, buffer, size).await);
+                .push(write_block(io, offset, buffer, size).await);
             self.sessions.push(reference);
         }
     }
@@ -206,7 +204,7 @@ impl Blocks {
             let (buffer, reference, size) = fill(self.take_buffer(), header, references.as_bytes());
             let offset = superblock.geometry.block_offset(address);
             self.buffers
-                .push(io.storage().write(offset, buffer, size).await);
+                .push(write_block(io, offset, buffer, size).await);
             self.index.push(address);
             next = reference;
         }
@@ -260,13 +258,13 @@ impl<I: Io> State<'_, I> {
         let mut next = self.superblock;
         let jobs = self.dirty_chunks();
         let count = jobs.len();
-        if planted(Bug::CheckpointBeforeBlocks) {
-            next.checkpoint = *header;
-        }
         let blocks = &mut self.blocks;
         blocks
             .write_chunks(self.io, &self.superblock, op, &mut self.ledger, jobs)
             .await;
+        if planted(Bug::ReuseBlocksEarly) {
+            blocks.free.checkpoint_durable();
+        }
         blocks
             .write_sessions(self.io, &self.superblock, op, sessions)
             .await;
@@ -329,6 +327,10 @@ async fn write_replies<I: Io>(io: &I, superblock: &Superblock, sessions: &Sessio
 /// Offset of a slot of the client-replies zone.
 pub(super) fn reply_offset(geometry: &Geometry, slot: u32) -> u64 {
     geometry.replies_offset() + u64::from(slot) * geometry.reply_slot_size()
+}
+
+async fn write_block<I: Io>(io: &I, offset: u64, buffer: SectorBuf, size: usize) -> SectorBuf {
+    super::write_unless(Bug::CheckpointBeforeBlocks, io, offset, buffer, size).await
 }
 
 /// Reads and verifies the block that `reference` names.

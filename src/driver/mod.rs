@@ -11,10 +11,12 @@ mod superblock;
 
 pub use checkpoint::checkpoint_interval;
 pub use format::{FormatOptions, format};
+pub use superblock::read_superblock;
 
 use crate::constants;
 use crate::io::{Incoming, Io, Network, Storage};
 use crate::stdx::SectorBuf;
+use crate::stdx::planted::{Bug, planted};
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
 use commit::State;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -64,6 +66,16 @@ enum Wake {
 const TIMER_MAX: u64 = constants::NANOSECONDS;
 /// The shortest: expiry is not more precise than this.
 const TIMER_MIN: u64 = 1_000_000;
+
+/// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most.
+#[must_use]
+pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
+    let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
+    let message = u64::from(geometry.message_size_max.get());
+    // Blocks and stored replies under way at a checkpoint, and the reply that is being made.
+    let writes = 8 * (u64::from(geometry.block_size.get()) + message);
+    slots + writes + 2 * message + u64::from(geometry.journal_slot_count.get()) * 512
+}
 
 /// Opens the data file and serves clients until the network tells to shut down.
 ///
@@ -185,12 +197,35 @@ fn write_prepare<'a, I: Io>(
     let offset = Replica::prepare_offset(&state.geometry(), prepare.header.op.get());
     let size = prepare.size().next_multiple_of(SECTOR_SIZE);
     async move {
-        let buffer = io.storage().write(offset, prepare.buffer, size).await;
+        let bug = Bug::AcknowledgeBeforeWrite;
+        let buffer = write_unless(bug, io, offset, prepare.buffer, size).await;
         Written::Prepare(Prepare {
             header: prepare.header,
             buffer,
         })
     }
+}
+
+/// Writes; with `bug` planted the write is only under way when this completes.
+async fn write_unless<I: Io>(
+    bug: Bug,
+    io: &I,
+    offset: u64,
+    buffer: SectorBuf,
+    size: usize,
+) -> SectorBuf {
+    if !planted(bug) {
+        return io.storage().write(offset, buffer, size).await;
+    }
+    let mut copy = SectorBuf::zeroed(size);
+    copy.copy_from_slice(&buffer[..size]);
+    let mut write = pin!(io.storage().write(offset, copy, size));
+    std::future::poll_fn(|cx| {
+        drop(write.as_mut().poll(cx));
+        Poll::Ready(())
+    })
+    .await;
+    buffer
 }
 
 /// The redundant header ring, as it is in the data file.

@@ -29,7 +29,7 @@ pub(super) async fn open<'a, I: Io>(
     io: &'a I,
     options: &RunOptions,
 ) -> Result<(State<'a, I>, Replica, HeaderRing), FatalReason> {
-    let superblock = superblock::read(io).await?;
+    let (superblock, stale) = superblock::read(io.storage()).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
     let ledger = Ledger::new(LedgerOptions {
@@ -53,6 +53,9 @@ pub(super) async fn open<'a, I: Io>(
     }
 
     let (ring, recovered) = recover_journal(io, &superblock).await?;
+    if !planted(Bug::LeaveStaleCopies) {
+        superblock::mend(io.storage(), &superblock, &stale).await;
+    }
     let mut next = superblock;
     next.view = (superblock.view.get() + 1).into();
     next.log_view = next.view;
@@ -238,6 +241,14 @@ async fn recover_journal<I: Io>(
             (Decision::Keep, SlotRead::Valid(header)) => (*header, false),
             (Decision::Fix, SlotRead::Valid(header)) => (*header, true),
             (Decision::CleanEmpty, _) => (PrepareHeader::empty(cluster, to_u64(slot)), false),
+            // Left as it is until the slot is written again: if a crash damaged the sector now,
+            // neither ring would say any more that the append was never acknowledged.
+            (Decision::Torn, _) => match &headers[slot] {
+                SlotRead::Valid(header) => (*header, false),
+                SlotRead::Empty | SlotRead::Bad => {
+                    (PrepareHeader::empty(cluster, to_u64(slot)), false)
+                }
+            },
             (_, _) => (PrepareHeader::empty(cluster, to_u64(slot)), true),
         };
         mended.headers.push(header);

@@ -8,9 +8,17 @@ use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Reads all copies and chooses.
-pub(super) async fn read<I: Io>(io: &I) -> Result<Superblock, FatalReason> {
+///
+/// # Errors
+/// When no quorum of copies is intact.
+pub async fn read_superblock<S: Storage>(storage: &S) -> Result<Superblock, FatalReason> {
+    read(storage).await.map(|(superblock, _)| superblock)
+}
+
+/// The same; also gives the copies that do not hold the chosen one.
+pub(super) async fn read<S: Storage>(storage: &S) -> Result<(Superblock, Vec<usize>), FatalReason> {
     let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
-    let buffer = io.storage().read(0, buffer).await;
+    let buffer = storage.read(0, buffer).await;
     let mut copies = [Superblock::zeroed(); SUPERBLOCK_COPY_COUNT];
     for (copy, bytes) in copies
         .iter_mut()
@@ -21,12 +29,17 @@ pub(super) async fn read<I: Io>(io: &I) -> Result<Superblock, FatalReason> {
     let (superblock, copies_intact) =
         Superblock::choose(&copies).map_err(FatalReason::Superblock)?;
     if copies_intact < SUPERBLOCK_COPY_COUNT {
-        tracing::warn!(
-            copies_intact,
-            "superblock: copies differ; all four are written again"
-        );
+        tracing::warn!(copies_intact, "superblock: copies differ and are mended");
     }
-    Ok(superblock)
+    let stale = (0..SUPERBLOCK_COPY_COUNT)
+        .filter(|copy| copies[*copy].checksum != superblock.checksum || !copies[*copy].valid());
+    Ok((superblock, stale.collect()))
+}
+
+/// Writes the copies that do not hold `superblock`, which has its quorum elsewhere. Without this, a
+/// successor could be torn over one of the last two good copies.
+pub(super) async fn mend<S: Storage>(storage: &S, superblock: &Superblock, stale: &[usize]) {
+    write_some(storage, superblock, stale).await;
 }
 
 /// Makes `next` the successor of `current` and writes it, one copy after the other, so that a crash
@@ -46,12 +59,17 @@ pub(super) async fn write<I: Io>(
 
 /// Writes all copies of a sealed superblock.
 pub(super) async fn write_copies<S: Storage>(storage: &S, superblock: &Superblock) {
+    let all: [usize; SUPERBLOCK_COPY_COUNT] = std::array::from_fn(|copy| copy);
+    write_some(storage, superblock, &all).await;
+}
+
+async fn write_some<S: Storage>(storage: &S, superblock: &Superblock, which: &[usize]) {
     let mut buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_SIZE);
-    for copy in 0..SUPERBLOCK_COPY_COUNT {
+    for copy in which {
         let mut bytes = *superblock;
-        bytes.copy = u16::try_from(copy).expect("there are four").into();
+        bytes.copy = u16::try_from(*copy).expect("there are four").into();
         buffer.copy_from_slice(bytes.as_bytes());
-        let offset = to_u64(copy * SUPERBLOCK_COPY_SIZE);
+        let offset = to_u64(*copy * SUPERBLOCK_COPY_SIZE);
         buffer = storage.write(offset, buffer, SUPERBLOCK_COPY_SIZE).await;
     }
 }

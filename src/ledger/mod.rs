@@ -1,44 +1,80 @@
-//! stub
-use crate::lsm::Table;
-use crate::wire::Operation;
-/// x
-#[derive(Debug)]
-pub struct Ledger;
-/// x
-#[derive(Debug)]
-pub struct LedgerOptions {
-    /// x
-    pub memory_limit: u64,
-}
-#[allow(missing_docs)]
+//! Accounts, transfers, queries, expiry: the rules of double entry, and nothing of consensus.
+//!
+//! Invariants:
+//! * A transfer moves one amount from one account to another: in each ledger, debits equal credits.
+//! * An id takes effect at most once; an id burnt by a failure that depended on the moment never.
+//! * A chain of linked events takes effect as a whole or not at all.
+//! * Everything follows from the requests and their timestamps: no clock, no chance.
+
+mod accounts;
+mod chain;
+mod events;
+mod exists;
+mod expiry;
+mod query;
+mod resolve;
+mod state;
+mod transfers;
+
+pub use state::{Ledger, LedgerOptions, RestoreError};
+
+use crate::wire::{Family, Operation, ReplyEncoder};
+
 impl Ledger {
-    pub fn new(_: LedgerOptions) -> Self {
-        Self
+    /// Executes one request whose body was found valid, and appends the body of the reply.
+    /// `timestamp` is that of its last event, over all batches.
+    ///
+    /// # Panics
+    /// When the body is not valid for the operation, or the operation is none of the ledger's.
+    pub fn execute(
+        &mut self,
+        operation: Operation,
+        timestamp: u64,
+        body: &[u8],
+        reply: &mut Vec<u8>,
+    ) {
+        let batches = operation.batches(body);
+        let mut encoder = std::mem::take(&mut self.encoder);
+        let mut events_left = operation.event_count(body);
+        encoder.begin(operation.result_size(), reply);
+        for batch in batches {
+            if operation.is_create() {
+                events_left -= crate::stdx::to_u64(batch.len() / operation.event_size());
+            }
+            self.execute_batch(operation, timestamp - events_left, batch, reply);
+            if operation.is_multi_batch() {
+                encoder.batch_end(reply);
+            }
+        }
+        if operation.is_multi_batch() {
+            encoder.finish(reply);
+        }
+        self.encoder = encoder;
     }
-    pub fn tables(&self) -> [&dyn Table; 5] {
-        unimplemented!()
+
+    fn execute_batch(
+        &mut self,
+        operation: Operation,
+        timestamp: u64,
+        batch: &[u8],
+        reply: &mut Vec<u8>,
+    ) {
+        match operation.family() {
+            Family::Register | Family::Pulse => unreachable!("not executed by the ledger"),
+            Family::CreateAccounts => self.create_accounts(operation, timestamp, batch, reply),
+            Family::CreateTransfers => self.create_transfers(operation, timestamp, batch, reply),
+            Family::LookupAccounts => self.lookup_accounts(batch, reply),
+            Family::LookupTransfers => self.lookup_transfers(batch, reply),
+            Family::GetAccountTransfers => self.account_transfers(batch, reply),
+            Family::GetAccountBalances => self.account_balances(batch, reply),
+            Family::QueryAccounts => self.query_accounts(batch, reply),
+            Family::QueryTransfers => self.query_transfers(batch, reply),
+            Family::GetChangeEvents => self.change_events(batch, reply),
+        }
     }
-    pub fn tables_mut(&mut self) -> [&mut dyn Table; 5] {
-        unimplemented!()
-    }
-    pub fn execute(&mut self, _: Operation, _: u64, _: &[u8], _: &mut Vec<u8>) {}
-    pub fn pulse(&mut self, _: u64) {}
-    pub fn pulse_next(&self) -> u64 {
-        0
-    }
-    pub fn timestamp_last(&self) -> u64 {
-        0
-    }
-    pub fn memory_used(&self) -> u64 {
-        0
-    }
-    pub fn admits(&self, _: Operation, _: u64, _: u64) -> bool {
-        true
-    }
-    pub fn state(&self) -> [u8; 256] {
-        [0; 256]
-    }
-    pub fn restore(&mut self, _: &[u8; 256]) -> Result<(), std::fmt::Error> {
-        Ok(())
-    }
+}
+
+/// Gives a results encoder back; see [`Ledger::execute`].
+fn encoder() -> ReplyEncoder {
+    ReplyEncoder::with_capacity(16)
 }

@@ -1,22 +1,13 @@
-//! stub
-/// t
-pub trait Table {
-    /// x
-    fn id(&self) -> u8;
-    /// x
-    fn record_size(&self) -> usize;
-    /// x
-    fn chunk_count(&self) -> usize;
-    /// x
-    fn chunk_bytes(&self, i: usize) -> &[u8];
-    /// x
-    fn chunk_is_full(&self, i: usize) -> bool;
-    /// x
-    fn chunk_dirty(&self, i: usize) -> bool;
-    /// x
-    fn mark_clean(&mut self, i: usize);
-    /// x
-    fn append_only(&self) -> bool;
-    /// x
-    fn load_chunk(&mut self, b: &[u8]) -> Result<(), std::fmt::Error>;
-}
+//! Tables of fixed-size records, and the indexes over them.
+//!
+//! State lives in memory; a table's chunks have the size of a block's data, so that a checkpoint
+//! writes them as they are. Indexes are never written: they are made again from the tables when a
+//! data file is opened. Nothing here is ever iterated in the order of a hash.
+
+pub mod id_index;
+pub mod postings;
+pub mod record_table;
+
+pub use id_index::{FixedState, IdIndex};
+pub use postings::Postings;
+pub use record_table::{LoadError, RecordTable, Table};

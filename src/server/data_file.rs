@@ -9,6 +9,10 @@
     reason = "flock, fallocate and statx have no wrapper in std"
 )]
 #![expect(clippy::disallowed_types, reason = "this is where files belong")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the lock of a killed process takes a moment"
+)]
 
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use std::fs::{File, OpenOptions};
@@ -16,7 +20,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use storage_format::SECTOR_SIZE;
 
 /// Why the data file cannot be used.
@@ -91,10 +94,9 @@ pub enum DataFileError {
     },
 }
 
-/// Attempts to lock the file.
-const LOCK_ATTEMPTS: u32 = 50;
-/// Time between two.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How often the lock is tried, and what lies between.
+const LOCK_ATTEMPTS: u32 = 40;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// An open, locked data file or block device.
 #[derive(Debug)]
@@ -102,6 +104,14 @@ pub struct DataFile {
     file: File,
     path: PathBuf,
     size: u64,
+}
+
+impl Drop for DataFile {
+    /// Gives the lock up at once: the kernel keeps a ring's files open for a while after it.
+    fn drop(&mut self) {
+        // SAFETY: takes no pointers, and the descriptor is open.
+        let _ = unsafe { libc::flock(self.raw_fd(), libc::LOCK_UN) };
+    }
 }
 
 impl DataFile {
@@ -244,27 +254,29 @@ impl DataFile {
         synced.map_err(|error| io_error(&self.path, "sync its directory", error))
     }
 
-    /// Tries for a while: the kernel holds the file of a process that was killed until the
-    /// transfers that it had under way are over.
+    /// Takes the lock. A process that was killed keeps it until the kernel has torn its ring down,
+    /// a moment after the process is gone: so it is tried for a while.
     fn lock(&self) -> Result<(), DataFileError> {
-        for attempt in 1.. {
+        let mut error = io::Error::last_os_error();
+        for attempt in 0..LOCK_ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(LOCK_PAUSE);
+            }
             // SAFETY: takes no pointers, and the descriptor is open.
             if unsafe { libc::flock(self.raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+                return Ok(());
+            }
+            error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::WouldBlock {
                 break;
             }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::WouldBlock {
-                return Err(io_error(&self.path, "lock it", error));
-            }
-            if attempt == LOCK_ATTEMPTS {
-                return Err(DataFileError::InUse {
-                    path: self.path.clone(),
-                });
-            }
-            #[expect(clippy::disallowed_methods, reason = "before anything runs")]
-            std::thread::sleep(LOCK_PAUSE);
         }
-        Ok(())
+        Err(match error.kind() {
+            io::ErrorKind::WouldBlock => DataFileError::InUse {
+                path: self.path.clone(),
+            },
+            _ => io_error(&self.path, "lock it", error),
+        })
     }
 
     /// Asks the kernel for the unit of direct reads and writes; kernels before 6.1 do not say.

@@ -21,6 +21,32 @@ pub enum Bug {
     CheckpointBeforeBlocks,
     /// A stored reply is not written at a checkpoint.
     ForgetReplies,
+    /// Blocks that a checkpoint releases are used again before it is durable.
+    ReuseBlocksEarly,
+    /// Recovery leaves superblock copies as they are that do not hold the newest.
+    LeaveStaleCopies,
+    /// Timestamps follow the wall clock when it steps back.
+    FollowClockBack,
+    /// Pending transfers never expire by themselves.
+    ForgetPulse,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::SkipDuplicateCheck,
+        Self::AcknowledgeBeforeWrite,
+        Self::DropRuleK,
+        Self::PostTwice,
+        Self::LoseChainRollback,
+        Self::TakeTornHead,
+        Self::CheckpointBeforeBlocks,
+        Self::ForgetReplies,
+        Self::ReuseBlocksEarly,
+        Self::LeaveStaleCopies,
+        Self::FollowClockBack,
+        Self::ForgetPulse,
+    ];
 }
 
 #[cfg(madsim)]

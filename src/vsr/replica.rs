@@ -15,6 +15,7 @@
 use super::sessions::{Sessions, Standing};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::wire::header::command;
 use crate::wire::{
@@ -502,8 +503,15 @@ impl Replica {
         if !idle || self.buffers.is_empty() || op > limit {
             return;
         }
-        let now = now.clamp(self.timestamp_last + 1, constants::TIMESTAMP_MAX);
-        let pulse_due = self.pulse_next <= now && !self.pipeline.iter().any(|p| p.pulse);
+        let earliest = if planted(Bug::FollowClockBack) {
+            1
+        } else {
+            self.timestamp_last + 1
+        };
+        let now = now.clamp(earliest, constants::TIMESTAMP_MAX);
+        let pulse_due = self.pulse_next <= now
+            && !self.pipeline.iter().any(|p| p.pulse)
+            && !planted(Bug::ForgetPulse);
         if pulse_due {
             self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
             let in_flight = InFlight {

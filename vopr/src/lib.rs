@@ -1,2 +1,18 @@
 //! The simulator and the reference model.
 #![forbid(unsafe_code)]
+
+/// Virtual time.
+pub mod clock;
+/// Random workloads.
+pub mod generate;
+/// What executes requests.
+pub mod machine;
+/// The reference model of the ledger.
+pub mod model;
+/// Seeded random numbers.
+pub mod random;
+/// The simulator: the core in a world of faults.
+#[cfg(madsim)]
+pub mod sim;
+/// Recorded traces and their replay.
+pub mod traces;

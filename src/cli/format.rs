@@ -1,0 +1,250 @@
+//! `daftari format`: makes a data file.
+
+use super::exit::{Status, failure};
+use super::parse;
+use crate::constants::{BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, SESSIONS_DEFAULT};
+use crate::driver::{self, FormatOptions};
+use crate::server::{self, DataFile};
+use clap::Args;
+use std::path::PathBuf;
+use storage_format::Geometry;
+
+const EXAMPLES: &str = "\
+Examples:
+  daftari format --cluster=0 --replica=0 --replica-count=1 ledger.daftari
+  daftari format --cluster=7 --replica=0 --replica-count=1 --limit-storage=512GiB /data/ledger
+  daftari format --cluster=0 --replica=0 --replica-count=1 --development try.daftari
+
+The file must not exist. Its sizes are chosen here, once and for all.";
+
+/// Slots of the journal, unless told otherwise.
+const JOURNAL_SLOTS_DEFAULT: u32 = 1024;
+/// Slots of the journal for development: a file that is made and read in a moment.
+const JOURNAL_SLOTS_DEVELOPMENT: u32 = 64;
+/// Sessions for development.
+const SESSIONS_DEVELOPMENT: u32 = 64;
+/// How far a file may grow, unless told otherwise.
+const STORAGE_DEFAULT: u64 = 16 << 40;
+/// Replicas that this release can run.
+const REPLICA_COUNT_MAX: u8 = 1;
+
+/// What `format` is asked for.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Cluster that the file belongs to; clients have to name the same.
+    #[arg(long, value_parser = parse::number_u128)]
+    pub cluster: u128,
+    /// Index of the replica that the file belongs to, from 0.
+    #[arg(long)]
+    pub replica: u8,
+    /// Replicas of the cluster.
+    #[arg(long)]
+    pub replica_count: u8,
+    /// A small file that is made quickly; not for production.
+    #[arg(long)]
+    pub development: bool,
+    /// Clients that can have a session at the same time [default: 256; development: 64].
+    #[arg(long, value_name = "COUNT", value_parser = parse::positive_u32)]
+    pub sessions: Option<u32>,
+    /// Requests that the journal holds, a multiple of 16 [default: 1024; development: 64].
+    #[arg(long, value_name = "COUNT", value_parser = parse::positive_u32)]
+    pub journal_slots: Option<u32>,
+    /// Bytes that the file may grow to, as in 512GiB [default: 16TiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub limit_storage: Option<u64>,
+    /// The data file.
+    pub file: PathBuf,
+}
+
+impl Options {
+    /// What `start --development` makes when the file is absent.
+    #[must_use]
+    pub fn development(cluster: u128, file: PathBuf) -> Self {
+        Self {
+            cluster,
+            replica: 0,
+            replica_count: 1,
+            development: true,
+            sessions: None,
+            journal_slots: None,
+            limit_storage: None,
+            file,
+        }
+    }
+
+    /// The sizes of the file.
+    ///
+    /// # Errors
+    /// When the values do not fit together.
+    pub fn geometry(&self) -> anyhow::Result<Geometry> {
+        let (slots, sessions) = if self.development {
+            (JOURNAL_SLOTS_DEVELOPMENT, SESSIONS_DEVELOPMENT)
+        } else {
+            (JOURNAL_SLOTS_DEFAULT, SESSIONS_DEFAULT)
+        };
+        let slots = self.journal_slots.unwrap_or(slots);
+        let sessions = self.sessions.unwrap_or(sessions);
+        let usage = |sentence: String| Err(failure(Status::Usage, sentence));
+        if self.replica_count == 0 || self.replica_count > REPLICA_COUNT_MAX {
+            return usage(format!(
+                "--replica-count={}: this release runs clusters of one replica; write \
+                 --replica-count=1",
+                self.replica_count
+            ));
+        }
+        if self.replica >= self.replica_count {
+            return usage(format!(
+                "--replica={}: replicas count from 0, so it has to be below --replica-count={}",
+                self.replica, self.replica_count
+            ));
+        }
+        if !slots.is_multiple_of(16) || !(32..=1 << 16).contains(&slots) {
+            return usage(format!(
+                "--journal-slots={slots}: write a multiple of 16 from 32 to 65_536"
+            ));
+        }
+        if sessions > 1 << 16 {
+            return usage(format!(
+                "--sessions={sessions}: write a number from 1 to 65_536"
+            ));
+        }
+        let fits = "a constant of far less than 4 GiB";
+        let slot_size = MESSAGE_SIZE_MAX + PREPARE_ENTRIES_SIZE;
+        let geometry = Geometry {
+            message_size_max: u32::try_from(MESSAGE_SIZE_MAX).expect(fits).into(),
+            journal_slot_count: slots.into(),
+            journal_slot_size: u32::try_from(slot_size).expect(fits).into(),
+            session_count_max: sessions.into(),
+            block_size: u32::try_from(BLOCK_SIZE).expect(fits).into(),
+            reserved: 0.into(),
+            file_size_max: self.limit_storage.unwrap_or(STORAGE_DEFAULT).into(),
+        };
+        if !geometry.valid() {
+            return usage(format!(
+                "--limit-storage={}: the zones before the grid alone take {} bytes; allow more, or \
+                 less of --journal-slots and --sessions",
+                geometry.file_size_max,
+                geometry.grid_offset()
+            ));
+        }
+        Ok(geometry)
+    }
+}
+
+/// Makes the file.
+///
+/// # Errors
+/// When the options do not fit together, or the file cannot be made.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let geometry = options.geometry()?;
+    if options.file.exists() {
+        return Err(failure(
+            Status::FileUnusable,
+            format!(
+                "{} exists already; remove it, or name another file",
+                options.file.display()
+            ),
+        ));
+    }
+    make(options, &geometry)
+}
+
+/// Writes the file; the options were checked. What a failure leaves behind is removed.
+fn make(options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
+    let file = DataFile::create(&options.file, geometry.grid_offset())?;
+    let made = write(file, options, geometry);
+    if made.is_err()
+        && let Err(error) = std::fs::remove_file(&options.file)
+    {
+        tracing::warn!(%error, "the half-made file cannot be removed");
+    }
+    made
+}
+
+fn write(file: DataFile, options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
+    // Space is claimed here, so that the journal never meets a full disk and never waits for the
+    // filesystem to note that a block is in use.
+    let journal = geometry.prepares_offset();
+    file.write_zeros(0, journal)?;
+    if !options.development {
+        file.write_zeros(journal, geometry.replies_offset() - journal)?;
+    }
+    let format = FormatOptions {
+        cluster: options.cluster,
+        replica: options.replica,
+        replica_count: options.replica_count,
+        geometry: *geometry,
+    };
+    let formatted = server::block_on_file(file, move |storage| async move {
+        driver::format(&storage, &format).await
+    })?;
+    formatted?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    fn options() -> Options {
+        Options {
+            development: false,
+            ..Options::development(0, "file".into())
+        }
+    }
+
+    #[test]
+    fn the_usual_sizes_are_valid() {
+        let geometry = options().geometry().unwrap();
+        assert!(geometry.valid());
+        assert_eq!(geometry.journal_slot_count.get(), 1024);
+        assert_eq!(geometry.session_count_max.get(), 256);
+        let small = Options::development(0, "file".into()).geometry().unwrap();
+        assert!(small.valid());
+        assert!(small.grid_offset() < 256 << 20);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named() {
+        let check = |options: Options, expected: &str| {
+            let error = options.geometry().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            Options {
+                replica_count: 3,
+                ..options()
+            },
+            "--replica-count=3",
+        );
+        check(
+            Options {
+                replica: 1,
+                ..options()
+            },
+            "--replica=1",
+        );
+        check(
+            Options {
+                journal_slots: Some(100),
+                ..options()
+            },
+            "--journal-slots=100",
+        );
+        check(
+            Options {
+                sessions: Some(70_000),
+                ..options()
+            },
+            "--sessions=70000",
+        );
+        check(
+            Options {
+                limit_storage: Some(4096),
+                ..options()
+            },
+            "--limit-storage=4096",
+        );
+    }
+}

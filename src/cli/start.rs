@@ -1,0 +1,170 @@
+//! `daftari start`: serves a data file.
+
+use super::exit::{Status, failure};
+use super::parse::{self, Addresses};
+use super::{format, logging};
+use crate::constants;
+use crate::driver::{self, RunOptions};
+use crate::server::{self, DataFile, ServerOptions};
+use crate::stdx::to_u64;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  daftari start --development --addresses=3000 ledger.daftari
+  daftari start --addresses=127.0.0.1:3000 ledger.daftari
+  daftari start --addresses=0.0.0.0:3000 --limit-memory=8GiB --log-format=json /data/ledger
+
+SIGINT or SIGTERM stops it; so does a power failure, without harm.";
+
+/// What `start` is asked for.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Where clients connect: IP:PORT, or PORT on 127.0.0.1; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse::addresses)]
+    pub addresses: Addresses,
+    /// Makes the file when it is absent, small, for cluster 0; not for production.
+    #[arg(long)]
+    pub development: bool,
+    /// Cluster of the file that --development makes.
+    #[arg(long, requires = "development", value_parser = parse::number_u128)]
+    pub cluster: Option<u128>,
+    /// Memory to use, as in 4GiB; decides how much of the ledger is cached.
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub limit_memory: Option<u64>,
+    /// Cores for the network; the ledger has one of its own.
+    #[arg(long, value_name = "COUNT", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub network_cores: u16,
+    /// How the log on stderr looks.
+    #[command(flatten)]
+    pub log: logging::Options,
+    /// The data file.
+    pub file: PathBuf,
+}
+
+impl Options {
+    /// The only address: this release runs one replica.
+    ///
+    /// # Errors
+    /// When there are several.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        match self.addresses.0[..] {
+            [address] => Ok(address),
+            _ => Err(failure(
+                Status::Usage,
+                format!(
+                    "--addresses names {} replicas, and this release runs clusters of one; write \
+                     one address",
+                    self.addresses.0.len()
+                ),
+            )),
+        }
+    }
+}
+
+/// Serves the file until it is told to stop.
+///
+/// # Errors
+/// When the options do not fit together, or the file cannot be served.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    let address = options.address()?;
+    logging::init(&options.log);
+    if !options.file.exists() {
+        if !options.development {
+            return Err(failure(
+                Status::InputOutput,
+                format!(
+                    "{} does not exist; make it with `daftari format`, or let --development do it",
+                    options.file.display()
+                ),
+            ));
+        }
+        let cluster = options.cluster.unwrap_or(0);
+        tracing::info!(file = %options.file.display(), cluster, "formatting for development");
+        format::run(&format::Options::development(cluster, options.file.clone()))?;
+    }
+    serve(options, address)
+}
+
+/// Serves the file, which exists.
+fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
+    let file = DataFile::open(&options.file)?;
+    let superblock = server::block_on_file(file, |storage| async move {
+        driver::read_superblock(&storage).await
+    })??;
+    let sessions = u64::from(superblock.geometry.session_count_max.get());
+    let ledger = options
+        .limit_memory
+        .unwrap_or_else(|| memory_default(options.development));
+    let serving = ServerOptions {
+        listen: vec![address],
+        cluster: superblock.cluster.get(),
+        network_cores: usize::from(options.network_cores),
+        ..ServerOptions::default()
+    };
+    let bound = MemoryBound {
+        ledger,
+        network: server::memory_bound(&serving),
+        replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
+        journal: driver::buffers_memory(&superblock.geometry),
+    };
+    tracing::info!(
+        total = bound.total(),
+        ledger = bound.ledger,
+        network = bound.network,
+        replies = bound.replies,
+        journal = bound.journal,
+        "memory: at most so many bytes, whatever clients do"
+    );
+    let run = RunOptions {
+        cluster: options.cluster,
+        replica: None,
+        replica_count: options.addresses.0.len(),
+        memory_limit: ledger,
+    };
+    let file = DataFile::open(&options.file)?;
+    server::run(&serving, file, move |io| async move {
+        driver::run(&*io, &run).await
+    })??;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What each part of the process may take.
+struct MemoryBound {
+    ledger: u64,
+    network: u64,
+    replies: u64,
+    journal: u64,
+}
+
+impl MemoryBound {
+    /// Code, stacks, and what the allocator does not give back.
+    const PROCESS: u64 = 128 << 20;
+
+    fn total(&self) -> u64 {
+        self.ledger + self.network + self.replies + self.journal + Self::PROCESS
+    }
+}
+
+/// Memory for the ledger when nobody says: 1 GiB in development, else most of what is available.
+fn memory_default(development: bool) -> u64 {
+    const DEVELOPMENT: u64 = 1 << 30;
+    let available = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("MemAvailable:"))?;
+            let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+            Some(kibibytes * 1024)
+        });
+    match available {
+        Some(available) if !development => (available / 4 * 3).max(DEVELOPMENT),
+        Some(_) | None => DEVELOPMENT,
+    }
+}

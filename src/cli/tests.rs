@@ -1,0 +1,143 @@
+//! The command line as a whole: arguments, help texts, exit statuses.
+
+use super::exit::{self, Status, failure, status_of};
+use super::{Cli, Command, format, start};
+use clap::{CommandFactory, Parser};
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+}
+
+fn start_options(line: &str) -> start::Options {
+    match parse(line).unwrap() {
+        Command::Start(options) => options,
+        Command::Format(_) | Command::Version(_) | Command::Inspect(_) | Command::Benchmark(_) => {
+            panic!("not start")
+        }
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn format_takes_what_operators_type() {
+    let line = "daftari format --cluster=0 --replica=0 --replica-count=1 --sessions=1_000 \
+                --limit-storage=512GiB file";
+    let Command::Format(options) = parse(line).unwrap() else {
+        panic!("not format")
+    };
+    assert_eq!(
+        (options.cluster, options.replica, options.replica_count),
+        (0, 0, 1)
+    );
+    assert_eq!(options.sessions, Some(1000));
+    assert_eq!(options.limit_storage, Some(512 << 30));
+    assert!(
+        parse("daftari format --cluster=0 --replica=0 file").is_err(),
+        "count is missing"
+    );
+    assert!(parse("daftari format --cluster=x --replica=0 --replica-count=1 file").is_err());
+}
+
+#[test]
+fn start_takes_one_address_in_its_short_forms() {
+    let address = |line| {
+        start_options(line)
+            .address()
+            .map(|address| address.to_string())
+    };
+    assert_eq!(
+        address("daftari start --addresses=3001 file").unwrap(),
+        "127.0.0.1:3001"
+    );
+    assert_eq!(
+        address("daftari start --addresses=0.0.0.0:9 file").unwrap(),
+        "0.0.0.0:9"
+    );
+    let error = address("daftari start --addresses=3001,3002 file").unwrap_err();
+    assert_eq!(status_of(&error), Status::Usage);
+    assert!(error.to_string().contains("2 replicas"), "{error}");
+    assert!(
+        parse("daftari start file").is_err(),
+        "--addresses is missing"
+    );
+}
+
+#[test]
+fn the_cluster_of_start_goes_with_development_only() {
+    assert!(parse("daftari start --addresses=3000 --cluster=7 file").is_err());
+    let options = start_options("daftari start --addresses=3000 --development --cluster=7 file");
+    assert_eq!(options.cluster, Some(7));
+    let options =
+        start_options("daftari start --addresses=1 --limit-memory=4GiB --log-format=json f");
+    assert_eq!(options.limit_memory, Some(4 << 30));
+}
+
+#[test]
+fn a_file_that_is_absent_is_not_made_without_development() {
+    let error = start::run(&start_options(
+        "daftari start --addresses=1 /nonexistent/file",
+    ));
+    let error = error.unwrap_err();
+    assert_eq!(status_of(&error), Status::InputOutput);
+    assert!(error.to_string().contains("daftari format"), "{error}");
+}
+
+#[test]
+fn format_does_not_overwrite() {
+    let file = std::env::current_exe().unwrap();
+    let error = format::run(&format::Options::development(0, file)).unwrap_err();
+    assert_eq!(status_of(&error), Status::FileUnusable);
+    assert!(error.to_string().contains("exists already"), "{error}");
+}
+
+#[test]
+fn every_help_text_has_examples() {
+    let mut command = Cli::command();
+    command.build();
+    check_examples(&mut command, 0);
+}
+
+fn check_examples(command: &mut clap::Command, depth: usize) {
+    let name = command.get_name().to_owned();
+    let help = command.render_long_help().to_string();
+    assert!(help.contains("Examples:\n  daftari"), "{name}:\n{help}");
+    let children = command
+        .get_subcommands_mut()
+        .filter(|child| child.get_name() != "help");
+    let mut seen = 0;
+    for child in children {
+        check_examples(child, depth + 1);
+        seen += 1;
+    }
+    if depth == 0 {
+        assert_eq!(seen, 5);
+    }
+}
+
+#[test]
+fn statuses_do_not_change() {
+    let all = [
+        Status::Negative,
+        Status::Usage,
+        Status::InputOutput,
+        Status::FileInUse,
+        Status::FileUnusable,
+        Status::Server,
+        Status::Other,
+    ];
+    assert_eq!(all.map(|status| status as u8), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(
+        status_of(&failure(Status::Server, "gone").context("more")),
+        Status::Server
+    );
+    let io = anyhow::Error::from(std::io::Error::other("disk")).context("reading");
+    assert_eq!(status_of(&io), Status::InputOutput);
+    assert_eq!(status_of(&anyhow::anyhow!("else")), Status::Other);
+    let wrong = parse("daftari start").unwrap_err();
+    assert!(wrong.use_stderr());
+    assert_eq!(exit::report(Ok(())), std::process::ExitCode::SUCCESS);
+}

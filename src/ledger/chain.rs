@@ -1,0 +1,257 @@
+//! Linked events: what a batch of creates does in order, and what takes a failed chain back.
+
+use super::state::{PendingStatus, account_fields, transfer_fields};
+use super::{Ledger, expiry};
+use crate::lsm::IdIndex;
+use crate::stdx::planted::{Bug, planted};
+use crate::stdx::{to_u64, to_usize};
+use crate::wire::{Account, CreateResult, Operation, SparseResult};
+use zerocopy::IntoBytes;
+
+/// How to take one change back.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// The last account was created.
+    Account,
+    /// The last transfer was created; the accounts were so before.
+    Transfer {
+        debit: (u32, Account),
+        credit: (u32, Account),
+        /// The pending record that the transfer resolved.
+        resolved: Option<u32>,
+    },
+}
+
+/// What becomes of one event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    pub(super) status: u32,
+    pub(super) timestamp: u64,
+}
+
+/// Statuses that both create operations share, by their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statuses {
+    pub(super) created: u32,
+    pub(super) linked_event_failed: u32,
+    pub(super) linked_event_chain_open: u32,
+    pub(super) imported_event_expected: u32,
+    pub(super) imported_event_not_expected: u32,
+    pub(super) imported_out_of_range: u32,
+    pub(super) imported_must_not_advance: u32,
+    pub(super) timestamp_must_be_zero: u32,
+}
+
+/// What the checks before all others need of an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EventFacts {
+    pub(super) linked: bool,
+    pub(super) imported: bool,
+    pub(super) timestamp: u64,
+}
+
+/// A batch of creates on its way: chains, and the results so far.
+#[derive(Debug)]
+pub(super) struct Batch {
+    statuses: Statuses,
+    sparse: bool,
+    count: usize,
+    timestamp: u64,
+    imported: bool,
+    chain: Option<usize>,
+    broken: bool,
+    /// Where the results of the batch begin in the reply; sparse ones are filtered at the end.
+    results: usize,
+}
+
+impl Batch {
+    pub(super) fn new(
+        statuses: Statuses,
+        operation: Operation,
+        timestamp: u64,
+        count: usize,
+        reply: &[u8],
+    ) -> Self {
+        Self {
+            statuses,
+            sparse: operation.is_sparse(),
+            count,
+            timestamp,
+            imported: false,
+            chain: None,
+            broken: false,
+            results: reply.len(),
+        }
+    }
+
+    /// The timestamp of event `index`.
+    pub(super) fn timestamp_of(&self, index: usize) -> u64 {
+        self.timestamp - to_u64(self.count) + to_u64(index) + 1
+    }
+
+    /// Begins event `index`: gives the status that settles it before its own checks, if any.
+    pub(super) fn begin(
+        &mut self,
+        ledger: &mut Ledger,
+        index: usize,
+        event: EventFacts,
+    ) -> Option<u32> {
+        if index == 0 {
+            self.imported = event.imported;
+        }
+        if event.linked && self.chain.is_none() {
+            self.chain = Some(index);
+            ledger.undo.clear();
+            ledger.undo_active = true;
+        }
+        let statuses = &self.statuses;
+        if event.linked && index == self.count - 1 {
+            return Some(statuses.linked_event_chain_open);
+        }
+        if self.broken {
+            return Some(statuses.linked_event_failed);
+        }
+        if self.imported && !event.imported {
+            return Some(statuses.imported_event_expected);
+        }
+        if event.imported && !self.imported {
+            return Some(statuses.imported_event_not_expected);
+        }
+        if event.imported {
+            if !(1..=crate::constants::TIMESTAMP_MAX).contains(&event.timestamp) {
+                return Some(statuses.imported_out_of_range);
+            }
+            if event.timestamp >= self.timestamp {
+                return Some(statuses.imported_must_not_advance);
+            }
+        } else if event.timestamp != 0 {
+            return Some(statuses.timestamp_must_be_zero);
+        }
+        None
+    }
+
+    /// Ends event `index`: writes its result, takes a chain back that it breaks.
+    pub(super) fn end(
+        &mut self,
+        ledger: &mut Ledger,
+        event: EventFacts,
+        outcome: Outcome,
+        reply: &mut Vec<u8>,
+    ) {
+        let result = CreateResult {
+            timestamp: outcome.timestamp.into(),
+            status: outcome.status.into(),
+            reserved: 0.into(),
+        };
+        let index = (reply.len() - self.results) / size_of::<CreateResult>();
+        reply.extend_from_slice(result.as_bytes());
+        let Some(first) = self.chain else {
+            return;
+        };
+        if outcome.status != self.statuses.created && !self.broken {
+            self.broken = true;
+            if !planted(Bug::LoseChainRollback) {
+                ledger.roll_back();
+            }
+            ledger.undo.clear();
+            for earlier in first..index {
+                let at = self.results + earlier * size_of::<CreateResult>() + 8;
+                let status = self.statuses.linked_event_failed;
+                reply[at..at + 4].copy_from_slice(&status.to_le_bytes());
+            }
+        }
+        if !event.linked || outcome.status == self.statuses.linked_event_chain_open {
+            self.chain = None;
+            self.broken = false;
+            ledger.undo_active = false;
+            ledger.undo.clear();
+        }
+    }
+
+    /// Ends the batch: older operations get the results of failures only.
+    pub(super) fn finish(self, reply: &mut Vec<u8>) {
+        if !self.sparse {
+            return;
+        }
+        let results = reply.split_off(self.results);
+        for (index, result) in (0_u32..).zip(results.chunks_exact(size_of::<CreateResult>())) {
+            let status = u32::from_le_bytes([result[8], result[9], result[10], result[11]]);
+            if status != self.statuses.created {
+                let sparse = SparseResult {
+                    index: index.into(),
+                    status: status.into(),
+                };
+                reply.extend_from_slice(sparse.as_bytes());
+            }
+        }
+    }
+}
+
+impl Ledger {
+    /// Takes back everything since the chain began, the latest first.
+    fn roll_back(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Account => self.undo_account(),
+                Undo::Transfer {
+                    debit,
+                    credit,
+                    resolved,
+                } => {
+                    self.undo_transfer(resolved);
+                    for (position, account) in [debit, credit] {
+                        *self.accounts.get_mut(position) = account;
+                    }
+                }
+            }
+        }
+    }
+
+    fn undo_account(&mut self) {
+        let account = self.accounts.pop();
+        let position = u32::try_from(self.accounts.len()).expect("positions have 32 bits");
+        self.account_ids
+            .remove(IdIndex::hash(account.id.get()), position);
+        self.account_index.pop(&account_fields(&account), position);
+        let list = self.account_transfers.pop().expect("one for each account");
+        assert!(
+            list.is_empty(),
+            "transfers are taken back before their accounts"
+        );
+        self.account_transfers_capacity -= list.capacity();
+    }
+
+    fn undo_transfer(&mut self, resolved: Option<u32>) {
+        let position = u32::try_from(self.transfers.len() - 1).expect("positions have 32 bits");
+        let event = self.event_pop();
+        assert_eq!(event.transfer.get(), position);
+        let transfer = self.transfers.pop();
+        self.transfer_ids
+            .remove(IdIndex::hash(transfer.id.get()), position);
+        self.transfer_index
+            .pop(&transfer_fields(&transfer), position);
+        for account in [event.credit_account, event.debit_account] {
+            let list = &mut self.account_transfers[to_usize(account.get())];
+            assert_eq!(list.pop(), Some(position));
+        }
+        if let Some(pending) = self.pending_of.remove(&position) {
+            let _ = self.pending.pop();
+            if let Some(expires) = expiry::expires_at(&transfer) {
+                let removed = self
+                    .expiry
+                    .remove(&(expires, transfer.timestamp.get(), pending));
+                assert!(removed);
+            }
+        }
+        if let Some(pending) = resolved {
+            let record = self.pending.get_mut(pending);
+            record.set(PendingStatus::Pending);
+            let original = self.transfers.get(record.transfer.get());
+            if let Some(expires) = expiry::expires_at(original) {
+                let _ = self
+                    .expiry
+                    .insert((expires, original.timestamp.get(), pending));
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Queries: by account, by fields, by time. All bounds are inclusive; an invalid filter finds nothing.
+
+use super::Ledger;
+use super::state::{FieldIndex, Fields, account_fields, transfer_fields};
+use crate::constants::{BATCH_EVENTS_MAX, CHANGE_EVENTS_MAX, TIMESTAMP_MAX};
+use crate::lsm::RecordTable;
+use crate::stdx::to_usize;
+use crate::wire::types::{account_filter_flags, account_flags, query_filter_flags};
+use crate::wire::{AccountBalance, AccountFilter, ChangeEventsFilter, QueryFilter, Transfer};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The times that a filter names, and how it wants the results.
+#[derive(Clone, Copy)]
+struct Range {
+    min: u64,
+    max: u64,
+    reversed: bool,
+    limit: usize,
+}
+
+impl Range {
+    fn new(min: u64, max: u64, limit: u32, limit_max: u32, reversed: bool) -> Option<Self> {
+        let valid = min <= TIMESTAMP_MAX && max <= TIMESTAMP_MAX && (max == 0 || min <= max);
+        if !valid || limit == 0 {
+            return None;
+        }
+        let max = if max == 0 { TIMESTAMP_MAX } else { max };
+        Some(Self {
+            min,
+            max,
+            reversed,
+            limit: to_usize(limit.min(limit_max)),
+        })
+    }
+}
+
+/// Calls `visit` with positions in the order that the range asks for, until it says that enough is
+/// found. `candidates` are sorted, and so are the timestamps that `timestamp_of` gives for them.
+fn walk(
+    range: &Range,
+    candidates: &[u32],
+    timestamp_of: impl Fn(u32) -> u64,
+    mut visit: impl FnMut(u32) -> bool,
+) {
+    let low = candidates.partition_point(|position| timestamp_of(*position) < range.min);
+    let high = candidates.partition_point(|position| timestamp_of(*position) <= range.max);
+    let candidates = &candidates[low..high.max(low)];
+    if range.reversed {
+        let _ = candidates.iter().rev().all(|position| visit(*position));
+    } else {
+        let _ = candidates.iter().all(|position| visit(*position));
+    }
+}
+
+/// The same over all records.
+fn walk_all<T>(
+    range: &Range,
+    table: &RecordTable<T>,
+    timestamp_of: impl Fn(u32) -> u64,
+    mut visit: impl FnMut(u32) -> bool,
+) {
+    let count = u32::try_from(table.len()).expect("positions have 32 bits");
+    let bound = |reached: &dyn Fn(u64) -> bool| {
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if reached(timestamp_of(middle)) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        low
+    };
+    let low = bound(&|timestamp| timestamp >= range.min);
+    let high = bound(&|timestamp| timestamp > range.max).max(low);
+    if range.reversed {
+        let _ = (low..high).rev().all(&mut visit);
+    } else {
+        let _ = (low..high).all(&mut visit);
+    }
+}
+
+/// The shortest list of positions that holds all that match; `None` when no field is asked for.
+fn candidates<'a>(index: &'a FieldIndex, wanted: &Fields) -> Option<&'a [u32]> {
+    let lists = [
+        (wanted.user_data_128 != 0).then(|| index.user_data_128.find(wanted.user_data_128)),
+        (wanted.user_data_64 != 0).then(|| index.user_data_64.find(wanted.user_data_64)),
+        (wanted.user_data_32 != 0).then(|| index.user_data_32.find(wanted.user_data_32)),
+        (wanted.ledger != 0).then(|| index.ledger.find(wanted.ledger)),
+        (wanted.code != 0).then(|| index.code.find(u32::from(wanted.code))),
+    ];
+    lists.into_iter().flatten().min_by_key(|list| list.len())
+}
+
+/// Whether the fields are those asked for; zero asks for nothing.
+fn matches(wanted: &Fields, found: &Fields) -> bool {
+    (wanted.user_data_128 == 0 || wanted.user_data_128 == found.user_data_128)
+        && (wanted.user_data_64 == 0 || wanted.user_data_64 == found.user_data_64)
+        && (wanted.user_data_32 == 0 || wanted.user_data_32 == found.user_data_32)
+        && (wanted.ledger == 0 || wanted.ledger == found.ledger)
+        && (wanted.code == 0 || wanted.code == found.code)
+}
+
+fn query_fields(filter: &QueryFilter) -> Fields {
+    Fields {
+        user_data_128: filter.user_data_128.get(),
+        user_data_64: filter.user_data_64.get(),
+        user_data_32: filter.user_data_32.get(),
+        ledger: filter.ledger.get(),
+        code: filter.code.get(),
+    }
+}
+
+fn query_range(filter: &QueryFilter) -> Option<Range> {
+    let flags = filter.flags.get();
+    if filter.reserved != [0; 6] || flags & !query_filter_flags::DEFINED != 0 {
+        return None;
+    }
+    let reversed = flags & query_filter_flags::REVERSED != 0;
+    let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
+    Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed)
+}
+
+impl Ledger {
+    pub(super) fn query_accounts(&self, batch: &[u8], reply: &mut Vec<u8>) {
+        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(range) = query_range(filter) else {
+            return;
+        };
+        let wanted = query_fields(filter);
+        let mut found = 0;
+        let timestamp_of = |position| self.accounts.get(position).timestamp.get();
+        let visit = |position| {
+            let account = self.accounts.get(position);
+            if matches(&wanted, &account_fields(account)) {
+                reply.extend_from_slice(account.as_bytes());
+                found += 1;
+            }
+            found < range.limit
+        };
+        match candidates(&self.account_index, &wanted) {
+            Some(list) => walk(&range, list, timestamp_of, visit),
+            None => walk_all(&range, &self.accounts, timestamp_of, visit),
+        }
+    }
+
+    pub(super) fn query_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
+        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(range) = query_range(filter) else {
+            return;
+        };
+        let wanted = query_fields(filter);
+        let mut found = 0;
+        let timestamp_of = |position| self.transfers.get(position).timestamp.get();
+        let visit = |position| {
+            let transfer = self.transfers.get(position);
+            if matches(&wanted, &transfer_fields(transfer)) {
+                reply.extend_from_slice(transfer.as_bytes());
+                found += 1;
+            }
+            found < range.limit
+        };
+        match candidates(&self.transfer_index, &wanted) {
+            Some(list) => walk(&range, list, timestamp_of, visit),
+            None => walk_all(&range, &self.transfers, timestamp_of, visit),
+        }
+    }
+
+    /// Calls `visit` with the transfers of an account that a filter asks for.
+    fn walk_account(&self, filter: &AccountFilter, mut visit: impl FnMut(&Transfer)) {
+        let flags = filter.flags.get();
+        let debits = flags & account_filter_flags::DEBITS != 0;
+        let credits = flags & account_filter_flags::CREDITS != 0;
+        let id = filter.account_id.get();
+        let valid = filter.reserved == [0; 58]
+            && flags & !account_filter_flags::DEFINED == 0
+            && (debits || credits)
+            && id != 0
+            && id != u128::MAX;
+        let reversed = flags & account_filter_flags::REVERSED != 0;
+        let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
+        let range = Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed);
+        let (true, Some(range), Some(account)) = (valid, range, self.find_account(id)) else {
+            return;
+        };
+        let wanted = Fields {
+            user_data_128: filter.user_data_128.get(),
+            user_data_64: filter.user_data_64.get(),
+            user_data_32: filter.user_data_32.get(),
+            ledger: 0,
+            code: filter.code.get(),
+        };
+        let mut found = 0;
+        let list = &self.account_transfers[to_usize(account)];
+        let timestamp_of = |position| self.transfers.get(position).timestamp.get();
+        walk(&range, list, timestamp_of, |position| {
+            let transfer = self.transfers.get(position);
+            let side = debits && transfer.debit_account_id.get() == id
+                || credits && transfer.credit_account_id.get() == id;
+            if side && matches(&wanted, &transfer_fields(transfer)) {
+                visit(transfer);
+                found += 1;
+            }
+            found < range.limit
+        });
+    }
+
+    pub(super) fn account_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
+        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
+        self.walk_account(filter, |transfer| {
+            reply.extend_from_slice(transfer.as_bytes())
+        });
+    }
+
+    pub(super) fn account_balances(&self, batch: &[u8], reply: &mut Vec<u8>) {
+        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(position) = self.find_account(filter.account_id.get()) else {
+            return;
+        };
+        if self.accounts.get(position).flags.get() & account_flags::HISTORY == 0 {
+            return;
+        }
+        self.walk_account(filter, |transfer| {
+            let rank = self.event_rank(transfer.timestamp.get());
+            let event = self.event_at(rank).expect("every transfer has an event");
+            assert_eq!(event.timestamp, transfer.timestamp);
+            let debit_side = event.debit_account.get() == position;
+            let balances = if debit_side {
+                event.debit
+            } else {
+                event.credit
+            };
+            let balance = AccountBalance {
+                debits_pending: balances.debits_pending,
+                debits_posted: balances.debits_posted,
+                credits_pending: balances.credits_pending,
+                credits_posted: balances.credits_posted,
+                timestamp: transfer.timestamp,
+                reserved: [0; 56],
+            };
+            reply.extend_from_slice(balance.as_bytes());
+        });
+    }
+
+    pub(super) fn change_events(&self, batch: &[u8], reply: &mut Vec<u8>) {
+        let filter = ChangeEventsFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
+        let range = Range::new(min, max, filter.limit.get(), CHANGE_EVENTS_MAX, false);
+        let (true, Some(range)) = (filter.reserved == [0; 44], range) else {
+            return;
+        };
+        let mut rank = self.event_rank(range.min);
+        for _ in 0..range.limit {
+            let Some(event) = self.event_at(rank) else {
+                return;
+            };
+            if event.timestamp.get() > range.max {
+                return;
+            }
+            reply.extend_from_slice(self.change_event(event).as_bytes());
+            rank += 1;
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Limits that were set are kept, and reaching one refuses writes and nothing else.
+
+use crate::raw::Raw;
+use crate::util::{Directory, Server, block_on, format, free_port};
+use std::path::Path;
+use std::time::Duration;
+use tb::CreateTransferStatus;
+use tigerbeetle as tb;
+
+const BATCH: u128 = 8189;
+/// Batches after which a limit has to be reached, whatever a transfer costs.
+const BATCHES_MAX: u128 = 400;
+
+fn connect(server: &Server) -> tb::Client {
+    tb::Client::new(0, &server.address()).expect("the address is right")
+}
+
+fn transfers(batch: u128) -> Vec<tb::Transfer> {
+    (batch * BATCH..(batch + 1) * BATCH)
+        .map(|number| tb::Transfer {
+            id: number + 1,
+            debit_account_id: 1 + number % 2,
+            credit_account_id: 2 - number % 2,
+            amount: 1,
+            user_data_64: 5,
+            ledger: 1,
+            code: 1,
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// Creates transfers until the server refuses, and gives the number of batches that it took.
+fn fill(server: &Server) -> u128 {
+    let client = connect(server);
+    let accounts = [1, 2].map(|id| tb::Account {
+        id,
+        ledger: 1,
+        code: 1,
+        ..Default::default()
+    });
+    let results = block_on(client.create_accounts(&accounts)).expect("there is room for accounts");
+    assert_eq!(results.len(), 2);
+    for batch in 0..BATCHES_MAX {
+        match block_on(client.create_transfers(&transfers(batch))) {
+            Ok(results) => {
+                for result in results {
+                    assert_eq!(result.status, CreateTransferStatus::Created);
+                }
+            }
+            Err(error) => {
+                assert_eq!(error, tb::Error::ClientEvicted);
+                return batch;
+            }
+        }
+    }
+    panic!("the limit was never reached");
+}
+
+/// Everything that was acknowledged is there, and nothing else.
+fn verify(server: &Server, batches: u128) {
+    let client = connect(server);
+    for batch in 0..=batches {
+        let ids: Vec<u128> = (batch * BATCH + 1..=(batch + 1) * BATCH).collect();
+        let found = block_on(client.lookup_transfers(&ids)).expect("lookups are served");
+        assert_eq!(found.len(), if batch < batches { ids.len() } else { 0 });
+    }
+    let found = block_on(client.lookup_accounts(&[1, 2])).expect("lookups are served");
+    let total: u128 = found.iter().map(|account| account.debits_posted).sum();
+    assert_eq!(total, batches * BATCH);
+    let query = tb::QueryFilter {
+        user_data_64: 5,
+        limit: 100,
+        ..Default::default()
+    };
+    let found = block_on(client.query_transfers(query)).expect("queries are served");
+    assert_eq!(found.len(), 100);
+    block_on(client.close()).expect("it closes");
+}
+
+fn refuses_when_full(file: &Path, start: &[&str], word: &str) -> u128 {
+    let port = free_port();
+    let server = Server::start(file, port, start);
+    let batches = fill(&server);
+    assert!(batches > 0, "not even one batch fitted");
+    assert!(
+        server.log().contains(word),
+        "the log does not name {word}:\n{}",
+        server.log()
+    );
+    verify(&server, batches);
+    server.kill();
+    let server = Server::start(file, port, start);
+    verify(&server, batches);
+    // Still full.
+    let client = connect(&server);
+    let refused = block_on(client.create_transfers(&transfers(batches)));
+    assert_eq!(refused.err(), Some(tb::Error::ClientEvicted));
+    verify(&server, batches);
+    let (status, _) = server.terminate();
+    assert!(status.success());
+    batches
+}
+
+#[test]
+fn a_file_at_its_limit_refuses_to_create_and_loses_nothing() {
+    let directory = Directory::new("full-file");
+    let file = directory.file("0.daftari");
+    format(&file, &["--development", "--limit-storage=224MiB"]);
+    let _batches = refuses_when_full(&file, &["--limit-memory=2GiB"], "--limit-storage");
+    let size = std::fs::metadata(&file).expect("it is there").len();
+    assert!(size <= 224 << 20, "the file has {size} bytes");
+}
+
+#[test]
+fn a_ledger_at_its_memory_limit_refuses_to_create_and_loses_nothing() {
+    let directory = Directory::new("full-memory");
+    let file = directory.file("0.daftari");
+    format(&file, &["--development"]);
+    let batches = refuses_when_full(&file, &["--limit-memory=128MiB"], "--limit-memory");
+    // With more memory, it goes on where it stopped.
+    let server = Server::start(&file, free_port(), &["--limit-memory=512MiB"]);
+    let client = connect(&server);
+    let results = block_on(client.create_transfers(&transfers(batches))).expect("there is room");
+    assert!(
+        results
+            .iter()
+            .all(|result| result.status == CreateTransferStatus::Created)
+    );
+    block_on(client.close()).expect("it closes");
+    verify(&server, batches + 1);
+}
+
+#[test]
+fn a_server_for_development_is_small() {
+    let directory = Directory::new("memory");
+    let file = directory.file("0.daftari");
+    let server = Server::start(&file, free_port(), &["--development"]);
+    let _raw = Raw::registered(server.port, 7);
+    let resident = server.resident();
+    assert!(resident < 300 << 20, "{} MiB", resident >> 20);
+}
+
+#[test]
+fn sigterm_ends_the_server_and_a_restart_finds_everything() {
+    let directory = Directory::new("sigterm");
+    let file = directory.file("0.daftari");
+    let port = free_port();
+    let server = Server::start(&file, port, &["--development"]);
+    let client = connect(&server);
+    let accounts = [1, 2].map(|id| tb::Account {
+        id,
+        ledger: 1,
+        code: 1,
+        ..Default::default()
+    });
+    let _created = block_on(client.create_accounts(&accounts)).expect("the server answers");
+    for batch in 0..10 {
+        let results = block_on(client.create_transfers(&transfers(batch)));
+        assert_eq!(results.expect("the server answers").len(), 8189);
+    }
+    let (status, took) = server.terminate();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let server = Server::start(&file, port, &["--development"]);
+    verify(&server, 10);
+    // The client of before has kept its session, and goes on.
+    let results = block_on(client.create_transfers(&transfers(10))).expect("the server answers");
+    assert!(
+        results
+            .iter()
+            .all(|result| result.status == CreateTransferStatus::Created)
+    );
+    block_on(client.close()).expect("it closes");
+}

@@ -1,0 +1,265 @@
+//! Servers as processes, directories, ports, random numbers, and a bounded wait for futures.
+
+use std::fs::{self, OpenOptions};
+use std::future::Future;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_daftari");
+
+/// How long anything may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory of a test's own, removed with its data files at the end, kept when the test fails.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    pub(crate) fn new(name: &str) -> Self {
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        fs::create_dir_all(&path).expect("the target directory is writable");
+        Self(path)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on, another one with each call.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id().wrapping_mul(97) % 15_000;
+    for _ in 0..1000 {
+        let offset = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(15_000 + (first + offset) % 15_000).expect("below 30,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between 15,000 and 30,000");
+}
+
+/// Runs the binary to its end and gives what it printed.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new(BINARY)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary can be run")
+}
+
+/// What a command printed on stderr and stdout.
+pub(crate) fn text(output: &Output) -> String {
+    let both = [output.stderr.as_slice(), output.stdout.as_slice()].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+/// Makes a small data file of cluster 0.
+pub(crate) fn format(file: &Path, more: &[&str]) {
+    let mut arguments = vec!["format", "--cluster=0", "--replica=0", "--replica-count=1"];
+    arguments.extend_from_slice(more);
+    arguments.push(file.to_str().expect("the path is UTF-8"));
+    let output = run(&arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+}
+
+/// A server process; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a server and waits until it accepts connections.
+    pub(crate) fn start(file: &Path, port: u16, more: &[&str]) -> Self {
+        let mut server = Self::spawn(file, port, more);
+        server.wait_ready();
+        server
+    }
+
+    /// Starts a server, and does not wait for it.
+    pub(crate) fn spawn(file: &Path, port: u16, more: &[&str]) -> Self {
+        let log = file.with_extension("log");
+        let stderr = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the directory is writable");
+        let stdout = stderr.try_clone().expect("a descriptor is left");
+        let child = Command::new(BINARY)
+            .arg("start")
+            .arg(format!("--addresses=127.0.0.1:{port}"))
+            .args(more)
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .expect("the binary can be run");
+        Self { child, port, log }
+    }
+
+    pub(crate) fn wait_ready(&mut self) {
+        let started = Instant::now();
+        loop {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the server ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no connection:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Everything that servers on this file have printed.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is our child");
+        let _status = self.child.wait().expect("it is our child");
+    }
+
+    /// SIGTERM; gives the status and how long it took.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
+        let started = Instant::now();
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", self.child.id())])
+            .status()
+            .expect("there is a shell");
+        assert!(sent.success());
+        (self.wait(), started.elapsed())
+    }
+
+    /// Waits for a server that ends by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "still running:\n{}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the process is there");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("it has memory");
+        let kilobytes = line.split_whitespace().nth(1).expect("a number follows");
+        kilobytes.parse::<u64>().expect("it is a number") * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for `future`, but not for ever.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let started = Instant::now();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "no answer within {PATIENCE:?}"
+        );
+        thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// Numbers that look random (SplitMix64); the same for the same seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// Seeded by the variable, or by the clock.
+    pub(crate) fn from_environment(variable: &str) -> Self {
+        let clock = || {
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("it is after 1970");
+            u64::from(since.subsec_nanos()) << 32 | u64::from(std::process::id())
+        };
+        Self(number_from_environment(variable).unwrap_or_else(clock))
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+pub(crate) fn number_from_environment(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} has to be a number")),
+    )
+}

@@ -1,0 +1,316 @@
+//! Arguments, threads that run seeds, and what is printed of them.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "threads share a list of failures, and a time budget needs a clock"
+)]
+
+use daftari::stdx::planted::Bug;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use vopr::sim::checker::{Failure, Seen};
+use vopr::sim::world::Counts;
+use vopr::sim::{Outcome, catch_panics, run_seed};
+
+const HELP: &str = "\
+usage: cargo vopr [options]
+  --seed N              run one seed (decimal, or hexadecimal with 0x)
+  --minutes M           fresh seeds for so long; 1 by default
+  --seeds N             so many seeds instead
+  --first-seed N        count seeds from here instead of the time of day
+  --jobs J              threads; as many as processors by default
+  --check-determinism   run each seed twice and compare the hashes of all events
+  --bug NAME            plant a bug
+  --mutants             plant each bug in turn; each has to be found within 200 seeds
+  --list-bugs           print their names
+  --log full            print every event (with --seed)";
+
+/// Seeds within which a planted bug has to be found.
+const MUTANT_SEEDS: u64 = 200;
+
+#[derive(Clone, Debug)]
+struct Arguments {
+    seed: Option<u64>,
+    time: Duration,
+    seeds: Option<u64>,
+    first_seed: u64,
+    jobs: u64,
+    check_determinism: bool,
+    bug: Option<Bug>,
+    mutants: bool,
+    list_bugs: bool,
+    log: bool,
+}
+
+/// See [`HELP`].
+pub fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(what) => {
+            eprintln!("{what}\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    catch_panics();
+    if arguments.list_bugs {
+        for bug in Bug::ALL {
+            println!("{bug:?}");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let passed = if arguments.mutants {
+        mutants(&arguments)
+    } else {
+        seeds(&arguments)
+    };
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let nanoseconds = now.map_err(|error| error.to_string())?.as_micros();
+    let fresh = u64::try_from(nanoseconds % (1 << 50)).map_err(|error| error.to_string())?;
+    let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let mut arguments = Arguments {
+        seed: None,
+        time: Duration::from_secs(60),
+        seeds: None,
+        first_seed: fresh << 12,
+        jobs: u64::try_from(jobs).map_err(|error| error.to_string())?,
+        check_determinism: false,
+        bug: None,
+        mutants: false,
+        list_bugs: false,
+        log: false,
+    };
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+        match word.as_str() {
+            "--seed" => arguments.seed = Some(number(&value()?)?),
+            "--minutes" => arguments.time = Duration::from_secs(60 * number(&value()?)?),
+            "--seeds" => arguments.seeds = Some(number(&value()?)?),
+            "--first-seed" => arguments.first_seed = number(&value()?)?,
+            "--jobs" => arguments.jobs = number(&value()?)?.max(1),
+            "--check-determinism" => arguments.check_determinism = true,
+            "--bug" => arguments.bug = Some(bug(&value()?)?),
+            "--mutants" => arguments.mutants = true,
+            "--list-bugs" => arguments.list_bugs = true,
+            "--log" => arguments.log = value()? == "full",
+            _ => return Err(format!("unknown argument {word}")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("{text}: {error}"))
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let found = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+    found
+        .copied()
+        .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
+}
+
+/// The commit that runs, for the report.
+fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        Ok(_) | Err(_) => "unknown".into(),
+    }
+}
+
+fn report(seed: u64, failure: &Failure, bug: Option<Bug>) {
+    let commit = commit();
+    println!(
+        "vopr FAIL kind={} seed={seed:#x} commit={commit} {}",
+        failure.kind, failure.what
+    );
+    let bug = bug.map_or(String::new(), |bug| format!(" --bug {bug:?}"));
+    println!("repeat it with: cargo vopr --seed {seed:#x}{bug} --log full");
+}
+
+/// Sums over all seeds.
+#[derive(Debug, Default)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    time: u64,
+    events: u64,
+    seen: Seen,
+    counts: Counts,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: &Outcome) {
+        if outcome.failure.is_some() {
+            self.failed += 1;
+        } else {
+            self.passed += 1;
+        }
+        self.time += outcome.time;
+        self.events += outcome.hash.events();
+        self.seen.add(&outcome.seen);
+        self.counts.add(&outcome.counts);
+    }
+
+    fn print(&self, elapsed: Duration) {
+        let seeds = self.passed + self.failed;
+        let milliseconds = elapsed.as_millis().max(1);
+        let per_second = u128::from(seeds) * 10_000 / milliseconds;
+        println!(
+            "vopr: {seeds} seeds, {}.{}/s, {} events, {} s simulated, {} ops",
+            per_second / 10,
+            per_second % 10,
+            self.events,
+            self.time / 1_000_000_000,
+            self.seen.ops,
+        );
+        println!("  {}", self.seen);
+        println!("  {}", self.counts);
+    }
+}
+
+/// Runs seeds as the arguments say; whether all passed.
+fn seeds(arguments: &Arguments) -> bool {
+    let start = Instant::now();
+    let first = arguments.seed.unwrap_or(arguments.first_seed);
+    let count = if arguments.seed.is_some() {
+        Some(1)
+    } else {
+        arguments.seeds
+    };
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let totals = Mutex::new((Totals::default(), start));
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let over = match count {
+                Some(count) => index >= count,
+                None => start.elapsed() >= arguments.time,
+            };
+            if over || stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let seed = first + index;
+            let outcome = run_checked(seed, arguments);
+            let mut totals = totals
+                .lock()
+                .expect("no thread panics while it holds the totals");
+            totals.0.add(&outcome);
+            if let Some(failure) = &outcome.failure {
+                report(seed, failure, arguments.bug);
+                stop.store(totals.0.failed >= 10, Ordering::Relaxed);
+            }
+            if arguments.seed.is_some() {
+                println!("seed {seed:#x}: hash {:032x}", outcome.hash.value());
+            }
+            if totals.1.elapsed() >= Duration::from_secs(10) {
+                totals.1 = Instant::now();
+                totals.0.print(start.elapsed());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..arguments.jobs.min(count.unwrap_or(u64::MAX)) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let totals = totals.into_inner().expect("all threads are done").0;
+    totals.print(start.elapsed());
+    if arguments.seed.is_none() {
+        println!("first seed {first:#x}");
+    }
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    totals.failed == 0
+}
+
+/// Runs a seed, and once more in a thread of its own if that is asked for.
+fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
+    let mut outcome = run_seed(seed, arguments.bug, arguments.log);
+    if arguments.check_determinism {
+        let second = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| run_seed(seed, arguments.bug, false));
+            thread.join().expect("panics of a seed are caught")
+        });
+        if second.hash != outcome.hash {
+            let what = format!(
+                "two runs differ, from event {} on: {:032x} and {:032x}",
+                outcome.hash.first_difference(&second.hash),
+                outcome.hash.value(),
+                second.hash.value(),
+            );
+            outcome.failure.get_or_insert(Failure {
+                kind: "nondeterminism",
+                what,
+            });
+        }
+    }
+    outcome
+}
+
+/// Plants each bug; whether every one was found.
+fn mutants(arguments: &Arguments) -> bool {
+    let first = arguments.first_seed;
+    let mut missed = 0;
+    let mut found = 0;
+    for bug in Bug::ALL {
+        let start = Instant::now();
+        let next = AtomicU64::new(0);
+        let caught: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
+        let work = || {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= MUTANT_SEEDS || caught.lock().is_ok_and(|caught| caught.is_some()) {
+                    return;
+                }
+                let outcome = run_seed(first + index, Some(*bug), false);
+                if let Some(failure) = outcome.failure {
+                    let mut caught = caught.lock().expect("no thread panics while it holds it");
+                    caught.get_or_insert((first + index, failure));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..arguments.jobs {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let seconds = start.elapsed().as_secs();
+        match caught.into_inner().expect("all threads are done") {
+            Some((seed, failure)) => {
+                found += 1;
+                let needed = seed - first + 1;
+                println!(
+                    "{bug:?}: found after {needed} seeds in {seconds} s, seed {seed:#x}: {}: {}",
+                    failure.kind, failure.what
+                );
+            }
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT FOUND in {MUTANT_SEEDS} seeds, {seconds} s");
+            }
+        }
+    }
+    println!("{found} passed, {missed} failed");
+    missed == 0
+}

@@ -1,0 +1,758 @@
+//! The checker: it reads the platter and the wire, never the replica's opinion.
+//!
+//! A prepare that is whole on the platter is history: the first one of an op fixes it (I01), the
+//! model executes it then, and every reply that ever leaves the replica has to be the model's, byte
+//! for byte (I17). The numbers of the invariants are those of `ARCHITECTURE.md`.
+
+use super::disk::{Disk, Survived, Write, Zone};
+use super::platter;
+use crate::model::Model;
+use daftari::stdx::{to_u64, to_usize, u64_to_usize};
+use daftari::wire::header::command;
+use daftari::wire::{
+    CommonHeader, Evicted, EvictionHeader, Operation, PongClientHeader, ReplyHeader, RequestHeader,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use storage_format::{
+    BlockHeader, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader, RequestEntry,
+    SECTOR_SIZE, Superblock, checksum,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What went wrong.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The invariant, or `panic`, `liveness`, `fatal`, `nondeterminism`.
+    pub kind: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// The verdict on one event.
+pub type Verdict = Result<(), Failure>;
+
+/// Fails with a kind and a sentence.
+pub fn fail<T>(kind: &'static str, what: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure {
+        kind,
+        what: what.into(),
+    })
+}
+
+fn require(holds: bool, kind: &'static str, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { fail(kind, what()) }
+}
+
+/// A request that a client sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    header: RequestHeader,
+    body: Vec<u8>,
+    /// The highest op in any reply that any client had when this was sent first (I22).
+    after_op: u64,
+}
+
+/// A session as the log makes it.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    session: u64,
+    request: u32,
+    context: Checksum,
+    last: (u64, usize),
+}
+
+/// The reply that the model gives.
+#[derive(Clone, Debug)]
+struct Expected {
+    op: u64,
+    header: ReplyHeader,
+    body: Vec<u8>,
+}
+
+/// What was seen in a run, for the report.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    /// Ops in the history.
+    pub ops: u64,
+    /// Checkpoints that became durable.
+    pub checkpoints: u64,
+    /// Replies sent.
+    pub replies: u64,
+    /// Of them, sent again.
+    pub replies_again: u64,
+    /// Of them, for a request that an earlier process of the replica executed.
+    pub replies_stored: u64,
+    /// Evictions sent.
+    pub evictions: u64,
+    /// Sessions that made room for others.
+    pub sessions_lost: u64,
+    /// Prepares of more than one request.
+    pub packed: u64,
+    /// Pulses.
+    pub pulses: u64,
+    /// Entries without effect, since their session was gone.
+    pub entries_void: u64,
+    /// Blocks that were written again with the same bytes.
+    pub blocks_again: u64,
+}
+
+impl Seen {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 11] {
+        [
+            ("ops", &mut self.ops),
+            ("checkpoints", &mut self.checkpoints),
+            ("replies", &mut self.replies),
+            ("again", &mut self.replies_again),
+            ("stored", &mut self.replies_stored),
+            ("evictions", &mut self.evictions),
+            ("sessions lost", &mut self.sessions_lost),
+            ("packed prepares", &mut self.packed),
+            ("pulses", &mut self.pulses),
+            ("void entries", &mut self.entries_void),
+            ("blocks rewritten", &mut self.blocks_again),
+        ]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
+            *sum += *value;
+        }
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut copy = *self;
+        for (index, (name, value)) in copy.fields().into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{name} {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Checker {
+    cluster: u128,
+    geometry: Geometry,
+    model: Model,
+    history: Vec<PrepareHeader>,
+    sessions: BTreeMap<u128, Known>,
+    registered: BTreeMap<u128, Vec<u64>>,
+    expected: BTreeMap<(u128, u64, u32), Expected>,
+    answered: BTreeSet<(u128, u64, u32)>,
+    sent: BTreeMap<Checksum, Sent>,
+    /// Evictions that frames sent on purpose have earned.
+    provoked: BTreeSet<(u128, u8)>,
+    /// Clients whose stored reply was damaged.
+    replies_damaged: BTreeSet<u128>,
+    op_received: u64,
+    /// Identity of each block by what it holds, as first written.
+    blocks: BTreeMap<(u64, u8, u8, u64), Checksum>,
+    /// Blocks that superblocks on the platter reference, by the identity of the index.
+    protected: BTreeMap<Checksum, BTreeSet<u64>>,
+    /// Prepares before this op were written by a process that is gone.
+    incarnation_op: u64,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+impl Checker {
+    /// A checker of a new data file.
+    #[must_use]
+    pub fn new(cluster: u128, geometry: Geometry) -> Self {
+        Self {
+            cluster,
+            geometry,
+            model: Model::new(),
+            history: vec![PrepareHeader::root(cluster)],
+            sessions: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            provoked: BTreeSet::new(),
+            replies_damaged: BTreeSet::new(),
+            op_received: 0,
+            blocks: BTreeMap::new(),
+            protected: BTreeMap::new(),
+            incarnation_op: 0,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Highest op of the history.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        to_u64(self.history.len()) - 1
+    }
+
+    /// The model, as of the last op.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Timestamp of the newest prepare.
+    #[must_use]
+    pub fn timestamp_last(&self) -> u64 {
+        self.history
+            .last()
+            .map_or(0, |header| header.timestamp.get())
+    }
+
+    /// The client whose session's request was the last one, if it has a session: its reply slot may
+    /// be asked for.
+    pub fn clients(&self) -> impl Iterator<Item = u128> {
+        self.sessions.keys().copied()
+    }
+
+    /// A client is about to send a request.
+    pub fn on_request_made(&mut self, frame: &[u8]) {
+        let (header, body) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
+        let sent = Sent {
+            header,
+            body: body.to_vec(),
+            after_op: self.op_received,
+        };
+        self.sent.entry(header.checksum).or_insert(sent);
+    }
+
+    /// A client got a reply.
+    pub fn on_reply_received(&mut self, op: u64) {
+        self.op_received = self.op_received.max(op);
+    }
+
+    /// A frame was made that earns an eviction.
+    pub fn on_provoked(&mut self, client: u128, reason: u8) {
+        self.provoked.insert((client, reason));
+    }
+
+    /// The stored reply of a client was damaged: it may be evicted.
+    pub fn on_reply_damaged(&mut self, client: u128) {
+        self.replies_damaged.insert(client);
+    }
+
+    /// The replica starts.
+    pub fn on_start(&mut self) {
+        self.incarnation_op = self.head();
+    }
+
+    /// A write is given to the disk.
+    pub fn on_write_start(&mut self, disk: &Disk, offset: u64, data: &[u8]) -> Verdict {
+        match disk.zone(offset) {
+            Zone::Superblock => self.check_superblock_write(disk, offset, data),
+            Zone::Headers => Ok(()),
+            Zone::Prepares => self.check_prepare_write(disk, data),
+            Zone::Replies => self.check_reply_write(data),
+            Zone::Grid => self.check_block_write(offset, data),
+        }
+    }
+
+    /// A write is on the platter.
+    pub fn on_write_done(&mut self, disk: &Disk, write: &Write) -> Verdict {
+        match write.zone {
+            Zone::Prepares => self.append(&write.data),
+            Zone::Superblock => {
+                self.protect(disk);
+                Ok(())
+            }
+            Zone::Headers | Zone::Replies | Zone::Grid => Ok(()),
+        }
+    }
+
+    /// Power failed.
+    pub fn on_crash(&mut self, disk: &Disk, writes: &[(Write, Survived)]) -> Verdict {
+        self.protect(disk);
+        for (write, survived) in writes {
+            if write.zone != Zone::Prepares || *survived == Survived::None {
+                continue;
+            }
+            // Even a torn write may leave a whole prepare: with what an earlier one left, of which
+            // only the header differs. It was never acknowledged, but it is in the log now.
+            let size = to_usize(self.geometry.journal_slot_size.get());
+            let data = disk.bytes(write.offset, size);
+            let (header, _) = PrepareHeader::read_from_prefix(&data).expect("at least a sector");
+            if header.op.get() == self.head() + 1 && platter::prepare_intact(&data, self.cluster) {
+                self.append(&data)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A slot is reused only when a durable checkpoint covers what is in it (I12).
+    fn check_prepare_write(&self, disk: &Disk, data: &[u8]) -> Verdict {
+        let (header, _) = PrepareHeader::read_from_prefix(data).expect("at least a sector");
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let op = header.op.get();
+        let Some(durable) = platter::superblock(disk) else {
+            return fail("I14", "no superblock has a quorum");
+        };
+        let checkpoint = durable.checkpoint.op.get();
+        require(op <= checkpoint + slots, "I12", || {
+            format!(
+                "op {op} overwrites op {} above checkpoint {checkpoint}",
+                op - slots
+            )
+        })?;
+        require(header.view == durable.view, "I06", || {
+            format!(
+                "op {op} is of view {}, durable is {}",
+                header.view, durable.view
+            )
+        })
+    }
+
+    /// A prepare is whole on the platter: the history grows by it, or knows it already.
+    fn append(&mut self, data: &[u8]) -> Verdict {
+        let (header, _) = PrepareHeader::read_from_prefix(data).expect("at least a sector");
+        let op = header.op.get();
+        require(platter::prepare_intact(data, self.cluster), "I15", || {
+            format!("the journal was given a prepare that is not intact, op {op}")
+        })?;
+        let head = *self.history.last().expect("op 0 is always there");
+        if op <= self.head() {
+            let known = self.history[u64_to_usize(op)];
+            return require(known == header, "I01", || {
+                format!("op {op} was {}, is now {}", known.checksum, header.checksum)
+            });
+        }
+        require(op == self.head() + 1, "I10", || {
+            format!("op {op} follows {}", self.head())
+        })?;
+        require(header.parent == head.checksum, "I02", || {
+            format!("op {op}: wrong parent")
+        })?;
+        require(header.view >= head.view, "I02", || {
+            format!("op {op}: the view fell")
+        })?;
+        require(header.timestamp > head.timestamp, "I24", || {
+            format!(
+                "op {op}: time {} after {}",
+                header.timestamp, head.timestamp
+            )
+        })?;
+        self.history.push(header);
+        self.seen.ops += 1;
+        match header.kind() {
+            PrepareKind::Pulse => {
+                self.seen.pulses += 1;
+                self.model.pulse(header.timestamp.get());
+                Ok(())
+            }
+            PrepareKind::Requests => self.append_requests(&header, &head, data),
+            PrepareKind::Empty | PrepareKind::Root => fail("I10", "an op of no kind"),
+        }
+    }
+
+    fn append_requests(
+        &mut self,
+        header: &PrepareHeader,
+        previous: &PrepareHeader,
+        data: &[u8],
+    ) -> Verdict {
+        let count = to_usize(header.request_count.get());
+        self.seen.packed += u64::from(count > 1);
+        require(count > 0, "I10", || "a prepare without requests".into())?;
+        let mut body_at = 256 + 64 * count;
+        let mut timestamp = previous.timestamp.get();
+        for index in 0..count {
+            let at = 256 + 64 * index;
+            let entry = RequestEntry::read_from_bytes(&data[at..at + 64]).expect("64 bytes");
+            let body = &data[body_at..body_at + to_usize(entry.body_size.get())];
+            body_at += body.len();
+            let events = self.check_sent(header, &entry, body)?;
+            require(entry.timestamp.get() >= timestamp + events, "I24", || {
+                format!("op {}: {events} events do not fit their time", header.op)
+            })?;
+            timestamp = entry.timestamp.get();
+            self.execute(header, &entry, index, body)?;
+        }
+        require(timestamp == header.timestamp.get(), "I24", || {
+            "the time of the last entry".into()
+        })
+    }
+
+    /// The entry is what some client sent (I23), after all that it could know of (I22).
+    fn check_sent(
+        &self,
+        prepare: &PrepareHeader,
+        entry: &RequestEntry,
+        body: &[u8],
+    ) -> Result<u64, Failure> {
+        let op = prepare.op.get();
+        let Some(sent) = self.sent.get(&entry.request_checksum) else {
+            return fail("I23", format!("op {op} has a request that nobody sent"));
+        };
+        let header = &sent.header;
+        let same = header.client == entry.client
+            && header.session == entry.session
+            && header.request == entry.request
+            && header.operation == entry.operation
+            && header.release == entry.release
+            && sent.body == body;
+        require(same, "I23", || format!("op {op} has an altered request"))?;
+        require(op > sent.after_op, "I22", || {
+            format!("op {op} was sent by one who knew op {}", sent.after_op)
+        })?;
+        let operation = Operation::from_u8(entry.operation);
+        let Some(operation) = operation else {
+            return fail("I23", format!("op {op}: operation {}", entry.operation));
+        };
+        Ok(operation.event_count(body))
+    }
+
+    /// What the entry does to sessions and model.
+    fn execute(
+        &mut self,
+        prepare: &PrepareHeader,
+        entry: &RequestEntry,
+        index: usize,
+        body: &[u8],
+    ) -> Verdict {
+        let (op, client, request) = (prepare.op.get(), entry.client.get(), entry.request.get());
+        let known = self.sessions.get(&client).copied();
+        let register = entry.operation == Operation::Register.code();
+        let parent = self
+            .sent
+            .get(&entry.request_checksum)
+            .map(|sent| sent.header.parent.get());
+        match known {
+            Some(_) if register => return fail("I22", format!("op {op}: registered twice")),
+            None if !register => {
+                self.seen.entries_void += 1;
+                return Ok(());
+            }
+            Some(known) if known.session != entry.session.get() => {
+                self.seen.entries_void += 1;
+                return Ok(());
+            }
+            Some(known) => {
+                require(request == known.request + 1, "I22", || {
+                    format!(
+                        "op {op}: request {request} of {client:x} after {}",
+                        known.request
+                    )
+                })?;
+                let parent = parent.map(u128::to_le_bytes);
+                require(parent == Some(known.context.0), "I22", || {
+                    format!("op {op}: request {request} names another reply as its parent")
+                })?;
+            }
+            None => self.make_room(),
+        }
+        let reply = if register {
+            daftari::wire::build::register_result().as_bytes().to_vec()
+        } else {
+            self.model
+                .execute(entry.operation, entry.timestamp.get(), body)
+        };
+        let header = expected_reply(self.cluster, prepare, entry, &reply);
+        let session = if register { op } else { entry.session.get() };
+        if register {
+            self.registered.entry(client).or_default().push(op);
+        }
+        let known = Known {
+            session,
+            request,
+            context: header.context,
+            last: (op, index),
+        };
+        self.sessions.insert(client, known);
+        let expected = Expected {
+            op,
+            header,
+            body: reply,
+        };
+        self.expected.insert((client, session, request), expected);
+        Ok(())
+    }
+
+    /// A session more: when the table is full, the one whose last commit is the oldest goes.
+    fn make_room(&mut self) {
+        if self.sessions.len() < to_usize(self.geometry.session_count_max.get()) {
+            return;
+        }
+        let oldest = self.sessions.iter().min_by_key(|(_, known)| known.last);
+        let client = *oldest.expect("a full table is not empty").0;
+        self.sessions.remove(&client);
+        self.seen.sessions_lost += 1;
+    }
+
+    /// The replica sends a frame.
+    pub fn on_send(&mut self, disk: &Disk, frame: &[u8]) -> Verdict {
+        let (header, body) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
+        let intact = header.checksum == checksum(&frame[16..256])
+            && header.checksum_body == checksum(body)
+            && to_usize(header.size.get()) == frame.len()
+            && header.cluster.get() == self.cluster;
+        require(intact, "I15", || "a frame left that is not intact".into())?;
+        let Some(durable) = platter::superblock(disk) else {
+            return fail("I14", "no superblock has a quorum");
+        };
+        require(header.view == durable.view, "I06", || {
+            format!(
+                "a frame of view {}, durable is {}",
+                header.view, durable.view
+            )
+        })?;
+        match header.command {
+            command::REPLY => self.check_reply(disk, frame, &durable),
+            command::EVICTION => {
+                let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
+                self.check_eviction(eviction.client.get(), eviction.reason)
+            }
+            command::PONG_CLIENT => {
+                let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
+                require(pong.reserved == [0; 120], "I17", || {
+                    "a pong with a tail".into()
+                })
+            }
+            other => fail("I17", format!("a frame of command {other}")),
+        }
+    }
+
+    fn check_reply(&mut self, disk: &Disk, frame: &[u8], durable: &Superblock) -> Verdict {
+        let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+        let (client, request) = (header.client.get(), header.request.get());
+        let op = header.op.get();
+        require(op <= self.head(), "I03", || {
+            format!("a reply names op {op}, not durable yet")
+        })?;
+        let session = if request == 0 {
+            op
+        } else {
+            let candidates = self.registered.get(&client).map_or(&[][..], Vec::as_slice);
+            candidates
+                .iter()
+                .rev()
+                .copied()
+                .find(|session| *session < op)
+                .unwrap_or(0)
+        };
+        let key = (client, session, request);
+        let Some(expected) = self.expected.get(&key) else {
+            return fail(
+                "I17",
+                format!("a reply to request {request} of {client:x}, never made"),
+            );
+        };
+        let due = expected.header.with_view(header.view.get(), header.replica);
+        require(expected.body == body, "I17", || {
+            let at = expected.body.iter().zip(body).position(|(a, b)| a != b);
+            format!(
+                "op {op}, operation {}: {} bytes of reply instead of {}, first difference at {at:?}",
+                header.operation,
+                body.len(),
+                expected.body.len(),
+            )
+        })?;
+        require(due == header && header.replica == 0, "I17", || {
+            let (due, header) = (due.as_bytes(), header.as_bytes());
+            let differ = due.iter().zip(header).skip(16).position(|(a, b)| a != b);
+            format!(
+                "op {op}: the reply's header differs in byte {:?}",
+                differ.map(|at| at + 16)
+            )
+        })?;
+        if op > durable.checkpoint.op.get() {
+            let known = &self.history[u64_to_usize(op)];
+            let intact = platter::prepare_at(disk, &self.geometry, op) == Some(*known);
+            require(intact, "I03", || {
+                format!("op {op} was answered, but is not on the platter")
+            })?;
+        }
+        self.seen.replies += 1;
+        self.seen.replies_again += u64::from(!self.answered.insert(key));
+        self.seen.replies_stored += u64::from(op <= self.incarnation_op);
+        Ok(())
+    }
+
+    /// A client is told that its session is gone only when it is, or was a moment ago.
+    fn check_eviction(&mut self, client: u128, reason: u8) -> Verdict {
+        self.seen.evictions += 1;
+        if self.provoked.contains(&(client, reason)) {
+            return Ok(());
+        }
+        let known = self.sessions.get(&client);
+        let justified = if reason == Evicted::NoSession.code() {
+            // The replica may not have executed the newest durable ops yet.
+            let fresh = |session: u64| session + 2 > self.head();
+            known.is_none_or(|known| fresh(known.session)) || self.replies_damaged.contains(&client)
+        } else if reason == Evicted::SessionTooLow.code() {
+            self.registered
+                .get(&client)
+                .is_some_and(|sessions| sessions.len() > 1)
+        } else {
+            false
+        };
+        require(justified, "I22", || {
+            format!("client {client:x} is evicted for reason {reason}")
+        })
+    }
+
+    /// Superblocks grow by one, and whatever copy a crash tears, a quorum is left (I06, I14).
+    fn check_superblock_write(&mut self, disk: &Disk, offset: u64, data: &[u8]) -> Verdict {
+        let next = Superblock::read_from_bytes(data);
+        let Ok(next) = next else {
+            return fail("I14", format!("{} bytes are no superblock", data.len()));
+        };
+        require(next.valid(), "I14", || {
+            "an invalid superblock is written".into()
+        })?;
+        let mut copies = platter::copies(disk);
+        let copy = u64_to_usize(offset) / size_of::<Superblock>();
+        copies[copy] = Superblock::zeroed();
+        if let Err(error) = Superblock::choose(&copies) {
+            return fail("I14", format!("a torn copy {copy} would leave {error:?}"));
+        }
+        let Some(durable) = platter::superblock(disk) else {
+            return fail("I14", "no superblock has a quorum");
+        };
+        let grows = next.checksum == durable.checksum || next.sequence > durable.sequence;
+        require(grows, "I14", || {
+            format!("sequence {} after {}", next.sequence, durable.sequence)
+        })?;
+        let falls = next.view < durable.view || next.checkpoint.op < durable.checkpoint.op;
+        require(!falls, "I06", || {
+            "the view or the checkpoint falls back".into()
+        })?;
+        let op = next.checkpoint.op.get();
+        if op == durable.checkpoint.op.get() {
+            return Ok(());
+        }
+        if self.protected.contains_key(&next.checkpoint_index.checksum) {
+            return Ok(());
+        }
+        require(
+            self.history.get(u64_to_usize(op)) == Some(&next.checkpoint),
+            "I11",
+            || format!("checkpoint {op} is not of the history"),
+        )?;
+        match platter::references(disk, &next) {
+            Ok(_) => {
+                self.seen.checkpoints += 1;
+                Ok(())
+            }
+            Err(error) => fail(
+                "I13",
+                format!("checkpoint {op} names what is not there: {error}"),
+            ),
+        }
+    }
+
+    /// The blocks of every superblock on the platter are not to be touched.
+    fn protect(&mut self, disk: &Disk) {
+        let mut protected = BTreeMap::new();
+        for copy in platter::copies(disk) {
+            let index = copy.checkpoint_index.checksum;
+            if !copy.valid() || protected.contains_key(&index) {
+                continue;
+            }
+            let references = match self.protected.remove(&index) {
+                Some(references) => references,
+                None => platter::references(disk, &copy).unwrap_or_default(),
+            };
+            protected.insert(index, references);
+        }
+        self.protected = protected;
+    }
+
+    /// Blocks of a checkpoint are never overwritten (I13), and replay makes equal blocks (I11).
+    fn check_block_write(&mut self, offset: u64, data: &[u8]) -> Verdict {
+        let (header, _) = BlockHeader::read_from_prefix(data).expect("at least a sector");
+        let address = header.address.get();
+        require(self.geometry.block_offset(address) == offset, "I13", || {
+            format!("block {address} is written at {offset}")
+        })?;
+        let referenced = self
+            .protected
+            .values()
+            .any(|addresses| addresses.contains(&address));
+        require(!referenced, "I13", || {
+            format!("block {address} is overwritten while a checkpoint references it")
+        })?;
+        let key = (
+            header.op.get(),
+            header.kind,
+            header.table,
+            header.position.get(),
+        );
+        match self.blocks.insert(key, header.checksum) {
+            None => Ok(()),
+            Some(before) => {
+                self.seen.blocks_again += 1;
+                require(before == header.checksum, "I11", || {
+                    format!(
+                        "block {address} of {key:?} was {before}, is {}",
+                        header.checksum
+                    )
+                })
+            }
+        }
+    }
+
+    /// A stored reply is one that was expected.
+    fn check_reply_write(&self, data: &[u8]) -> Verdict {
+        let (slot, _) = ReplySlotHeader::read_from_prefix(data).expect("at least a sector");
+        let frame = &data[SECTOR_SIZE..SECTOR_SIZE + to_usize(slot.size.get())];
+        let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a reply has a header");
+        let client = header.client.get();
+        let known = self.sessions.get(&client);
+        let stored = known.is_none_or(|known| {
+            let session = known.session;
+            let expected = self.expected.get(&(client, session, header.request.get()));
+            expected.is_some_and(|expected| expected.header == header && expected.body == body)
+        });
+        let valid = slot.valid() && slot.checksum_message == checksum(frame);
+        require(stored && valid, "I17", || {
+            format!("a wrong reply is stored for {client:x}")
+        })
+    }
+
+    /// After all is over: every request that was answered is in the history, by construction once;
+    /// the totals of the model are balanced (I18).
+    pub fn finish(&mut self) -> Verdict {
+        if let Err(what) = self.model.check_conservation() {
+            return fail("I18", what);
+        }
+        let expected = self
+            .expected
+            .values()
+            .all(|expected| expected.op <= self.head());
+        require(expected, "I03", || {
+            "a reply of an op that is not there".into()
+        })
+    }
+}
+
+/// The header of the reply, as the replica has to make it in the prepare's view.
+fn expected_reply(
+    cluster: u128,
+    prepare: &PrepareHeader,
+    entry: &RequestEntry,
+    body: &[u8],
+) -> ReplyHeader {
+    let mut header = ReplyHeader::zeroed();
+    header.cluster = cluster.into();
+    header.view = prepare.view;
+    header.replica = prepare.replica;
+    header.release = entry.release;
+    header.command = command::REPLY;
+    header.size = u32::try_from(256 + body.len())
+        .expect("a reply is small")
+        .into();
+    header.request_checksum = entry.request_checksum;
+    header.client = entry.client;
+    header.op = prepare.op;
+    header.commit = prepare.op;
+    header.timestamp = entry.timestamp;
+    header.request = entry.request;
+    header.operation = entry.operation;
+    header.checksum_body = checksum(body);
+    header.context = checksum(&header.as_bytes()[16..]);
+    header.seal();
+    header
+}

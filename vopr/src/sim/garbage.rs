@@ -1,0 +1,106 @@
+//! Frames that no client of ours would send: the replica ignores each, or evicts for its reason.
+
+use super::draws::Draws;
+use super::world::World;
+use daftari::constants;
+use daftari::wire::frame::concat;
+use daftari::wire::header::command;
+use daftari::wire::{ClientState, Evicted, Operation, PingClientHeader, RequestHeader};
+use storage_format::Checksum;
+
+/// Sends one of them before a request of `client`, now and then, and pings.
+pub fn maybe_send(world: &mut World, client: usize) {
+    if world.random.client.chance(20) {
+        let frame = daftari::wire::build::ping(&world.clients[client].state, 42);
+        world.send(client, frame);
+    }
+    let on = world.scenario.phase == super::scenario::Phase::Run;
+    if !on || !world.random.client.chance(world.options.garbage) {
+        return;
+    }
+    let known = world.clients[client].state;
+    let stranger = ClientState {
+        client: world.random.client.id(),
+        ..known
+    };
+    let state = if world.random.client.chance(500) {
+        known
+    } else {
+        stranger
+    };
+    let choice = world.random.client.below(14);
+    if choice == 13 {
+        let mut header = PingClientHeader::zeroed();
+        header.command = command::PING_CLIENT;
+        header.size = 256.into();
+        header.cluster = state.cluster.into();
+        header.release = constants::RELEASE.into();
+        header.client = state.client.into();
+        header.reserved[5] = 1;
+        world.send(client, concat(&header.sealed(&[]), &[]));
+        return;
+    }
+    let (header, body, reason) = wrong_request(&state, choice);
+    if let Some(reason) = reason {
+        world.checker.on_provoked(state.client, reason.code());
+    }
+    let frame = concat(&header.sealed(&body), &body);
+    // A wrong frame that were executed all the same would be in the log: let the checker know it.
+    world.checker.on_request_made(&frame);
+    world.send(client, frame);
+}
+
+/// A request that is wrong in one way, with the eviction that it earns.
+fn wrong_request(state: &ClientState, choice: u64) -> (RequestHeader, Vec<u8>, Option<Evicted>) {
+    let mut body = vec![0; 16];
+    let mut header = RequestHeader::zeroed();
+    header.command = command::REQUEST;
+    header.cluster = state.cluster.into();
+    header.view = state.view.into();
+    header.release = constants::RELEASE.into();
+    header.parent = u128::from_le_bytes(state.parent.0).into();
+    header.client = state.client.into();
+    header.session = state.session.max(1).into();
+    header.request = state.request.max(1).into();
+    header.operation = Operation::LookupAccountsUnbatched.code();
+    let mut reason = None;
+    match choice {
+        0 => header.view = (state.view + 1_000_000).into(),
+        1 => {
+            header.operation = 200;
+            reason = Some(Evicted::InvalidOperation);
+        }
+        2 => {
+            header.release = (constants::RELEASE_CLIENT_MIN - 1).into();
+            reason = Some(Evicted::ReleaseTooLow);
+        }
+        3 => {
+            header.release = (constants::RELEASE_CLIENT_MAX + 1).into();
+            reason = Some(Evicted::ReleaseTooHigh);
+        }
+        4 => header.epoch = 1.into(),
+        5 => {
+            body.push(0);
+            reason = Some(Evicted::InvalidBody);
+        }
+        6 => header.session = (state.session + 1_000_000).into(),
+        7 => header.request = (state.request + 7).into(),
+        8 => {
+            header.request = 0.into();
+        }
+        9 => {
+            let wrong = Checksum([7; 16]);
+            header.parent = u128::from_le_bytes(wrong.0).into();
+            header.request = (state.request + 1).into();
+        }
+        10 => header.timestamp = 1.into(),
+        11 => header.command = 77,
+        _ => {
+            header.operation = Operation::Pulse.code();
+            body.clear();
+            reason = Some(Evicted::InvalidOperation);
+        }
+    }
+    header.size = u32::try_from(256 + body.len()).expect("small").into();
+    (header, body, reason)
+}

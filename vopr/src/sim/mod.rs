@@ -1,0 +1,172 @@
+//! One seed: the real core under madsim, with a simulated disk, network, clock and clients.
+
+pub mod checker;
+pub mod client;
+pub mod disk;
+pub mod draws;
+pub mod faults;
+pub mod garbage;
+pub mod hash;
+pub mod io;
+pub mod network;
+pub mod options;
+pub mod platter;
+pub mod scenario;
+pub mod world;
+
+use crate::random::Random;
+use checker::{Failure, Seen};
+use daftari::driver::{FormatOptions, RunOptions};
+use daftari::stdx::planted::{Bug, plant};
+use draws::Draws;
+use futures_util::FutureExt;
+use hash::EventHash;
+use io::SimIo;
+use options::Options;
+use scenario::Phase;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+use world::{Counts, World, with};
+
+/// What a seed came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first failure, if any.
+    pub failure: Option<Failure>,
+    /// The hash of all events.
+    pub hash: EventHash,
+    /// What the checker saw.
+    pub seen: Seen,
+    /// What was done to the replica.
+    pub counts: Counts,
+    /// Simulated nanoseconds.
+    pub time: u64,
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps the text of a panic instead of printing it; for the whole process.
+pub fn catch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.to_string().replace('\n', " ");
+        PANIC.with_borrow_mut(|panic| {
+            panic.get_or_insert(text);
+        });
+    }));
+}
+
+fn panic_text() -> String {
+    PANIC.take().unwrap_or_else(|| "no text".into())
+}
+
+/// Runs a seed on this thread, with a bug planted or without.
+#[must_use]
+pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
+    plant(bug);
+    PANIC.set(None);
+    let cluster = Random::stream(seed, 100).id();
+    let options = Options::of_seed(seed);
+    if log {
+        tracing_to_stderr();
+    }
+    let former = world::replace(Some(World::new(seed, options, cluster, log)));
+    assert!(former.is_none(), "one seed at a time on a thread");
+    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let node = madsim::runtime::Handle::current()
+                .create_node()
+                .name("replica")
+                .init(process)
+                .build();
+            with(|world| world.node = Some(node.id()));
+            drive().await;
+            world::now()
+        })
+    }));
+    let world = world::replace(None).expect("it was put there");
+    plant(None);
+    let (time, panic) = match result {
+        Ok(time) => (time, None),
+        Err(_) => (
+            0,
+            Some(Failure {
+                kind: "panic",
+                what: panic_text(),
+            }),
+        ),
+    };
+    drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
+    let (seen, counts) = world.summary();
+    Outcome {
+        failure: world.failure.or(panic),
+        hash: world.hash,
+        seen,
+        counts,
+        time,
+    }
+}
+
+fn tracing_to_stderr() {}
+
+/// Takes the events of the world as they come due.
+async fn drive() {
+    let mut timer: Option<(u64, Pin<Box<madsim::time::Sleep>>)> = None;
+    std::future::poll_fn(|context| {
+        loop {
+            let Some(next) = with(|world| world.turn(context.waker())) else {
+                return Poll::Ready(());
+            };
+            if timer.as_ref().is_none_or(|(at, _)| *at != next) {
+                let delay = Duration::from_nanos(next - world::now());
+                timer = Some((next, Box::pin(madsim::time::sleep(delay))));
+            }
+            let (_, sleep) = timer.as_mut().expect("it was set just now");
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            timer = None;
+        }
+    })
+    .await;
+}
+
+/// The replica's process: it formats the file once, and serves from then on.
+async fn process() {
+    let io = SimIo::default();
+    let (phase, cluster, geometry) = with(|world| {
+        let cluster = world.clients[0].state.cluster;
+        (world.scenario.phase, cluster, world.options.geometry)
+    });
+    if phase == Phase::Format {
+        let options = FormatOptions {
+            cluster,
+            replica: 0,
+            replica_count: 1,
+            geometry,
+        };
+        let result = daftari::driver::format(daftari::io::Io::storage(&io), &options).await;
+        with(|world| match result {
+            Ok(()) => scenario::on_formatted(world),
+            Err(reason) => world.judge(checker::fail("fatal", reason.to_string())),
+        });
+        return;
+    }
+    let options = RunOptions {
+        cluster: Some(cluster),
+        replica: Some(0),
+        replica_count: 1,
+        memory_limit: 1 << 30,
+    };
+    let run = pin!(daftari::driver::run(&io, &options));
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(result) => with(|world| world.on_exit(result)),
+        Err(_) => with(|world| world.judge(checker::fail("panic", panic_text()))),
+    }
+}

@@ -1,0 +1,143 @@
+//! What a seed is like: every choice that is made once for a whole run.
+
+use super::draws::Draws;
+use super::network::NetworkFaults;
+use crate::random::Random;
+use daftari::constants;
+use storage_format::Geometry;
+
+/// Nanoseconds in a millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// What is broken on purpose after the run, while the replica is down: it has to refuse to serve.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// Nothing.
+    Clean,
+    /// A sector of a committed prepare above the checkpoint is damaged.
+    DamagePrepare,
+    /// A slot above the checkpoint and its header are as they were before their last writes.
+    LostWrites,
+    /// A block of the checkpoint is damaged.
+    DamageBlock,
+    /// Three copies of the superblock are damaged.
+    DamageSuperblock,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sizes of the data file.
+    pub geometry: Geometry,
+    /// Clients at work.
+    pub clients: usize,
+    /// Requests that they get answered, all together.
+    pub requests: u64,
+    /// Crashes at most.
+    pub crashes: u64,
+    /// Writes between crashes on average.
+    pub crash_distance: u64,
+    /// Whether a disk tears within sectors.
+    pub tear_inside_sectors: bool,
+    /// Nanoseconds of a disk access: shortest, and more on average.
+    pub disk_delay: (u64, u64),
+    /// Disk accesses that stall, of 1000.
+    pub disk_stalls: u64,
+    /// What the network does.
+    pub network: NetworkFaults,
+    /// Header sectors that rot at a crash, of 1000.
+    pub rot_headers: u64,
+    /// Superblock copies that rot at a crash, of 1000.
+    pub rot_superblock: u64,
+    /// Stored replies that rot at a crash, of 1000.
+    pub rot_replies: u64,
+    /// Wrong frames, of 1000 requests.
+    pub garbage: u64,
+    /// Clients that die while they wait, of 1000.
+    pub client_crashes: u64,
+    /// Pauses of a client between requests, of 1000.
+    pub idle: u64,
+    /// Whether the wall clock steps.
+    pub clock_steps: bool,
+    /// What is broken in the end.
+    pub ending: Ending,
+}
+
+impl Options {
+    /// The choices of a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Random::stream(seed, 101);
+        let random = &mut random;
+        let mut geometry = Geometry {
+            message_size_max: (1024 * 1024).into(),
+            journal_slot_count: if random.chance(600) {
+                32.into()
+            } else {
+                48.into()
+            },
+            session_count_max: u32::try_from(random.between(4, 8)).expect("small").into(),
+            block_size: u32::try_from(constants::BLOCK_SIZE).expect("small").into(),
+            file_size_max: (128 * 1024 * 1024).into(),
+            ..Geometry::default()
+        };
+        let entries = u32::try_from(constants::PREPARE_ENTRIES_SIZE).expect("small");
+        geometry.journal_slot_size = (geometry.message_size_max.get() + entries).into();
+        let sessions = u64::from(geometry.session_count_max.get());
+        let crowded = random.chance(250);
+        let clients = if crowded {
+            random.between(sessions, 2 * sessions - 1)
+        } else {
+            random.between(1, sessions)
+        };
+        let calm = random.chance(200);
+        let storm = !calm && random.chance(250);
+        let mut rate = |max: u64| {
+            let on = random.chance(500);
+            let drawn = random.between(1, max);
+            if on && !calm { drawn } else { 0 }
+        };
+        let (lost, replayed) = (rate(100), rate(150));
+        let (rot_headers, rot_superblock, rot_replies) = (rate(300), rate(300), rate(300));
+        let (client_crashes, idle, disk_stalls) = (rate(60), rate(60), rate(4));
+        let garbage = if random.chance(50) {
+            random.between(10, 100)
+        } else {
+            0
+        };
+        Self {
+            geometry,
+            clients: usize::try_from(clients).expect("small"),
+            requests: random.between(120, 350),
+            crashes: if calm {
+                random.below(3)
+            } else {
+                random.between(2, if storm { 30 } else { 12 })
+            },
+            crash_distance: if storm { 40 } else { 150 },
+            tear_inside_sectors: random.chance(500),
+            disk_delay: (random.between(0, 2) * MS, random.between(1, 10) * MS),
+            disk_stalls,
+            network: NetworkFaults {
+                delay_min: random.between(0, 3) * MS,
+                delay_mean: random.between(1, 20) * MS,
+                lost,
+                replayed,
+            },
+            rot_headers,
+            rot_superblock,
+            rot_replies,
+            garbage,
+            client_crashes,
+            idle,
+            clock_steps: random.chance(500),
+            ending: match random.below(12) {
+                0 | 1 => Ending::DamagePrepare,
+                2 | 3 => Ending::LostWrites,
+                4 => Ending::DamageBlock,
+                5 => Ending::DamageSuperblock,
+                _ => Ending::Clean,
+            },
+        }
+    }
+}

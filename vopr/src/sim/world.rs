@@ -1,0 +1,688 @@
+//! The simulated world of a thread: everything around the replica, moved by one queue of events.
+//!
+//! One task takes the events in the order of their time; the replica's task runs between them. The
+//! world ends with the first failure, or when all phases of the scenario are through.
+
+use super::checker::{Checker, Failure, Seen, Verdict};
+use super::client::{Client, Received};
+use super::disk::{Disk, Zone};
+use super::draws::Draws;
+use super::hash::EventHash;
+use super::network::{Direction, Network};
+use super::options::{MS, Options};
+use super::scenario::{Phase, Scenario};
+use crate::generate::Generator;
+use crate::random::Random;
+use bytes::Bytes;
+use daftari::io::ConnectionId;
+use daftari::vsr::FatalReason;
+use daftari::wire::header::command;
+use daftari::wire::{Evicted, ReplyHeader, RequestHeader};
+use madsim::runtime::Handle;
+use madsim::task::NodeId;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::task::Waker;
+use zerocopy::FromBytes;
+
+/// Where a frame names its command.
+const COMMAND_AT: usize = std::mem::offset_of!(daftari::wire::CommonHeader, command);
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// Works on the world of this thread.
+///
+/// # Panics
+/// When there is none.
+pub fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(|world| work(world.as_mut().expect("a seed is running")))
+}
+
+/// Makes a world that of this thread, and gives the former.
+pub fn replace(world: Option<World>) -> Option<World> {
+    WORLD.replace(world)
+}
+
+/// Nanoseconds of simulated time.
+#[must_use]
+pub fn now() -> u64 {
+    let elapsed = madsim::time::TimeHandle::current().elapsed();
+    u64::try_from(elapsed.as_nanos()).expect("a run lasts hours at most")
+}
+
+/// Something that happens at a moment.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A write reaches the platter.
+    Write(u64),
+    /// A read is done.
+    Read(u64),
+    /// A frame arrives at the replica.
+    ToServer(ConnectionId, Bytes),
+    /// A frame arrives once more at the replica, for a client over a new connection.
+    Replay(usize, Bytes),
+    /// A frame arrives at a client.
+    ToClient(usize, Bytes),
+    /// A client's timer fires.
+    Timer(usize, u64),
+    /// Power fails.
+    Crash,
+    /// The replica starts.
+    Start,
+    /// The scenario looks around.
+    Look,
+}
+
+/// Kinds of events in the hash.
+mod kind {
+    pub const WRITE_START: u8 = 1;
+    pub const WRITE_DONE: u8 = 2;
+    pub const READ: u8 = 3;
+    pub const RECEIVE: u8 = 4;
+    pub const SEND: u8 = 5;
+    pub const CRASH: u8 = 6;
+    pub const START: u8 = 7;
+    pub const EXIT: u8 = 8;
+    pub const CLIENT: u8 = 9;
+}
+
+/// When the next crash comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CrashPlan {
+    /// Not at all.
+    Never,
+    /// When so many writes have been started, before the last one completes.
+    AtWrite(u64),
+    /// When so many accesses have completed, before the replica sees the last one.
+    AfterAccess(u64),
+    /// From the next block on, when so many writes have been started.
+    Checkpoint(u64),
+    /// From the next superblock on, when so many writes have completed.
+    Superblock(u64),
+}
+
+/// Counts for the report.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Crashes.
+    pub crashes: u64,
+    /// Of them, before the replica served.
+    pub crashes_in_recovery: u64,
+    /// Prepares that a crash tore.
+    pub torn_prepares: u64,
+    /// Header sectors that a crash tore.
+    pub torn_headers: u64,
+    /// Faults put in at rest.
+    pub rotten: u64,
+    /// Endings that were refused as they should be.
+    pub refused: u64,
+    /// Slots by the row of the recovery table that judged them.
+    pub rows: [u64; 16],
+}
+
+impl Counts {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 6] {
+        [
+            ("crashes", &mut self.crashes),
+            ("in recovery", &mut self.crashes_in_recovery),
+            ("torn prepares", &mut self.torn_prepares),
+            ("torn headers", &mut self.torn_headers),
+            ("rotten", &mut self.rotten),
+            ("refused", &mut self.refused),
+        ]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for (sum, value) in self.rows.iter_mut().zip(other.rows) {
+            *sum += value;
+        }
+        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
+            *sum += *value;
+        }
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut copy = *self;
+        for (name, value) in copy.fields() {
+            write!(f, "{name} {value}, ")?;
+        }
+        write!(f, "rows")?;
+        for (row, count) in self
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+        {
+            write!(f, " {row}:{count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    /// What the seed is like.
+    pub options: Options,
+    /// The disk.
+    pub disk: Disk,
+    /// The network.
+    pub network: Network,
+    /// The checker.
+    pub checker: Checker,
+    /// The clients; the last one reads back in the end.
+    pub clients: Vec<Client>,
+    /// What the clients send.
+    pub generator: Generator,
+    /// Where the run stands.
+    pub scenario: Scenario,
+    /// The hash of all events.
+    pub hash: EventHash,
+    /// Counts for the report.
+    pub counts: Counts,
+    /// The first failure.
+    pub failure: Option<Failure>,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// Whether each event is printed.
+    pub log: bool,
+    /// The node that the replica runs on.
+    pub node: Option<NodeId>,
+    /// Whether the replica's process is there.
+    pub running: bool,
+    /// Draws of the disk, the network, the clients, and the faults.
+    pub random: Streams,
+    /// When the next crash comes.
+    pub plan: CrashPlan,
+    /// Nanoseconds from simulated time to the replica's wall clock.
+    pub clock: u64,
+    queue: BTreeMap<(u64, u64), Action>,
+    queued: u64,
+    waker: Option<Waker>,
+}
+
+/// Independent streams of random numbers.
+#[derive(Debug)]
+pub struct Streams {
+    /// Of the disk.
+    pub disk: Random,
+    /// Of the network.
+    pub network: Random,
+    /// Of the clients.
+    pub client: Random,
+    /// Of crashes and damage.
+    pub fault: Random,
+}
+
+impl World {
+    /// The world of a seed.
+    #[must_use]
+    pub fn new(seed: u64, options: Options, cluster: u128, log: bool) -> Self {
+        let mut random = Streams {
+            disk: Random::stream(seed, 102),
+            network: Random::stream(seed, 103),
+            client: Random::stream(seed, 104),
+            fault: Random::stream(seed, 105),
+        };
+        let client = |_| Client::new(cluster, &mut random.client);
+        let clients: Vec<Client> = (0..=options.clients).map(client).collect();
+        Self {
+            disk: Disk::new(options.geometry, options.tear_inside_sectors),
+            network: Network::new(options.network),
+            checker: Checker::new(cluster, options.geometry),
+            generator: Generator::new(seed),
+            scenario: Scenario::new(),
+            hash: EventHash::default(),
+            counts: Counts::default(),
+            failure: None,
+            finished: false,
+            log,
+            node: None,
+            running: false,
+            plan: CrashPlan::Never,
+            clock: 1_790_000_000_000 * MS,
+            queue: BTreeMap::from([((0, 0), Action::Look)]),
+            queued: 0,
+            waker: None,
+            options,
+            clients,
+            random,
+        }
+    }
+
+    /// The replica's wall clock.
+    #[must_use]
+    pub fn realtime(&self) -> u64 {
+        self.clock + now()
+    }
+
+    /// Puts an event into the queue.
+    pub fn at(&mut self, time: u64, action: Action) {
+        self.queued += 1;
+        self.queue.insert((time, self.queued), action);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Notes a verdict; the first failure ends the run.
+    pub fn judge(&mut self, verdict: Verdict) {
+        if let Err(failure) = verdict {
+            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
+            self.failure.get_or_insert(failure);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Prints an event, if asked to.
+    #[expect(clippy::print_stderr, reason = "the log that `--log full` asks for")]
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.log {
+            let now = now();
+            eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
+        }
+    }
+
+    fn note(&mut self, kind: u8, bytes: &[u8]) {
+        self.hash.add(now(), kind, bytes);
+    }
+
+    /// Takes the events that are due; the time of the next one, or `None` when the run is over.
+    pub fn turn(&mut self, waker: &Waker) -> Option<u64> {
+        loop {
+            if self.finished || self.failure.is_some() {
+                return None;
+            }
+            let (time, sequence) = *self
+                .queue
+                .first_key_value()
+                .expect("the scenario looks on")
+                .0;
+            if time > now() {
+                self.waker = Some(waker.clone());
+                return Some(time);
+            }
+            let action = self
+                .queue
+                .remove(&(time, sequence))
+                .expect("it is the first");
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Write(id) => self.on_write_done(id),
+            Action::Read(id) => {
+                if !self.crash_after_access() {
+                    self.disk.finish(id);
+                }
+            }
+            Action::ToServer(connection, frame) => {
+                if self.running {
+                    self.note(kind::RECEIVE, &frame);
+                    self.network.arrive(connection, &frame);
+                }
+            }
+            Action::Replay(client, frame) => {
+                if self.running {
+                    self.note(kind::RECEIVE, &frame);
+                    let connection = self.network.connect(client);
+                    self.network.arrive(connection, &frame);
+                }
+            }
+            Action::ToClient(client, frame) => self.on_client_receive(client, &frame),
+            Action::Timer(client, generation) => self.on_timer(client, generation),
+            Action::Crash => self.crash(),
+            Action::Start => self.start(),
+            Action::Look => {
+                super::scenario::look(self);
+                let next = now() + 20 * MS;
+                self.at(next, Action::Look);
+            }
+        }
+    }
+
+    // The disk.
+
+    /// The replica writes.
+    pub fn start_write(&mut self, offset: u64, data: &[u8]) -> u64 {
+        self.note(kind::WRITE_START, data);
+        let zone = self.disk.zone(offset);
+        self.trace(|| format!("write {zone:?} {offset} {}", data.len()));
+        if self.scenario.phase != Phase::Format {
+            let verdict = self.checker.on_write_start(&self.disk, offset, data);
+            self.judge(verdict);
+            if zone == Zone::Prepares {
+                super::scenario::before_prepare(self, offset, data);
+            }
+        }
+        let id = match self.disk.start_write(offset, data) {
+            Ok(id) => id,
+            Err(what) => {
+                self.judge(super::checker::fail("I13", what));
+                return u64::MAX;
+            }
+        };
+        let at = now() + self.disk_delay();
+        self.at(at, Action::Write(id));
+        match self.plan {
+            CrashPlan::AtWrite(1) => self.at(now(), Action::Crash),
+            CrashPlan::AtWrite(left) => self.plan = CrashPlan::AtWrite(left - 1),
+            CrashPlan::Checkpoint(left) if zone == Zone::Grid => {
+                self.plan = CrashPlan::AtWrite(left)
+            }
+            CrashPlan::Superblock(left) if zone == Zone::Superblock => {
+                self.plan = CrashPlan::AfterAccess(left);
+            }
+            CrashPlan::Never
+            | CrashPlan::AfterAccess(_)
+            | CrashPlan::Checkpoint(_)
+            | CrashPlan::Superblock(_) => {}
+        }
+        id
+    }
+
+    /// The replica reads.
+    pub fn start_read(&mut self) -> u64 {
+        let id = self.disk.start_read();
+        let at = now() + self.disk_delay() / 4;
+        self.at(at, Action::Read(id));
+        id
+    }
+
+    /// The replica takes what it read.
+    pub fn finish_read(&mut self, offset: u64, buffer: &mut [u8]) {
+        self.disk.get(offset, buffer);
+        self.note(kind::READ, buffer);
+    }
+
+    fn disk_delay(&mut self) -> u64 {
+        let random = &mut self.random.disk;
+        let (min, mean) = self.options.disk_delay;
+        let stall = random.chance(self.options.disk_stalls);
+        let mean = if stall { 200 * MS } else { mean };
+        min + random.exponential(mean)
+    }
+
+    fn on_write_done(&mut self, id: u64) {
+        let Some(write) = self.disk.complete_write(id) else {
+            return;
+        };
+        self.note(kind::WRITE_DONE, &write.offset.to_le_bytes());
+        if self.scenario.phase != Phase::Format {
+            let verdict = self.checker.on_write_done(&self.disk, &write);
+            self.judge(verdict);
+        }
+        if !self.crash_after_access() {
+            self.disk.finish(id);
+        }
+    }
+
+    fn crash_after_access(&mut self) -> bool {
+        match self.plan {
+            CrashPlan::AfterAccess(1) => {
+                self.crash();
+                true
+            }
+            CrashPlan::AfterAccess(left) => {
+                self.plan = CrashPlan::AfterAccess(left - 1);
+                false
+            }
+            CrashPlan::Never
+            | CrashPlan::AtWrite(_)
+            | CrashPlan::Checkpoint(_)
+            | CrashPlan::Superblock(_) => false,
+        }
+    }
+
+    // The replica.
+
+    /// The replica starts.
+    pub fn start(&mut self) {
+        if self.running {
+            return;
+        }
+        self.running = true;
+        self.note(kind::START, &[]);
+        self.trace(|| "start".into());
+        self.checker.on_start();
+        super::faults::note_rows(self);
+        super::faults::plan_crash(self, true);
+        let node = self.node.expect("the node was made before");
+        Handle::current().restart(node);
+    }
+
+    /// The replica's process ended by itself.
+    pub fn on_exit(&mut self, result: Result<(), FatalReason>) {
+        self.note(kind::EXIT, format!("{result:?}").as_bytes());
+        self.trace(|| format!("exit {result:?}"));
+        self.running = false;
+        self.network.crash();
+        super::scenario::on_exit(self, result);
+    }
+
+    fn crash(&mut self) {
+        self.plan = CrashPlan::Never;
+        if !self.running {
+            return;
+        }
+        self.note(kind::CRASH, &[]);
+        self.counts.crashes += 1;
+        self.running = false;
+        let node = self.node.expect("the node was made before");
+        Handle::current().kill(node);
+        self.network.crash();
+        let writes = self.disk.crash(&mut self.random.fault);
+        self.trace(|| {
+            let list = writes
+                .iter()
+                .map(|(w, s)| format!("{:?} {} {s:?}", w.zone, w.offset));
+            format!("crash {}", list.collect::<Vec<_>>().join(", "))
+        });
+        super::faults::after_crash(self, &writes);
+        let delay = self.random.fault.exponential(500 * MS);
+        self.at(now() + delay, Action::Start);
+    }
+
+    // The network and the clients.
+
+    /// The replica sends a frame.
+    pub fn on_server_send(&mut self, connection: ConnectionId, frame: Bytes) {
+        self.note(kind::SEND, &frame);
+        let verdict = self.checker.on_send(&self.disk, &frame);
+        self.judge(verdict);
+        super::scenario::on_served(self);
+        let Some(client) = self.network.client(connection) else {
+            return;
+        };
+        let random = &mut self.random.network;
+        if let Some(at) = self
+            .network
+            .send(connection, Direction::ToClient, now(), random)
+        {
+            self.at(at, Action::ToClient(client, frame));
+        }
+    }
+
+    /// A client sends a frame, again or for the first time.
+    pub fn send(&mut self, client: usize, frame: Bytes) {
+        self.trace(|| format!("client {client} sends {}", describe(&frame)));
+        let connection = match self.clients[client].connection {
+            Some(connection) if self.network.client(connection).is_some() => connection,
+            Some(_) | None => {
+                let connection = self.network.connect(client);
+                self.clients[client].connection = Some(connection);
+                connection
+            }
+        };
+        let random = &mut self.random.network;
+        if random.chance(self.network.faults.replayed) {
+            let later = now() + random.exponential(1500 * MS);
+            self.at(later, Action::Replay(client, frame.clone()));
+        }
+        let random = &mut self.random.network;
+        if let Some(at) = self
+            .network
+            .send(connection, Direction::ToServer, now(), random)
+        {
+            self.at(at, Action::ToServer(connection, frame));
+        }
+    }
+
+    fn on_client_receive(&mut self, index: usize, frame: &Bytes) {
+        self.note(kind::CLIENT, frame);
+        self.trace(|| format!("client {index} gets {}", describe(frame)));
+        let client = &mut self.clients[index];
+        let received = match frame[COMMAND_AT] {
+            command::REPLY => {
+                let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+                let asked = client.in_flight.as_ref().map(|asked| asked.request());
+                let received = client.on_reply(&header);
+                if let (Received::Reply(_), Some(Some(asked))) = (received, asked) {
+                    self.generator.learn(&asked, header.timestamp.get(), body);
+                }
+                received
+            }
+            command::EVICTION => client.on_eviction(frame),
+            _ => Received::Ignored,
+        };
+        match received {
+            Received::Reply(op) => {
+                self.checker.on_reply_received(op);
+                let pause = self.pause();
+                self.arm(index, pause);
+            }
+            Received::Evicted(reason) => {
+                // Under its old id a client may register only when that has no session any more.
+                let gone = reason == Evicted::NoSession.code();
+                let same_id = self.random.client.chance(200) && gone;
+                self.clients[index].start_again(same_id, &mut self.random.client);
+                self.arm(index, MS);
+            }
+            Received::Ignored => {}
+        }
+    }
+
+    fn pause(&mut self) -> u64 {
+        let random = &mut self.random.client;
+        if self.scenario.phase == Phase::Run && random.chance(self.options.idle) {
+            random.between(100, 4000) * MS
+        } else {
+            random.exponential(3 * MS)
+        }
+    }
+
+    /// Sets a client's timer; an older one means nothing from now on.
+    pub fn arm(&mut self, index: usize, delay: u64) {
+        let client = &mut self.clients[index];
+        client.generation += 1;
+        let generation = client.generation;
+        self.at(now() + delay, Action::Timer(index, generation));
+    }
+
+    fn on_timer(&mut self, index: usize, generation: u64) {
+        if self.clients[index].generation != generation {
+            return;
+        }
+        if self.clients[index].in_flight.is_some() {
+            self.retry(index);
+            return;
+        }
+        let content = match self.clients[index].script.pop_front() {
+            Some(content) => content,
+            None => match super::scenario::next_request(self, index) {
+                Some((pause, content)) => {
+                    self.clients[index].script.push_front(content);
+                    self.arm(index, pause);
+                    return;
+                }
+                None => return,
+            },
+        };
+        super::garbage::maybe_send(self, index);
+        let frame = self.clients[index].make_request(content);
+        self.checker.on_request_made(&frame);
+        self.send(index, frame);
+        self.arm(index, 300 * MS);
+    }
+
+    fn retry(&mut self, index: usize) {
+        let random = &mut self.random.client;
+        let crashes = if self.scenario.phase == Phase::Run {
+            self.options.client_crashes
+        } else {
+            0
+        };
+        if random.chance(crashes) {
+            self.clients[index].start_again(false, random);
+            self.arm(index, 10 * MS);
+            return;
+        }
+        let client = &mut self.clients[index];
+        let in_flight = client.in_flight.as_mut().expect("the caller looked");
+        in_flight.attempts += 1;
+        let frame = in_flight.frame.clone();
+        let backoff = 200 * MS << in_flight.attempts.min(4);
+        if random.chance(300)
+            && let Some(connection) = client.connection.take()
+        {
+            self.network.disconnect(connection);
+        }
+        let jitter = random.below(backoff);
+        self.send(index, frame);
+        self.arm(index, backoff + jitter);
+    }
+
+    /// What the checker and the world saw.
+    #[must_use]
+    pub fn summary(&self) -> (Seen, Counts) {
+        (self.checker.seen, self.counts)
+    }
+
+    /// The auditor: the client that reads back.
+    #[must_use]
+    pub fn auditor(&self) -> usize {
+        self.clients.len() - 1
+    }
+
+    /// Requests answered to all clients together.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.clients.iter().map(|client| client.answered).sum()
+    }
+
+    /// Slots of the journal.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        u64::from(self.options.geometry.journal_slot_count.get())
+    }
+}
+
+/// A frame in a line of the log.
+fn describe(frame: &[u8]) -> String {
+    if frame[COMMAND_AT] == command::REPLY {
+        let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+        let (client, op, request) = (header.client, header.op, header.request);
+        return format!(
+            "reply to {client:x} request {request} op {op} view {}",
+            header.view
+        );
+    }
+    if frame[COMMAND_AT] == command::REQUEST {
+        let (header, _) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
+        return format!(
+            "request {} of {:x} session {} operation {} view {}",
+            header.request, header.client, header.session, header.operation, header.view
+        );
+    }
+    format!("command {}", frame[COMMAND_AT])
+}
