@@ -129,14 +129,15 @@ impl DataFile {
             return Self::take_device(path, size);
         }
         let file = open_options().create_new(true).mode(0o600).open(path);
-        let file = file.map_err(|error| match error.raw_os_error() {
-            Some(libc::EEXIST) => DataFileError::Exists { path: path.into() },
-            Some(libc::EINVAL) => {
-                // The kernel refuses O_DIRECT after it has made the file.
-                remove(path);
-                DataFileError::NoDirect { path: path.into() }
+        let file = file.map_err(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                return DataFileError::Exists { path: path.into() };
             }
-            _ => open_error(path, error),
+            // The kernel refuses O_DIRECT after it has made the file.
+            if error.raw_os_error() == Some(libc::EINVAL) {
+                remove(path);
+            }
+            open_error(path, error)
         })?;
         let this = Self {
             file,
@@ -271,12 +272,11 @@ impl DataFile {
                 break;
             }
         }
-        Err(match error.kind() {
-            io::ErrorKind::WouldBlock => DataFileError::InUse {
-                path: self.path.clone(),
-            },
-            _ => io_error(&self.path, "lock it", error),
-        })
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let path = self.path.clone();
+            return Err(DataFileError::InUse { path });
+        }
+        Err(io_error(&self.path, "lock it", error))
     }
 
     /// Asks the kernel for the unit of direct reads and writes; kernels before 6.1 do not say.
