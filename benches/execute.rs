@@ -2,7 +2,6 @@
 //!
 //! One iteration is one batch, on 10,000 accounts and a ledger that already holds two million
 //! transfers, and grows; divide by 8,189 for the time of one transfer.
-#![expect(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use daftari::ledger::{Ledger, LedgerOptions};

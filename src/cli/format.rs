@@ -177,7 +177,7 @@ fn write(file: DataFile, options: &Options, geometry: &Geometry) -> anyhow::Resu
         geometry: *geometry,
     };
     let formatted = server::block_on_file(file, move |storage| async move {
-        driver::format(&storage, &format).await
+        Box::pin(driver::format(&storage, &format)).await
     })?;
     formatted?;
     Ok(())

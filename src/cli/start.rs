@@ -128,7 +128,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
     };
     let file = DataFile::open(&options.file)?;
     server::run(&serving, file, move |io| async move {
-        driver::run(&*io, &run).await
+        Box::pin(driver::run(&*io, &run)).await
     })??;
     tracing::info!("stopped");
     Ok(())

@@ -1,9 +1,9 @@
 //! `create_accounts` and `lookup_accounts`.
 
 use super::Ledger;
-use super::chain::{Batch, EventFacts, Outcome, Statuses, Undo};
-use super::state::account_fields;
-use crate::lsm::IdIndex;
+use super::chain::{Batch, EventFacts, Outcome, Statuses};
+use super::index::account_fields;
+use crate::lsm::Hash;
 use crate::stdx::to_usize;
 use crate::wire::types::account_flags as flags;
 use crate::wire::{Account, CreateAccountStatus as Status, Operation};
@@ -61,17 +61,18 @@ impl Ledger {
         if let Err(status) = check_before_exists(event) {
             return (status, event_timestamp);
         }
-        let hashed = IdIndex::hash(id);
+        let hashed = Hash::of(id);
         let accounts = &self.accounts;
         let found = self
             .account_ids
             .find(hashed, |at| accounts.get(at).id.get() == id);
         if let Some(position) = found {
             let account = self.accounts.get(position);
-            return match exists(event, account) {
-                Status::Exists => (Status::Exists, account.timestamp.get()),
-                different => (different, event_timestamp),
-            };
+            let status = exists(event, account);
+            if status == Status::Exists {
+                return (status, account.timestamp.get());
+            }
+            return (status, event_timestamp);
         }
         if let Err(status) = check_after_exists(event) {
             return (status, event_timestamp);
@@ -95,9 +96,9 @@ impl Ledger {
         let position = self.accounts.push(account);
         self.account_ids.insert(hashed, position);
         self.account_index.push(&account_fields(&account), position);
-        self.account_transfers.push(Vec::new());
-        if self.undo_active {
-            self.undo.push(Undo::Account);
+        self.account_transfers.account_push();
+        if self.undo.active {
+            self.undo.accounts += 1;
         }
         (Status::Created, timestamp)
     }

@@ -1,25 +1,39 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
-use super::state::{PendingStatus, account_fields, transfer_fields};
+use super::index::{account_fields, transfer_fields};
+use super::records::PendingStatus;
 use super::{Ledger, expiry};
-use crate::lsm::IdIndex;
+use crate::lsm::Hash;
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{to_u64, to_usize};
+use crate::stdx::to_u64;
 use crate::wire::{Account, CreateResult, Operation, SparseResult};
 use zerocopy::IntoBytes;
 
-/// How to take one change back.
+/// How to take the changes of a chain back, one record each.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    /// Whether a chain is open.
+    pub(super) active: bool,
+    /// Accounts that the chain created.
+    pub(super) accounts: u32,
+    /// Transfers that the chain created.
+    pub(super) transfers: Vec<TransferUndo>,
+}
+
+impl Undo {
+    fn clear(&mut self) {
+        self.accounts = 0;
+        self.transfers.clear();
+    }
+}
+
+/// How to take a transfer back: its accounts as they were before.
 #[derive(Debug)]
-pub(super) enum Undo {
-    /// The last account was created.
-    Account,
-    /// The last transfer was created; the accounts were so before.
-    Transfer {
-        debit: (u32, Account),
-        credit: (u32, Account),
-        /// The pending record that the transfer resolved.
-        resolved: Option<u32>,
-    },
+pub(super) struct TransferUndo {
+    pub(super) debit: (u32, Account),
+    pub(super) credit: (u32, Account),
+    /// The pending record that the transfer resolved.
+    pub(super) resolved: Option<u32>,
 }
 
 /// What becomes of one event.
@@ -102,7 +116,7 @@ impl Batch {
         if event.linked && self.chain.is_none() {
             self.chain = Some(index);
             ledger.undo.clear();
-            ledger.undo_active = true;
+            ledger.undo.active = true;
         }
         let statuses = &self.statuses;
         if event.linked && index == self.count - 1 {
@@ -163,7 +177,7 @@ impl Batch {
         if !event.linked || outcome.status == self.statuses.linked_event_chain_open {
             self.chain = None;
             self.broken = false;
-            ledger.undo_active = false;
+            ledger.undo.active = false;
             ledger.undo.clear();
         }
     }
@@ -190,19 +204,13 @@ impl Batch {
 impl Ledger {
     /// Takes back everything since the chain began, the latest first.
     fn roll_back(&mut self) {
-        while let Some(undo) = self.undo.pop() {
-            match undo {
-                Undo::Account => self.undo_account(),
-                Undo::Transfer {
-                    debit,
-                    credit,
-                    resolved,
-                } => {
-                    self.undo_transfer(resolved);
-                    for (position, account) in [debit, credit] {
-                        *self.accounts.get_mut(position) = account;
-                    }
-                }
+        for _ in 0..self.undo.accounts {
+            self.undo_account();
+        }
+        while let Some(undo) = self.undo.transfers.pop() {
+            self.undo_transfer(undo.resolved);
+            for (position, account) in [undo.debit, undo.credit] {
+                *self.accounts.get_mut(position) = account;
             }
         }
     }
@@ -211,30 +219,25 @@ impl Ledger {
         let account = self.accounts.pop();
         let position = u32::try_from(self.accounts.len()).expect("positions have 32 bits");
         self.account_ids
-            .remove(IdIndex::hash(account.id.get()), position);
+            .remove(Hash::of(account.id.get()), position);
         self.account_index.pop(&account_fields(&account), position);
-        let list = self.account_transfers.pop().expect("one for each account");
-        assert!(
-            list.is_empty(),
-            "transfers are taken back before their accounts"
-        );
-        self.account_transfers_capacity -= list.capacity();
+        self.account_transfers.account_pop();
     }
 
     fn undo_transfer(&mut self, resolved: Option<u32>) {
         let position = u32::try_from(self.transfers.len() - 1).expect("positions have 32 bits");
-        let event = self.event_pop();
+        let event = self.events.pop();
         assert_eq!(event.transfer.get(), position);
         let transfer = self.transfers.pop();
         self.transfer_ids
-            .remove(IdIndex::hash(transfer.id.get()), position);
+            .remove(Hash::of(transfer.id.get()), position);
         self.transfer_index
             .pop(&transfer_fields(&transfer), position);
         for account in [event.credit_account, event.debit_account] {
-            let list = &mut self.account_transfers[to_usize(account.get())];
-            assert_eq!(list.pop(), Some(position));
+            self.account_transfers.pop(account.get(), position);
         }
-        if let Some(pending) = self.pending_of.remove(&position) {
+        if let Some(pending) = self.find_pending(position) {
+            self.pending_of.remove(Hash::of(position.into()), pending);
             let _ = self.pending.pop();
             if let Some(expires) = expiry::expires_at(&transfer) {
                 let removed = self

@@ -3,7 +3,7 @@
 use super::Ledger;
 use super::exists::resolved_amount;
 use super::expiry::expires_at;
-use super::state::PendingStatus;
+use super::records::PendingStatus;
 use super::transfers::Accepted;
 use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
@@ -33,16 +33,10 @@ impl Ledger {
         if !post && amount < pending.amount.get() {
             return Err(Status::PendingTransferHasDifferentAmount);
         }
-        let record_at = *self
-            .pending_of
-            .get(&pending_at)
+        let record_at = self
+            .find_pending(pending_at)
             .expect("a pending transfer has a record");
-        match self.pending.get(record_at).status() {
-            PendingStatus::Pending => {}
-            PendingStatus::Posted => return Err(Status::PendingTransferAlreadyPosted),
-            PendingStatus::Voided => return Err(Status::PendingTransferAlreadyVoided),
-            PendingStatus::Expired => return Err(Status::PendingTransferExpired),
-        }
+        check_unresolved(self.pending.get(record_at).status())?;
         let expires = expires_at(&pending);
         if expires.is_some_and(|expires| expires <= event_timestamp) {
             return Err(Status::PendingTransferExpired);
@@ -109,6 +103,15 @@ impl Ledger {
             },
             resolved: Some(record_at),
         })
+    }
+}
+
+fn check_unresolved(status: PendingStatus) -> Result<(), Status> {
+    match status {
+        PendingStatus::Pending => Ok(()),
+        PendingStatus::Posted => Err(Status::PendingTransferAlreadyPosted),
+        PendingStatus::Voided => Err(Status::PendingTransferAlreadyVoided),
+        PendingStatus::Expired => Err(Status::PendingTransferExpired),
     }
 }
 

@@ -306,7 +306,11 @@ fn timers_fire_in_order_and_can_be_dropped() {
     let file = DataFile::create(&path.0, 1 << 20).unwrap();
     run(&options(), file, |io| async move {
         let start = io.monotonic();
-        assert!(io.sleep(3_600_000_000_000).now_or_never().is_none());
+        assert!(
+            Box::pin(io.sleep(3_600_000_000_000))
+                .now_or_never()
+                .is_none()
+        );
         let first = async {
             io.sleep(20_000_000).await;
             io.monotonic() - start

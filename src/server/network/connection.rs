@@ -245,14 +245,15 @@ impl Connection {
         }
         *self.writer.borrow_mut() = Some(context.waker().clone());
         let stream = &mut *self.stream.borrow_mut();
-        let written = Pin::new(stream).poll_write(context, bytes);
-        written.map_err(|error| {
-            if error.kind() == io::ErrorKind::TimedOut {
-                Ended::Slow
-            } else {
-                Ended::Io(error)
-            }
-        })
+        Pin::new(stream)
+            .poll_write(context, bytes)
+            .map_err(|error| {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    Ended::Slow
+                } else {
+                    Ended::Io(error)
+                }
+            })
     }
 
     fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Result<Outgoing, Ended>> {
