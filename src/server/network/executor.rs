@@ -142,11 +142,7 @@ async fn serve(setup: Setup) {
     let bell = unix_stream(setup.bell);
     pump(&core, &setup.link, setup.outgoing, bell).await;
     for accept in accepts {
-<<<<<<< HEAD
-        accept.cancel().await;
-=======
         let _: Option<()> = accept.cancel().await;
->>>>>>> main
     }
     core.budget.close();
     core.connections
@@ -155,11 +151,7 @@ async fn serve(setup: Setup) {
         .for_each(|connection| connection.drain());
     let drained = pin!(poll_fn(|context| core.poll_empty(context)));
     drop(select(drained, Timer::new(DRAIN_MAX)).await);
-<<<<<<< HEAD
-    beat.cancel().await;
-=======
     let _: Option<()> = beat.cancel().await;
->>>>>>> main
 }
 
 async fn accept(core: Rc<NetworkCore>, listener: std::net::TcpListener) {
