@@ -275,7 +275,9 @@ impl Checker {
             let size = to_usize(self.geometry.journal_slot_size.get());
             let data = disk.bytes(write.offset, size);
             let (header, _) = PrepareHeader::read_from_prefix(&data).expect("at least a sector");
-            if header.op.get() == self.head() + 1 && platter::prepare_intact(&data, self.cluster) {
+            let marker = header.kind == PrepareKind::Empty.code();
+            let next = header.op.get() == self.head() + 1 && !marker;
+            if next && platter::prepare_intact(&data, self.cluster) {
                 self.append(&data)?;
             }
         }
@@ -590,6 +592,16 @@ impl Checker {
         };
         require(justified, "I22", || {
             format!("client {client:x} is evicted for reason {reason}")
+        })
+    }
+
+    /// Whether the superblock in `data` has a newer checkpoint than that on the platter.
+    #[must_use]
+    pub fn is_newer(&self, disk: &Disk, data: &[u8]) -> bool {
+        let next = Superblock::read_from_bytes(data);
+        let durable = platter::superblock(disk);
+        next.is_ok_and(|next| {
+            durable.is_some_and(|durable| next.checkpoint.op > durable.checkpoint.op)
         })
     }
 

@@ -11,7 +11,7 @@ use super::scenario::Phase;
 use super::world::{CrashPlan, World};
 use daftari::stdx::to_u64;
 use daftari::vsr::journal::{Bounds, SlotRead, decide};
-use storage_format::{Geometry, PrepareHeader, ReplySlotHeader, SECTOR_SIZE, checksum};
+use storage_format::{Geometry, PrepareHeader, ReplySlotHeader, SECTOR_SIZE};
 use zerocopy::FromBytes;
 
 /// Chooses when the next crash comes; `starting` when the replica is about to recover.
@@ -147,14 +147,4 @@ pub fn note_rows(world: &mut World) {
         let (_, row) = decide(header, prepare, &bounds);
         world.counts.rows[usize::from(row)] += 1;
     }
-}
-
-/// A stand-in for the time of day: the checksum of nothing in particular, for spreading seeds.
-#[must_use]
-pub fn spread(seed: u64) -> u64 {
-    u64::from_le_bytes(
-        checksum(&seed.to_le_bytes()).0[..8]
-            .try_into()
-            .expect("8 bytes"),
-    )
 }

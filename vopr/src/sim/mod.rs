@@ -27,7 +27,7 @@ use scenario::Phase;
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 use world::{Counts, World, with};
@@ -72,9 +72,6 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     PANIC.set(None);
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
-    if log {
-        tracing_to_stderr();
-    }
     let former = world::replace(Some(World::new(seed, options, cluster, log)));
     assert!(former.is_none(), "one seed at a time on a thread");
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
@@ -113,8 +110,6 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     }
 }
 
-fn tracing_to_stderr() {}
-
 /// Takes the events of the world as they come due.
 async fn drive() {
     let mut timer: Option<(u64, Pin<Box<madsim::time::Sleep>>)> = None;
@@ -151,7 +146,8 @@ async fn process() {
             replica_count: 1,
             geometry,
         };
-        let result = daftari::driver::format(daftari::io::Io::storage(&io), &options).await;
+        let storage = daftari::io::Io::storage(&io);
+        let result = Box::pin(daftari::driver::format(storage, &options)).await;
         with(|world| match result {
             Ok(()) => scenario::on_formatted(world),
             Err(reason) => world.judge(checker::fail("fatal", reason.to_string())),
@@ -164,7 +160,7 @@ async fn process() {
         replica_count: 1,
         memory_limit: 1 << 30,
     };
-    let run = pin!(daftari::driver::run(&io, &options));
+    let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(result) => with(|world| world.on_exit(result)),
         Err(_) => with(|world| world.judge(checker::fail("panic", panic_text()))),

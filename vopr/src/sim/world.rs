@@ -110,6 +110,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Of them, before the replica served.
     pub crashes_in_recovery: u64,
+    /// Checkpoints made while the journal was replayed.
+    pub replay_checkpoints: u64,
     /// Prepares that a crash tore.
     pub torn_prepares: u64,
     /// Header sectors that a crash tore.
@@ -123,10 +125,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 6] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
+            ("checkpoints in replay", &mut self.replay_checkpoints),
             ("torn prepares", &mut self.torn_prepares),
             ("torn headers", &mut self.torn_headers),
             ("rotten", &mut self.rotten),
@@ -196,6 +199,8 @@ pub struct World {
     pub node: Option<NodeId>,
     /// Whether the replica's process is there.
     pub running: bool,
+    /// Whether it wrote a prepare or sent a frame since it started.
+    pub served: bool,
     /// Draws of the disk, the network, the clients, and the faults.
     pub random: Streams,
     /// When the next crash comes.
@@ -245,6 +250,7 @@ impl World {
             log,
             node: None,
             running: false,
+            served: false,
             plan: CrashPlan::Never,
             clock: 1_790_000_000_000 * MS,
             queue: BTreeMap::from([((0, 0), Action::Look)]),
@@ -361,7 +367,12 @@ impl World {
         if self.scenario.phase != Phase::Format {
             let verdict = self.checker.on_write_start(&self.disk, offset, data);
             self.judge(verdict);
+            if zone == Zone::Superblock && offset == 0 && !self.served {
+                self.counts.replay_checkpoints +=
+                    u64::from(self.checker.is_newer(&self.disk, data));
+            }
             if zone == Zone::Prepares {
+                self.served = true;
                 super::scenario::before_prepare(self, offset, data);
             }
         }
@@ -452,6 +463,7 @@ impl World {
             return;
         }
         self.running = true;
+        self.served = false;
         self.note(kind::START, &[]);
         self.trace(|| "start".into());
         self.checker.on_start();
@@ -477,6 +489,7 @@ impl World {
         }
         self.note(kind::CRASH, &[]);
         self.counts.crashes += 1;
+        self.counts.crashes_in_recovery += u64::from(!self.served);
         self.running = false;
         let node = self.node.expect("the node was made before");
         Handle::current().kill(node);
@@ -497,6 +510,7 @@ impl World {
 
     /// The replica sends a frame.
     pub fn on_server_send(&mut self, connection: ConnectionId, frame: Bytes) {
+        self.served = true;
         self.note(kind::SEND, &frame);
         let verdict = self.checker.on_send(&self.disk, &frame);
         self.judge(verdict);
@@ -597,16 +611,12 @@ impl World {
             self.retry(index);
             return;
         }
-        let content = match self.clients[index].script.pop_front() {
-            Some(content) => content,
-            None => match super::scenario::next_request(self, index) {
-                Some((pause, content)) => {
-                    self.clients[index].script.push_front(content);
-                    self.arm(index, pause);
-                    return;
-                }
-                None => return,
-            },
+        let Some(content) = self.clients[index].script.pop_front() else {
+            if let Some((pause, content)) = super::scenario::next_request(self, index) {
+                self.clients[index].script.push_front(content);
+                self.arm(index, pause);
+            }
+            return;
         };
         super::garbage::maybe_send(self, index);
         let frame = self.clients[index].make_request(content);
@@ -631,7 +641,7 @@ impl World {
         let in_flight = client.in_flight.as_mut().expect("the caller looked");
         in_flight.attempts += 1;
         let frame = in_flight.frame.clone();
-        let backoff = 200 * MS << in_flight.attempts.min(4);
+        let backoff = (200 * MS) << in_flight.attempts.min(4);
         if random.chance(300)
             && let Some(connection) = client.connection.take()
         {
