@@ -2,8 +2,8 @@
 
 use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses, Undo};
-use super::state::account_fields;
-use crate::lsm::IdIndex;
+use super::index::account_fields;
+use crate::lsm::Hash;
 use crate::stdx::to_usize;
 use crate::wire::types::account_flags as flags;
 use crate::wire::{Account, CreateAccountStatus as Status, Operation};
@@ -61,7 +61,7 @@ impl Ledger {
         if let Err(status) = check_before_exists(event) {
             return (status, event_timestamp);
         }
-        let hashed = IdIndex::hash(id);
+        let hashed = Hash::of(id);
         let accounts = &self.accounts;
         let found = self
             .account_ids
@@ -95,7 +95,7 @@ impl Ledger {
         let position = self.accounts.push(account);
         self.account_ids.insert(hashed, position);
         self.account_index.push(&account_fields(&account), position);
-        self.account_transfers.push(Vec::new());
+        self.account_transfers.account_push();
         if self.undo_active {
             self.undo.push(Undo::Account);
         }

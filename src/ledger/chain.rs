@@ -1,10 +1,11 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
-use super::state::{PendingStatus, account_fields, transfer_fields};
+use super::index::{account_fields, transfer_fields};
+use super::records::PendingStatus;
 use super::{Ledger, expiry};
-use crate::lsm::IdIndex;
+use crate::lsm::Hash;
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{to_u64, to_usize};
+use crate::stdx::to_u64;
 use crate::wire::{Account, CreateResult, Operation, SparseResult};
 use zerocopy::IntoBytes;
 
@@ -211,30 +212,25 @@ impl Ledger {
         let account = self.accounts.pop();
         let position = u32::try_from(self.accounts.len()).expect("positions have 32 bits");
         self.account_ids
-            .remove(IdIndex::hash(account.id.get()), position);
+            .remove(Hash::of(account.id.get()), position);
         self.account_index.pop(&account_fields(&account), position);
-        let list = self.account_transfers.pop().expect("one for each account");
-        assert!(
-            list.is_empty(),
-            "transfers are taken back before their accounts"
-        );
-        self.account_transfers_capacity -= list.capacity();
+        self.account_transfers.account_pop();
     }
 
     fn undo_transfer(&mut self, resolved: Option<u32>) {
         let position = u32::try_from(self.transfers.len() - 1).expect("positions have 32 bits");
-        let event = self.event_pop();
+        let event = self.events.pop();
         assert_eq!(event.transfer.get(), position);
         let transfer = self.transfers.pop();
         self.transfer_ids
-            .remove(IdIndex::hash(transfer.id.get()), position);
+            .remove(Hash::of(transfer.id.get()), position);
         self.transfer_index
             .pop(&transfer_fields(&transfer), position);
         for account in [event.credit_account, event.debit_account] {
-            let list = &mut self.account_transfers[to_usize(account.get())];
-            assert_eq!(list.pop(), Some(position));
+            self.account_transfers.pop(account.get(), position);
         }
-        if let Some(pending) = self.pending_of.remove(&position) {
+        if let Some(pending) = self.find_pending(position) {
+            self.pending_of.remove(Hash::of(position.into()), pending);
             let _ = self.pending.pop();
             if let Some(expires) = expiry::expires_at(&transfer) {
                 let removed = self

@@ -1,11 +1,11 @@
 //! The history: what each transfer and each expiry left of the two accounts.
 //!
-//! Events are stored in the order in which they happened. That is the order of their timestamps,
-//! unless an import came after an expiry: then `events_order` has the order of time.
+//! Events are stored in the order in which they happened. An import may happen after an expiry and
+//! have an earlier timestamp, so the order of time is that of two sequences, merged: the events of
+//! transfers, and expiries.
 
 use super::Ledger;
-use super::state::{Balances, EventRecord};
-use crate::stdx::to_usize;
+use super::records::{Balances, EventRecord};
 use crate::wire::{ChangeEvent, ChangeEventKind};
 
 impl Ledger {
@@ -32,55 +32,60 @@ impl Ledger {
             debit: Balances::of(debit),
             credit: Balances::of(credit),
         };
-        let in_order = self
-            .events
-            .last()
-            .is_none_or(|last| last.timestamp.get() < timestamp);
         let position = self.events.push(record);
-        if !in_order && self.events_order.is_none() {
-            self.events_order = Some((0..position).collect());
-        }
-        if self.events_order.is_some() {
-            let rank = self.event_rank(timestamp);
-            let order = self.events_order.as_mut().expect("it was there just now");
-            order.insert(to_usize(rank), position);
+        if kind == ChangeEventKind::TwoPhaseExpired {
+            let _ = self.expiries.push(position);
         }
     }
 
-    /// Takes the last event back.
-    pub(super) fn event_pop(&mut self) -> EventRecord {
-        let record = *self.events.last().expect("the caller added one");
-        if self.events_order.is_some() {
-            let rank = self.event_rank(record.timestamp.get());
-            let order = self.events_order.as_mut().expect("it was there just now");
-            let position = order.remove(to_usize(rank));
-            assert_eq!(to_usize(position), self.events.len() - 1);
-        }
-        self.events.pop()
-    }
-
-    /// The number of events before a time.
-    pub(super) fn event_rank(&self, timestamp: u64) -> u32 {
-        match &self.events_order {
-            None => self
-                .events
-                .partition_point(|event| event.timestamp.get() < timestamp),
-            Some(order) => {
-                let rank = order.partition_point(|position| {
-                    self.events.get(*position).timestamp.get() < timestamp
-                });
-                u32::try_from(rank).expect("positions have 32 bits")
+    /// The event of a transfer: those of all transfers before it come first, and some expiries.
+    pub(super) fn event_of(&self, transfer: u32) -> &EventRecord {
+        let (mut low, mut high) = (0, self.expiries.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if *self.expiries.at(middle) - middle <= transfer {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
+        let event = self.events.get(transfer + low);
+        assert!(event.transfer.get() == transfer);
+        event
     }
 
-    /// The event of that rank in the order of time.
-    pub(super) fn event_at(&self, rank: u32) -> Option<&EventRecord> {
-        let position = match &self.events_order {
-            None => rank,
-            Some(order) => *order.get(to_usize(rank))?,
-        };
-        (to_usize(position) < self.events.len()).then(|| self.events.get(position))
+    /// Position in `expiries` of the first that is not before a time.
+    fn expiry_rank(&self, timestamp: u64) -> u32 {
+        let (mut low, mut high) = (0, self.expiries.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let event = self.events.get(*self.expiries.at(middle));
+            if event.timestamp.get() < timestamp {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The events from a time on: transfers and expiries each in their order, merged by time.
+    pub(super) fn events_from(&self, timestamp: u64) -> impl Iterator<Item = &EventRecord> {
+        let first = self
+            .transfers
+            .partition_point(|transfer| transfer.timestamp.get() < timestamp);
+        let count = u32::try_from(self.transfers.len()).expect("positions have 32 bits");
+        let mut transfers = (first..count).map(|at| self.event_of(at)).peekable();
+        let mut expiries = (self.expiry_rank(timestamp)..self.expiries.len())
+            .map(|at| self.events.get(*self.expiries.at(at)))
+            .peekable();
+        std::iter::from_fn(move || match (transfers.peek(), expiries.peek()) {
+            (Some(transfer), Some(expiry)) if expiry.timestamp.get() < transfer.timestamp.get() => {
+                expiries.next()
+            }
+            (Some(_), _) => transfers.next(),
+            (None, _) => expiries.next(),
+        })
     }
 
     /// An event as clients see it.

@@ -1,8 +1,8 @@
 //! Expiry of pending transfers.
 
 use super::Ledger;
+use super::records::PendingStatus;
 use super::resolve::reopen;
-use super::state::PendingStatus;
 use crate::constants::{NANOSECONDS, PULSE_EXPIRIES_MAX};
 use crate::stdx::{to_u64, u64_to_usize};
 use crate::wire::{ChangeEventKind, Transfer};

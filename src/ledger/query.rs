@@ -1,12 +1,13 @@
 //! Queries: by account, by fields, by time. All bounds are inclusive; an invalid filter finds nothing.
 
 use super::Ledger;
-use super::state::{FieldIndex, Fields, account_fields, transfer_fields};
+use super::index::{FieldIndex, Fields, account_fields, transfer_fields};
 use crate::constants::{BATCH_EVENTS_MAX, CHANGE_EVENTS_MAX, TIMESTAMP_MAX};
 use crate::lsm::RecordTable;
 use crate::stdx::to_usize;
 use crate::wire::types::{account_filter_flags, account_flags, query_filter_flags};
 use crate::wire::{AccountBalance, AccountFilter, ChangeEventsFilter, QueryFilter, Transfer};
+use std::ops::RangeInclusive;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The times that a filter names, and how it wants the results.
@@ -34,63 +35,35 @@ impl Range {
     }
 }
 
-/// Calls `visit` with positions in the order that the range asks for, until it says that enough is
-/// found. `candidates` are sorted, and so are the timestamps that `timestamp_of` gives for them.
-fn walk(
-    range: &Range,
-    candidates: &[u32],
-    timestamp_of: impl Fn(u32) -> u64,
-    mut visit: impl FnMut(u32) -> bool,
-) {
-    let low = candidates.partition_point(|position| timestamp_of(*position) < range.min);
-    let high = candidates.partition_point(|position| timestamp_of(*position) <= range.max);
-    let candidates = &candidates[low..high.max(low)];
-    if range.reversed {
-        let _ = candidates.iter().rev().all(|position| visit(*position));
-    } else {
-        let _ = candidates.iter().all(|position| visit(*position));
-    }
-}
-
-/// The same over all records.
-fn walk_all<T>(
+/// Positions of the records of those times; `None` when there is none.
+fn positions<T>(
     range: &Range,
     table: &RecordTable<T>,
-    timestamp_of: impl Fn(u32) -> u64,
-    mut visit: impl FnMut(u32) -> bool,
-) {
-    let count = u32::try_from(table.len()).expect("positions have 32 bits");
-    let bound = |reached: &dyn Fn(u64) -> bool| {
-        let (mut low, mut high) = (0, count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if reached(timestamp_of(middle)) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        low
-    };
-    let low = bound(&|timestamp| timestamp >= range.min);
-    let high = bound(&|timestamp| timestamp > range.max).max(low);
-    if range.reversed {
-        let _ = (low..high).rev().all(&mut visit);
-    } else {
-        let _ = (low..high).all(&mut visit);
-    }
+    timestamp_of: impl Fn(&T) -> u64,
+) -> Option<RangeInclusive<u32>> {
+    let low = table.partition_point(|record| timestamp_of(record) < range.min);
+    let end = table.partition_point(|record| timestamp_of(record) <= range.max);
+    (low < end).then(|| low..=end - 1)
 }
 
-/// The shortest list of positions that holds all that match; `None` when no field is asked for.
-fn candidates<'a>(index: &'a FieldIndex, wanted: &Fields) -> Option<&'a [u32]> {
-    let lists = [
-        (wanted.user_data_128 != 0).then(|| index.user_data_128.find(wanted.user_data_128)),
-        (wanted.user_data_64 != 0).then(|| index.user_data_64.find(wanted.user_data_64)),
-        (wanted.user_data_32 != 0).then(|| index.user_data_32.find(wanted.user_data_32)),
-        (wanted.ledger != 0).then(|| index.ledger.find(wanted.ledger)),
-        (wanted.code != 0).then(|| index.code.find(u32::from(wanted.code))),
-    ];
-    lists.into_iter().flatten().min_by_key(|list| list.len())
+/// Calls `visit` with the positions within bounds that may hold what is wanted, in the order that
+/// the range asks for, until it says that enough is found.
+fn walk(
+    index: &FieldIndex,
+    wanted: &Fields,
+    bounds: RangeInclusive<u32>,
+    reversed: bool,
+    mut visit: impl FnMut(u32) -> bool,
+) {
+    match index.lists(wanted).min_by_key(|(_, list)| list.len()) {
+        Some((values, list)) => values.walk(&list, &bounds, reversed, visit),
+        None if reversed => {
+            let _ = bounds.rev().all(&mut visit);
+        }
+        None => {
+            let _ = { bounds }.all(&mut visit);
+        }
+    }
 }
 
 /// Whether the fields are those asked for; zero asks for nothing.
@@ -130,19 +103,24 @@ impl Ledger {
         };
         let wanted = query_fields(filter);
         let mut found = 0;
-        let timestamp_of = |position| self.accounts.get(position).timestamp.get();
-        let visit = |position| {
-            let account = self.accounts.get(position);
-            if matches(&wanted, &account_fields(account)) {
-                reply.extend_from_slice(account.as_bytes());
-                found += 1;
-            }
-            found < range.limit
+        let Some(bounds) = positions(&range, &self.accounts, |account| account.timestamp.get())
+        else {
+            return;
         };
-        match candidates(&self.account_index, &wanted) {
-            Some(list) => walk(&range, list, timestamp_of, visit),
-            None => walk_all(&range, &self.accounts, timestamp_of, visit),
-        }
+        walk(
+            &self.account_index,
+            &wanted,
+            bounds,
+            range.reversed,
+            |position| {
+                let account = self.accounts.get(position);
+                if matches(&wanted, &account_fields(account)) {
+                    reply.extend_from_slice(account.as_bytes());
+                    found += 1;
+                }
+                found < range.limit
+            },
+        );
     }
 
     pub(super) fn query_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
@@ -152,23 +130,28 @@ impl Ledger {
         };
         let wanted = query_fields(filter);
         let mut found = 0;
-        let timestamp_of = |position| self.transfers.get(position).timestamp.get();
-        let visit = |position| {
-            let transfer = self.transfers.get(position);
-            if matches(&wanted, &transfer_fields(transfer)) {
-                reply.extend_from_slice(transfer.as_bytes());
-                found += 1;
-            }
-            found < range.limit
+        let Some(bounds) = positions(&range, &self.transfers, |transfer| transfer.timestamp.get())
+        else {
+            return;
         };
-        match candidates(&self.transfer_index, &wanted) {
-            Some(list) => walk(&range, list, timestamp_of, visit),
-            None => walk_all(&range, &self.transfers, timestamp_of, visit),
-        }
+        walk(
+            &self.transfer_index,
+            &wanted,
+            bounds,
+            range.reversed,
+            |position| {
+                let transfer = self.transfers.get(position);
+                if matches(&wanted, &transfer_fields(transfer)) {
+                    reply.extend_from_slice(transfer.as_bytes());
+                    found += 1;
+                }
+                found < range.limit
+            },
+        );
     }
 
-    /// Calls `visit` with the transfers of an account that a filter asks for.
-    fn walk_account(&self, filter: &AccountFilter, mut visit: impl FnMut(&Transfer)) {
+    /// Calls `found_one` with the transfers of an account that a filter asks for.
+    fn walk_account(&self, filter: &AccountFilter, mut found_one: impl FnMut(u32, &Transfer)) {
         let flags = filter.flags.get();
         let debits = flags & account_filter_flags::DEBITS != 0;
         let credits = flags & account_filter_flags::CREDITS != 0;
@@ -192,23 +175,27 @@ impl Ledger {
             code: filter.code.get(),
         };
         let mut found = 0;
-        let list = &self.account_transfers[to_usize(account)];
-        let timestamp_of = |position| self.transfers.get(position).timestamp.get();
-        walk(&range, list, timestamp_of, |position| {
+        let Some(bounds) = positions(&range, &self.transfers, |transfer| transfer.timestamp.get())
+        else {
+            return;
+        };
+        let visit = |position| {
             let transfer = self.transfers.get(position);
             let side = debits && transfer.debit_account_id.get() == id
                 || credits && transfer.credit_account_id.get() == id;
             if side && matches(&wanted, &transfer_fields(transfer)) {
-                visit(transfer);
+                found_one(position, transfer);
                 found += 1;
             }
             found < range.limit
-        });
+        };
+        self.account_transfers
+            .walk(account, &bounds, range.reversed, visit);
     }
 
     pub(super) fn account_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
         let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
-        self.walk_account(filter, |transfer| {
+        self.walk_account(filter, |_, transfer| {
             reply.extend_from_slice(transfer.as_bytes())
         });
     }
@@ -221,10 +208,8 @@ impl Ledger {
         if self.accounts.get(position).flags.get() & account_flags::HISTORY == 0 {
             return;
         }
-        self.walk_account(filter, |transfer| {
-            let rank = self.event_rank(transfer.timestamp.get());
-            let event = self.event_at(rank).expect("every transfer has an event");
-            assert_eq!(event.timestamp, transfer.timestamp);
+        self.walk_account(filter, |transfer_at, transfer| {
+            let event = self.event_of(transfer_at);
             let debit_side = event.debit_account.get() == position;
             let balances = if debit_side {
                 event.debit
@@ -250,16 +235,11 @@ impl Ledger {
         let (true, Some(range)) = (filter.reserved == [0; 44], range) else {
             return;
         };
-        let mut rank = self.event_rank(range.min);
-        for _ in 0..range.limit {
-            let Some(event) = self.event_at(rank) else {
-                return;
-            };
+        for event in self.events_from(range.min).take(range.limit) {
             if event.timestamp.get() > range.max {
                 return;
             }
             reply.extend_from_slice(self.change_event(event).as_bytes());
-            rank += 1;
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Ledger;
 use super::exists::resolved_amount;
 use super::expiry::expires_at;
-use super::state::PendingStatus;
+use super::records::PendingStatus;
 use super::transfers::Accepted;
 use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
@@ -33,9 +33,8 @@ impl Ledger {
         if !post && amount < pending.amount.get() {
             return Err(Status::PendingTransferHasDifferentAmount);
         }
-        let record_at = *self
-            .pending_of
-            .get(&pending_at)
+        let record_at = self
+            .find_pending(pending_at)
             .expect("a pending transfer has a record");
         match self.pending.get(record_at).status() {
             PendingStatus::Pending => {}

@@ -1,11 +1,12 @@
 //! What the ledger keeps: tables that a checkpoint writes, and indexes that are made from them.
 
-use crate::lsm::{FixedState, IdIndex, LoadError, Postings, RecordTable, Table};
+use super::index::{AccountTransfers, FieldIndex, account_fields, transfer_fields};
+use super::records::{EventRecord, PendingRecord, PendingStatus};
+use crate::lsm::{Hash, IdIndex, LoadError, RecordTable, Segments, Table};
 use crate::stdx::{to_u64, to_usize};
 use crate::wire::{Account, ChangeEventKind, Operation, ReplyEncoder, Transfer};
-use hashbrown::HashMap;
 use std::collections::BTreeSet;
-use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::little_endian::{U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Limits of a ledger.
@@ -14,98 +15,6 @@ pub struct LedgerOptions {
     /// Bytes of memory that the state may take.
     pub memory_limit: u64,
 }
-
-/// What became of a pending transfer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum PendingStatus {
-    Pending = 0,
-    Posted = 1,
-    Voided = 2,
-    Expired = 3,
-}
-
-/// A pending transfer and what became of it (16 bytes).
-#[derive(
-    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
-#[repr(C)]
-pub(super) struct PendingRecord {
-    /// Position of the transfer.
-    pub(super) transfer: U32,
-    /// A [`PendingStatus`].
-    status: u8,
-    reserved: [u8; 11],
-}
-
-impl PendingRecord {
-    pub(super) fn new(transfer: u32) -> Self {
-        Self {
-            transfer: transfer.into(),
-            status: 0,
-            reserved: [0; 11],
-        }
-    }
-
-    pub(super) fn status(&self) -> PendingStatus {
-        match self.status {
-            0 => PendingStatus::Pending,
-            1 => PendingStatus::Posted,
-            2 => PendingStatus::Voided,
-            3 => PendingStatus::Expired,
-            other => unreachable!("status {other} is refused when a data file is opened"),
-        }
-    }
-
-    pub(super) fn set(&mut self, status: PendingStatus) {
-        self.status = status as u8;
-    }
-}
-
-/// Balances of an account.
-#[derive(
-    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
-#[repr(C)]
-pub(super) struct Balances {
-    pub(super) debits_pending: U128,
-    pub(super) debits_posted: U128,
-    pub(super) credits_pending: U128,
-    pub(super) credits_posted: U128,
-}
-
-impl Balances {
-    pub(super) fn of(account: &Account) -> Self {
-        Self {
-            debits_pending: account.debits_pending,
-            debits_posted: account.debits_posted,
-            credits_pending: account.credits_pending,
-            credits_posted: account.credits_posted,
-        }
-    }
-}
-
-/// A change of two accounts, as both were afterwards (160 bytes).
-#[derive(
-    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
-)]
-#[repr(C)]
-pub(super) struct EventRecord {
-    pub(super) timestamp: U64,
-    /// Position of the transfer.
-    pub(super) transfer: U32,
-    /// Positions of the accounts.
-    pub(super) debit_account: U32,
-    pub(super) credit_account: U32,
-    pub(super) debit_flags: U16,
-    pub(super) credit_flags: U16,
-    /// As in a change event.
-    pub(super) kind: u8,
-    pub(super) reserved: [u8; 7],
-    pub(super) debit: Balances,
-    pub(super) credit: Balances,
-}
-
-const _: () = assert!(size_of::<EventRecord>() == 160);
 
 /// What the superblock keeps of the ledger (256 bytes): the numbers of records, to compare.
 #[derive(
@@ -149,94 +58,15 @@ pub enum RestoreError {
     Load(#[from] LoadError),
 }
 
-/// Positions by the fields that queries name; zero values are not indexed.
-#[derive(Debug, Default)]
-pub(super) struct FieldIndex {
-    pub(super) user_data_128: Postings<u128>,
-    pub(super) user_data_64: Postings<u64>,
-    pub(super) user_data_32: Postings<u32>,
-    pub(super) ledger: Postings<u32>,
-    pub(super) code: Postings<u32>,
-}
-
-/// The fields of a record that queries name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Fields {
-    pub(super) user_data_128: u128,
-    pub(super) user_data_64: u64,
-    pub(super) user_data_32: u32,
-    pub(super) ledger: u32,
-    pub(super) code: u16,
-}
-
-impl FieldIndex {
-    #[inline]
-    pub(super) fn push(&mut self, fields: &Fields, position: u32) {
-        if fields.user_data_128 != 0 {
-            self.user_data_128.push(fields.user_data_128, position);
-        }
-        if fields.user_data_64 != 0 {
-            self.user_data_64.push(fields.user_data_64, position);
-        }
-        if fields.user_data_32 != 0 {
-            self.user_data_32.push(fields.user_data_32, position);
-        }
-        self.ledger.push(fields.ledger, position);
-        self.code.push(u32::from(fields.code), position);
-    }
-
-    pub(super) fn pop(&mut self, fields: &Fields, position: u32) {
-        if fields.user_data_128 != 0 {
-            self.user_data_128.pop(fields.user_data_128, position);
-        }
-        if fields.user_data_64 != 0 {
-            self.user_data_64.pop(fields.user_data_64, position);
-        }
-        if fields.user_data_32 != 0 {
-            self.user_data_32.pop(fields.user_data_32, position);
-        }
-        self.ledger.pop(fields.ledger, position);
-        self.code.pop(u32::from(fields.code), position);
-    }
-
-    fn memory(&self) -> u64 {
-        self.user_data_128.memory()
-            + self.user_data_64.memory()
-            + self.user_data_32.memory()
-            + self.ledger.memory()
-            + self.code.memory()
-    }
-}
-
-pub(super) fn account_fields(account: &Account) -> Fields {
-    Fields {
-        user_data_128: account.user_data_128.get(),
-        user_data_64: account.user_data_64.get(),
-        user_data_32: account.user_data_32.get(),
-        ledger: account.ledger.get(),
-        code: account.code.get(),
-    }
-}
-
-pub(super) fn transfer_fields(transfer: &Transfer) -> Fields {
-    Fields {
-        user_data_128: transfer.user_data_128.get(),
-        user_data_64: transfer.user_data_64.get(),
-        user_data_32: transfer.user_data_32.get(),
-        ledger: transfer.ledger.get(),
-        code: transfer.code.get(),
-    }
-}
-
 const ACCOUNTS: u8 = 1;
 const TRANSFERS: u8 = 2;
 const EVENTS: u8 = 3;
 const PENDING: u8 = 4;
 const FAILED: u8 = 5;
 
-/// Bytes that one event can add at the most: a record of each table, an entry of each index, lists of
-/// values of its own, and the doubling of what is full.
-const EVENT_MEMORY_MAX: u64 = 1024;
+/// Bytes that a pending transfer that expires takes in the queue at most: an entry in a node that is
+/// half full, and its share of the nodes above.
+const EXPIRY_SIZE_MAX: u64 = 64;
 /// Bytes kept free for buffers and for chunks that are begun.
 const MEMORY_RESERVE: u64 = 8 << 20;
 
@@ -256,15 +86,13 @@ pub struct Ledger {
     pub(super) failed_ids: IdIndex,
     pub(super) account_index: FieldIndex,
     pub(super) transfer_index: FieldIndex,
-    /// By account, the positions of its transfers.
-    pub(super) account_transfers: Vec<Vec<u32>>,
-    pub(super) account_transfers_capacity: usize,
+    pub(super) account_transfers: AccountTransfers,
     /// From the position of a transfer to that of its pending record.
-    pub(super) pending_of: HashMap<u32, u32, FixedState>,
+    pub(super) pending_of: IdIndex,
     /// (Time of expiry, time of creation, position of the pending record).
     pub(super) expiry: BTreeSet<(u64, u64, u32)>,
-    /// Positions of events in the order of time, once an import came between others.
-    pub(super) events_order: Option<Vec<u32>>,
+    /// Positions of the events that are expiries.
+    pub(super) expiries: Segments<u32>,
 
     pub(super) undo: Vec<super::chain::Undo>,
     pub(super) undo_active: bool,
@@ -287,11 +115,10 @@ impl Ledger {
             failed_ids: IdIndex::new(),
             account_index: FieldIndex::default(),
             transfer_index: FieldIndex::default(),
-            account_transfers: Vec::new(),
-            account_transfers_capacity: 0,
-            pending_of: HashMap::with_hasher(FixedState),
+            account_transfers: AccountTransfers::default(),
+            pending_of: IdIndex::new(),
             expiry: BTreeSet::new(),
-            events_order: None,
+            expiries: Segments::default(),
             undo: Vec::new(),
             undo_active: false,
             encoder: super::encoder(),
@@ -306,27 +133,46 @@ impl Ledger {
             + self.events.memory()
             + self.pending.memory()
             + self.failed.memory();
-        let ids = self.account_ids.memory() + self.transfer_ids.memory() + self.failed_ids.memory();
-        let lists = self.account_transfers_capacity * 4 + self.account_transfers.capacity() * 40;
-        let order = self
-            .events_order
-            .as_ref()
-            .map_or(0, |order| order.capacity() * 4);
-        let expiry = self.expiry.len() * 48 + self.pending_of.allocation_size();
+        let ids = self.account_ids.memory()
+            + self.transfer_ids.memory()
+            + self.failed_ids.memory()
+            + self.pending_of.memory();
         tables
             + ids
             + self.account_index.memory()
             + self.transfer_index.memory()
-            + to_u64(lists + order + expiry)
+            + self.account_transfers.memory()
+            + self.expiries.memory()
+            + to_u64(self.expiry.len()) * EXPIRY_SIZE_MAX
     }
 
     /// Whether the memory limit leaves room for a request of `events`, after `events_waiting` more
-    /// that were admitted and not executed yet.
+    /// that were admitted and not executed yet, whatever they are.
     #[must_use]
     pub fn admits(&self, operation: Operation, events: u64, events_waiting: u64) -> bool {
         assert!(operation.is_create());
-        let growth = (events + events_waiting) * EVENT_MEMORY_MAX + MEMORY_RESERVE;
-        self.memory_used() + growth <= self.memory_limit
+        let used = self.memory_used() + MEMORY_RESERVE;
+        let events = events + events_waiting;
+        used.saturating_add(self.growth(events)) <= self.memory_limit
+    }
+
+    /// Bytes that so many more events take at most.
+    fn growth(&self, events: u64) -> u64 {
+        let tables = self.accounts.growth(events)
+            + self.transfers.growth(events)
+            + self.events.growth(events)
+            + self.pending.growth(events)
+            + self.failed.growth(events);
+        let ids = self.account_ids.growth(events)
+            + self.transfer_ids.growth(events)
+            + self.failed_ids.growth(events)
+            + self.pending_of.growth(events);
+        tables
+            + ids
+            + self.account_index.growth(events)
+            + self.transfer_index.growth(events)
+            + self.account_transfers.growth(events)
+            + events * EXPIRY_SIZE_MAX
     }
 
     /// The highest timestamp that an account, a transfer or an expiry has.
@@ -417,14 +263,13 @@ impl Ledger {
         }
         for (position, account) in (0..).zip(self.accounts.iter()) {
             self.account_ids
-                .insert(IdIndex::hash(account.id.get()), position);
+                .insert(Hash::of(account.id.get()), position);
             self.account_index.push(&account_fields(account), position);
+            self.account_transfers.account_push();
         }
-        self.account_transfers
-            .resize_with(self.accounts.len(), Vec::new);
         for (position, transfer) in (0..).zip(self.transfers.iter()) {
             self.transfer_ids
-                .insert(IdIndex::hash(transfer.id.get()), position);
+                .insert(Hash::of(transfer.id.get()), position);
             self.transfer_index
                 .push(&transfer_fields(transfer), position);
             for id in [
@@ -435,14 +280,11 @@ impl Ledger {
                     table: TRANSFERS,
                     position: to_usize(position),
                 })?;
-                let list = &mut self.account_transfers[to_usize(account)];
-                let capacity = list.capacity();
-                list.push(position);
-                self.account_transfers_capacity += list.capacity() - capacity;
+                self.account_transfers.push(account, position);
             }
         }
         for (position, id) in (0..).zip(self.failed.iter()) {
-            self.failed_ids.insert(IdIndex::hash(id.get()), position);
+            self.failed_ids.insert(Hash::of(id.get()), position);
         }
         self.restore_pending()?;
         self.restore_events()
@@ -458,7 +300,8 @@ impl Ledger {
                     position,
                 });
             }
-            let _ = self.pending_of.insert(record.transfer.get(), position);
+            self.pending_of
+                .insert(Hash::of(record.transfer.get().into()), position);
             let transfer = self.transfers.get(record.transfer.get());
             if record.status() == PendingStatus::Pending
                 && let Some(expires) = super::expiry::expires_at(transfer)
@@ -473,31 +316,30 @@ impl Ledger {
 
     fn restore_events(&mut self) -> Result<(), RestoreError> {
         let (accounts, transfers) = (self.accounts.len(), self.transfers.len());
-        let mut sorted = true;
-        let mut last = 0;
-        for (position, event) in self.events.iter().enumerate() {
+        let mut next_transfer = 0;
+        for (position, event) in (0_u32..).zip(self.events.iter()) {
+            let expired = event.kind == ChangeEventKind::TwoPhaseExpired.code();
             let fits = to_usize(event.transfer.get()) < transfers
                 && to_usize(event.debit_account.get()) < accounts
-                && to_usize(event.credit_account.get()) < accounts;
+                && to_usize(event.credit_account.get()) < accounts
+                && (expired || event.transfer.get() == next_transfer);
             if !fits {
                 return Err(RestoreError::Record {
                     table: EVENTS,
-                    position,
+                    position: to_usize(position),
                 });
             }
-            sorted &= event.timestamp.get() > last;
-            last = event.timestamp.get();
+            if expired {
+                let _ = self.expiries.push(position);
+            } else {
+                next_transfer += 1;
+            }
         }
-        if !sorted {
-            let count = u32::try_from(self.events.len()).expect("positions have 32 bits");
-            let mut order: Vec<u32> = (0..count).collect();
-            // An import may have the time of an expiry before it: it was put first then, too.
-            order.sort_by_key(|position| {
-                let event = self.events.get(*position);
-                let expired = event.kind == ChangeEventKind::TwoPhaseExpired.code();
-                (event.timestamp.get(), expired)
+        if to_usize(next_transfer) != transfers {
+            return Err(RestoreError::Record {
+                table: TRANSFERS,
+                position: to_usize(next_transfer),
             });
-            self.events_order = Some(order);
         }
         Ok(())
     }
@@ -506,7 +348,7 @@ impl Ledger {
     #[inline]
     pub(super) fn find_account(&self, id: u128) -> Option<u32> {
         let accounts = &self.accounts;
-        self.account_ids.find(IdIndex::hash(id), |position| {
+        self.account_ids.find(Hash::of(id), |position| {
             accounts.get(position).id.get() == id
         })
     }
@@ -515,8 +357,15 @@ impl Ledger {
     #[inline]
     pub(super) fn find_transfer(&self, id: u128) -> Option<u32> {
         let transfers = &self.transfers;
-        self.transfer_ids.find(IdIndex::hash(id), |position| {
+        self.transfer_ids.find(Hash::of(id), |position| {
             transfers.get(position).id.get() == id
+        })
+    }
+
+    /// Position of the pending record of the transfer at a position.
+    pub(super) fn find_pending(&self, transfer: u32) -> Option<u32> {
+        self.pending_of.find(Hash::of(transfer.into()), |position| {
+            self.pending.get(position).transfer.get() == transfer
         })
     }
 

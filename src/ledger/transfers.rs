@@ -4,11 +4,10 @@ use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses, Undo};
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
-use super::state::{PendingRecord, transfer_fields};
+use super::index::transfer_fields;
+use super::records::PendingRecord;
 use crate::constants;
-use crate::lsm::IdIndex;
-use crate::lsm::id_index::Hashed;
-use crate::stdx::to_usize;
+use crate::lsm::Hash;
 use crate::wire::types::{account_flags, transfer_flags as flags};
 use crate::wire::{Account, ChangeEventKind, CreateTransferStatus as Status, Operation, Transfer};
 use zerocopy::little_endian::U128;
@@ -86,8 +85,7 @@ impl Ledger {
             if burnt {
                 // After the roll-back of a chain, which keeps burnt ids burnt.
                 let position = self.failed.push(event.id);
-                self.failed_ids
-                    .insert(IdIndex::hash(event.id.get()), position);
+                self.failed_ids.insert(Hash::of(event.id.get()), position);
             }
         }
         batch.finish(reply);
@@ -105,7 +103,7 @@ impl Ledger {
         if id == u128::MAX {
             return (Status::IdMustNotBeIntMax, event_timestamp);
         }
-        let hashed = IdIndex::hash(id);
+        let hashed = Hash::of(id);
         let transfers = &self.transfers;
         let found = self
             .transfer_ids
@@ -237,7 +235,7 @@ impl Ledger {
     }
 
     /// Stores a transfer, its accounts and its event. Gives its timestamp.
-    fn accept(&mut self, hashed: Hashed, accepted: Accepted) -> u64 {
+    fn accept(&mut self, hashed: Hash, accepted: Accepted) -> u64 {
         let Accepted {
             transfer,
             debit,
@@ -251,10 +249,7 @@ impl Ledger {
         self.transfer_index
             .push(&transfer_fields(&transfer), position);
         for account in [debit.0, credit.0] {
-            let list = &mut self.account_transfers[to_usize(account)];
-            let capacity = list.capacity();
-            list.push(position);
-            self.account_transfers_capacity += list.capacity() - capacity;
+            self.account_transfers.push(account, position);
         }
         if self.undo_active {
             self.undo.push(Undo::Transfer {
@@ -267,7 +262,7 @@ impl Ledger {
         *self.accounts.get_mut(credit.0) = credit.1;
         if transfer.flags.get() & flags::PENDING != 0 {
             let pending = self.pending.push(PendingRecord::new(position));
-            let _ = self.pending_of.insert(position, pending);
+            self.pending_of.insert(Hash::of(position.into()), pending);
             if let Some(expires) = expires_at(&transfer) {
                 let _ = self.expiry.insert((expires, timestamp, pending));
             }

@@ -1,46 +1,37 @@
-//! From 128-bit ids to positions.
+//! An index from a hashed key to the position of its record.
 //!
-//! A hash table in shards, each of which grows on its own, so that growing never stalls for long.
-//! Entries hold the hash and the position; the id itself is in the table that the position leads to.
+//! * An entry is 8 bytes: 32 bits of the hash, and the position. The key itself is read from the
+//!   record, which the caller does in `matches`.
+//! * There are 256 shards of different weight, so that they reach the point of growth one after
+//!   the other: growing moves the entries of one shard, never of all.
+//! * Entries are never iterated: their order means nothing.
 
+use super::hash::{CELLS, Hash, spread};
 use crate::stdx::to_u64;
 use hashbrown::HashTable;
-use std::hash::{BuildHasher, Hasher};
 
 const SHARDS: usize = 256;
+/// Cells of the lightest shard; the heaviest has nearly twice as many.
+const WEIGHT_MIN: usize = 43;
 
-/// Mixes an id to 64 bits; a fixed function, since nothing depends on the order of the table.
-#[inline]
-fn hash_of(id: u128) -> u64 {
-    const A: u64 = 0x9E37_79B9_7F4A_7C15;
-    const B: u64 = 0xD6E8_FEB8_6659_FD93;
-    let [low, high]: [u64; 2] = zerocopy::transmute!(id);
-    fold(fold(low ^ A, B) ^ high, A)
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product: [u64; 2] = zerocopy::transmute!(u128::from(a) * u128::from(b));
-    product[0] ^ product[1]
-}
+/// Bytes of a shard that has entries at all.
+const SHARD_SIZE_MIN: u64 = 128;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    hash: u64,
+    slot: u32,
     position: u32,
 }
 
-/// Positions by id.
+/// Keys to positions.
 #[derive(Debug)]
 pub struct IdIndex {
     shards: Vec<HashTable<Entry>>,
-    count: usize,
-}
-
-/// An id whose hash is known.
-#[derive(Clone, Copy, Debug)]
-pub struct Hashed {
-    hash: u64,
+    /// The shard of each cell.
+    cells: Vec<u8>,
+    /// Bytes of the shards.
+    memory: u64,
+    len: u64,
 }
 
 impl Default for IdIndex {
@@ -50,147 +41,163 @@ impl Default for IdIndex {
 }
 
 impl IdIndex {
-    /// An empty index.
+    /// An index without entries.
     #[must_use]
     pub fn new() -> Self {
+        let mut cells = Vec::with_capacity(CELLS);
+        for shard in 0..SHARDS {
+            // Weights rise linearly: growth comes at evenly spread sizes.
+            let weight = WEIGHT_MIN + shard * (CELLS - SHARDS * WEIGHT_MIN) * 2 / (SHARDS * SHARDS);
+            let code = u8::try_from(shard).expect("there are 256 shards");
+            cells.extend(std::iter::repeat_n(code, weight));
+        }
+        assert!(cells.len() <= CELLS);
+        cells.resize(CELLS, u8::MAX);
         Self {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            count: 0,
+            shards: std::iter::repeat_with(HashTable::new)
+                .take(SHARDS)
+                .collect(),
+            cells,
+            memory: 0,
+            len: 0,
         }
     }
 
-    /// Ids that there are.
+    /// Entries.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
+    pub fn len(&self) -> u64 {
+        self.len
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len == 0
     }
 
-    /// Hashes an id, for `find_hashed` and `insert`.
+    #[inline]
+    fn shard(&self, hash: Hash) -> usize {
+        usize::from(self.cells[usize::from(hash.cell)])
+    }
+
+    /// The position with this hash whose record `matches`.
+    #[inline]
     #[must_use]
+    pub fn find(&self, hash: Hash, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.shards[self.shard(hash)]
+            .find(spread(hash.slot), |entry| {
+                entry.slot == hash.slot && matches(entry.position)
+            })
+            .map(|entry| entry.position)
+    }
+
+    /// Adds a position, which must not be there.
     #[inline]
-    pub fn hash(id: u128) -> Hashed {
-        Hashed { hash: hash_of(id) }
+    pub fn insert(&mut self, hash: Hash, position: u32) {
+        let shard = self.shard(hash);
+        let table = &mut self.shards[shard];
+        if table.len() == table.capacity() {
+            let before = table.allocation_size();
+            table.reserve(1, |entry| spread(entry.slot));
+            self.memory = self.memory - to_u64(before) + to_u64(table.allocation_size());
+        }
+        table.insert_unique(
+            spread(hash.slot),
+            Entry {
+                slot: hash.slot,
+                position,
+            },
+            |entry| spread(entry.slot),
+        );
+        self.len += 1;
     }
 
-    /// The position of an id; `is` tells whether the record at a position has it.
-    #[must_use]
-    #[inline]
-    pub fn find(&self, hashed: Hashed, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let hash = hashed.hash;
-        let shard = &self.shards[shard_of(hash)];
-        shard
-            .find(hash, |entry| entry.hash == hash && is(entry.position))
-            .map(|e| e.position)
+    /// Removes a position, which must be there.
+    pub fn remove(&mut self, hash: Hash, position: u32) {
+        let shard = self.shard(hash);
+        let entry = self.shards[shard]
+            .find_entry(spread(hash.slot), |entry| entry.position == position)
+            .expect("only what was inserted is removed");
+        entry.remove();
+        self.len -= 1;
     }
 
-    /// Adds an id that is not there.
-    #[inline]
-    pub fn insert(&mut self, hashed: Hashed, position: u32) {
-        let shard = &mut self.shards[shard_of(hashed.hash)];
-        let entry = Entry {
-            hash: hashed.hash,
-            position,
-        };
-        let _ = shard.insert_unique(hashed.hash, entry, |entry| entry.hash);
-        self.count += 1;
-    }
-
-    /// Removes an id that is there.
-    ///
-    /// # Panics
-    /// When it is not.
-    pub fn remove(&mut self, hashed: Hashed, position: u32) {
-        let shard = &mut self.shards[shard_of(hashed.hash)];
-        let entry = shard.find_entry(hashed.hash, |entry| entry.position == position);
-        let _ = entry.expect("the caller added it").remove();
-        self.count -= 1;
-    }
-
-    /// Bytes of memory that the index takes.
+    /// Bytes on the heap.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.shards
+        self.memory + to_u64(SHARDS * size_of::<HashTable<Entry>>() + CELLS)
+    }
+
+    /// Bytes that so many more entries may take at most, wherever they fall; while a shard grows, it
+    /// is there twice.
+    #[must_use]
+    pub fn growth(&self, entries: u64) -> u64 {
+        let shards = self
+            .shards
             .iter()
-            .map(|shard| to_u64(shard.allocation_size()))
-            .sum()
-    }
-}
-
-/// The low bits choose the shard, the high ones the place in it.
-#[inline]
-fn shard_of(hash: u64) -> usize {
-    usize::from(hash.to_le_bytes()[2])
-}
-
-/// The same mixing for `hashbrown::HashMap`s with small integer keys.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FixedState;
-
-impl BuildHasher for FixedState {
-    type Hasher = FixedHasher;
-    fn build_hasher(&self) -> FixedHasher {
-        FixedHasher(0)
-    }
-}
-
-/// See [`FixedState`].
-#[derive(Clone, Copy, Debug)]
-pub struct FixedHasher(u64);
-
-impl Hasher for FixedHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = hash_of(u128::from(self.0 ^ u64::from(*byte)));
-        }
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.0 = hash_of(u128::from(self.0) << 64 | u128::from(value));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = hash_of(u128::from(self.0) << 64 | u128::from(value));
-    }
-
-    fn write_u128(&mut self, value: u128) {
-        self.0 ^= hash_of(value);
+            .filter(|shard| to_u64(shard.capacity() - shard.len()) < entries);
+        // The old table is there until the new one, of twice the size, is filled. Entries beyond
+        // that come to at most 16 / 7 buckets of 9 bytes each, and small shards have a minimum.
+        let grown = shards.map(|shard| 2 * to_u64(shard.allocation_size()) + SHARD_SIZE_MIN);
+        let shards: u64 = grown.sum();
+        shards + 48 * entries
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::IdIndex;
+    use crate::lsm::Hash;
 
     #[test]
-    fn ids_are_found_and_removed() {
+    fn entries_are_found_and_removed() {
         let mut index = IdIndex::new();
-        let ids: Vec<u128> = (0..50_000).map(|n: u128| n * n << 40 | n).collect();
-        for (position, id) in ids.iter().enumerate() {
-            let position = u32::try_from(position).unwrap();
-            let hashed = IdIndex::hash(*id);
-            assert_eq!(index.find(hashed, |p| ids[p as usize] == *id), None);
-            index.insert(hashed, position);
+        let keys: Vec<u128> = (0..50_000).map(|i| i * 7 + (i % 3) << 70).collect();
+        for (position, key) in (0_u32..).zip(&keys) {
+            let found = index.find(Hash::of(*key), |at| keys[at as usize] == *key);
+            assert_eq!(found, None);
+            index.insert(Hash::of(*key), position);
         }
-        assert_eq!(index.len(), 50_000);
-        for (position, id) in ids.iter().enumerate() {
-            let found = index.find(IdIndex::hash(*id), |p| ids[p as usize] == *id);
-            assert_eq!(found, Some(u32::try_from(position).unwrap()));
+        for (position, key) in (0_u32..).zip(&keys) {
+            let found = index.find(Hash::of(*key), |at| keys[at as usize] == *key);
+            assert_eq!(found, Some(position));
         }
-        index.remove(IdIndex::hash(ids[7]), 7);
-        assert_eq!(
-            index.find(IdIndex::hash(ids[7]), |p| ids[p as usize] == ids[7]),
-            None
-        );
-        assert!(index.memory() > 50_000 * 16);
+        for (position, key) in (0_u32..).zip(&keys).step_by(2) {
+            index.remove(Hash::of(*key), position);
+        }
+        assert_eq!(index.len(), 25_000);
+        let found = index.find(Hash::of(keys[10]), |at| keys[at as usize] == keys[10]);
+        assert_eq!(found, None);
+    }
+
+    #[test]
+    fn shards_grow_one_after_the_other() {
+        let mut index = IdIndex::new();
+        let mut most = 0;
+        for key in 0..2_000_000_u32 {
+            let before = index.memory();
+            index.insert(Hash::of(u128::from(key)), key);
+            if key > 500_000 {
+                most = most.max(index.memory() - before);
+            }
+        }
+        assert!(most <= 16_384 * 9 + 4096, "{most} bytes at once");
+        assert!(index.memory() < 2_000_000 * 21, "{}", index.memory());
+    }
+
+    #[test]
+    fn growth_is_never_underestimated() {
+        let mut index = IdIndex::new();
+        let mut next = 0_u32;
+        for entries in [1_u32, 10, 1000, 8189, 100_000] {
+            for _ in 0..20 {
+                let bound = index.memory() + index.growth(u64::from(entries));
+                for _ in 0..entries {
+                    index.insert(Hash::of(u128::from(next) << 9), next);
+                    next += 1;
+                }
+                assert!(index.memory() <= bound);
+            }
+        }
     }
 }

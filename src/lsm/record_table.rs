@@ -63,6 +63,8 @@ pub struct RecordTable<T> {
 
 impl<T> RecordTable<T> {
     const PER_CHUNK: usize = BLOCK_DATA_SIZE / size_of::<T>();
+    /// With what leads to it.
+    const CHUNK_SIZE: usize = Self::PER_CHUNK * size_of::<T>() + 64;
 
     /// An empty table.
     #[must_use]
@@ -172,7 +174,18 @@ impl<T> RecordTable<T> {
     /// Bytes of memory that the table takes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        to_u64(self.chunks.len() * (Self::PER_CHUNK * size_of::<T>() + 64))
+        to_u64(self.chunks.len() * Self::CHUNK_SIZE)
+    }
+
+    /// Bytes that so many more records take at most.
+    #[must_use]
+    pub fn growth(&self, records: u64) -> u64 {
+        let left = self
+            .chunks
+            .last()
+            .map_or(0, |last| Self::PER_CHUNK - last.len());
+        let beyond = records.saturating_sub(to_u64(left));
+        beyond.div_ceil(to_u64(Self::PER_CHUNK)) * to_u64(Self::CHUNK_SIZE)
     }
 }
 

@@ -1,0 +1,112 @@
+//! A vector that grows without moving: segments of 64 KiB.
+
+use crate::stdx::{to_u64, to_usize};
+
+/// Bytes of a segment.
+const SEGMENT_SIZE: usize = 64 * 1024;
+
+/// Values by position.
+#[derive(Debug)]
+pub struct Segments<T> {
+    segments: Vec<Vec<T>>,
+    len: u32,
+}
+
+impl<T: Copy> Default for Segments<T> {
+    fn default() -> Self {
+        Self {
+            segments: Vec::new(),
+            len: 0,
+        }
+    }
+}
+
+impl<T: Copy> Segments<T> {
+    /// Values of a segment.
+    pub const SEGMENT_LEN: usize = {
+        assert!(SEGMENT_SIZE.is_multiple_of(size_of::<T>()));
+        SEGMENT_SIZE / size_of::<T>()
+    };
+
+    /// Values.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a value at the end, and says where it is.
+    pub fn push(&mut self, value: T) -> u32 {
+        let position = self.len;
+        let segment = to_usize(position) / Self::SEGMENT_LEN;
+        if segment == self.segments.len() {
+            self.segments.push(Vec::with_capacity(Self::SEGMENT_LEN));
+        }
+        self.segments[segment].push(value);
+        self.len = position.checked_add(1).expect("positions are u32");
+        position
+    }
+
+    /// Removes the last value.
+    pub fn pop(&mut self) -> T {
+        self.len -= 1;
+        self.segments[to_usize(self.len) / Self::SEGMENT_LEN]
+            .pop()
+            .expect("the segment of the last value is not empty")
+    }
+
+    /// The value at a position.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, position: u32) -> &T {
+        let position = to_usize(position);
+        &self.segments[position / Self::SEGMENT_LEN][position % Self::SEGMENT_LEN]
+    }
+
+    /// The value at a position.
+    #[inline]
+    pub fn at_mut(&mut self, position: u32) -> &mut T {
+        let position = to_usize(position);
+        &mut self.segments[position / Self::SEGMENT_LEN][position % Self::SEGMENT_LEN]
+    }
+
+    /// Bytes that so many more values take at most.
+    #[must_use]
+    pub fn growth(&self, values: u64) -> u64 {
+        let capacity = to_u64(self.segments.len() * Self::SEGMENT_LEN);
+        let beyond = (u64::from(self.len) + values).saturating_sub(capacity);
+        let segments = beyond.div_ceil(to_u64(Self::SEGMENT_LEN));
+        let pointers = 2 * (segments + to_u64(self.segments.capacity()));
+        segments * to_u64(SEGMENT_SIZE) + pointers * to_u64(size_of::<Vec<T>>())
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        to_u64(self.segments.len() * SEGMENT_SIZE + self.segments.capacity() * size_of::<Vec<T>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Segments;
+
+    #[test]
+    fn values_stay_where_they_are() {
+        let mut segments = Segments::default();
+        for value in 0..40_000_u64 {
+            assert_eq!(u64::from(segments.push(value)), value);
+        }
+        *segments.at_mut(20_000) = 1;
+        assert_eq!((*segments.at(20_000), *segments.at(39_999)), (1, 39_999));
+        assert_eq!(segments.pop(), 39_999);
+        assert_eq!(segments.push(5), 39_999);
+        assert_eq!(segments.len(), 40_000);
+        assert!(segments.memory() >= 320_000);
+    }
+}
