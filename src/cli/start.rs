@@ -1,12 +1,12 @@
 //! `daftari start`: serves a data file.
 
 use super::exit::{Status, failure};
-use super::parse::{self, Addresses};
-use super::{format, logging};
 use crate::constants;
 use crate::driver::{self, RunOptions};
 use crate::server::{self, DataFile, ServerOptions};
 use crate::stdx::to_u64;
+use super::parse::{self, Addresses};
+use super::{format, logging};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -97,9 +97,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         driver::read_superblock(&storage).await
     })??;
     let sessions = u64::from(superblock.geometry.session_count_max.get());
-    let ledger = options
-        .limit_memory
-        .unwrap_or_else(|| memory_default(options.development));
+    let ledger = options.limit_memory.unwrap_or_else(|| memory_default(options.development));
     let serving = ServerOptions {
         listen: vec![address],
         cluster: superblock.cluster.get(),
@@ -127,9 +125,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         memory_limit: ledger,
     };
     let file = DataFile::open(&options.file)?;
-    server::run(&serving, file, move |io| async move {
-        driver::run(&*io, &run).await
-    })??;
+    server::run(&serving, file, move |io| async move { driver::run(&*io, &run).await })??;
     tracing::info!("stopped");
     Ok(())
 }
@@ -154,15 +150,11 @@ impl MemoryBound {
 /// Memory for the ledger when nobody says: 1 GiB in development, else most of what is available.
 fn memory_default(development: bool) -> u64 {
     const DEVELOPMENT: u64 = 1 << 30;
-    let available = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with("MemAvailable:"))?;
-            let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kibibytes * 1024)
-        });
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kibibytes * 1024)
+    });
     match available {
         Some(available) if !development => (available / 4 * 3).max(DEVELOPMENT),
         Some(_) | None => DEVELOPMENT,

@@ -1,7 +1,7 @@
 //! `create_accounts` and `lookup_accounts`.
 
 use super::Ledger;
-use super::chain::{Batch, EventFacts, Outcome, Statuses, Undo};
+use super::chain::{Batch, EventFacts, Outcome, Statuses};
 use super::index::account_fields;
 use crate::lsm::Hash;
 use crate::stdx::to_usize;
@@ -68,10 +68,11 @@ impl Ledger {
             .find(hashed, |at| accounts.get(at).id.get() == id);
         if let Some(position) = found {
             let account = self.accounts.get(position);
-            return match exists(event, account) {
-                Status::Exists => (Status::Exists, account.timestamp.get()),
-                different => (different, event_timestamp),
-            };
+            let status = exists(event, account);
+            if status == Status::Exists {
+                return (status, account.timestamp.get());
+            }
+            return (status, event_timestamp);
         }
         if let Err(status) = check_after_exists(event) {
             return (status, event_timestamp);
@@ -96,8 +97,8 @@ impl Ledger {
         self.account_ids.insert(hashed, position);
         self.account_index.push(&account_fields(&account), position);
         self.account_transfers.account_push();
-        if self.undo_active {
-            self.undo.push(Undo::Account);
+        if self.undo.active {
+            self.undo.accounts += 1;
         }
         (Status::Created, timestamp)
     }

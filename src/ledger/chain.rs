@@ -9,18 +9,31 @@ use crate::stdx::to_u64;
 use crate::wire::{Account, CreateResult, Operation, SparseResult};
 use zerocopy::IntoBytes;
 
-/// How to take one change back.
+/// How to take the changes of a chain back, one record each.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    /// Whether a chain is open.
+    pub(super) active: bool,
+    /// Accounts that the chain created.
+    pub(super) accounts: u32,
+    /// Transfers that the chain created.
+    pub(super) transfers: Vec<TransferUndo>,
+}
+
+impl Undo {
+    fn clear(&mut self) {
+        self.accounts = 0;
+        self.transfers.clear();
+    }
+}
+
+/// How to take a transfer back: its accounts as they were before.
 #[derive(Debug)]
-pub(super) enum Undo {
-    /// The last account was created.
-    Account,
-    /// The last transfer was created; the accounts were so before.
-    Transfer {
-        debit: (u32, Account),
-        credit: (u32, Account),
-        /// The pending record that the transfer resolved.
-        resolved: Option<u32>,
-    },
+pub(super) struct TransferUndo {
+    pub(super) debit: (u32, Account),
+    pub(super) credit: (u32, Account),
+    /// The pending record that the transfer resolved.
+    pub(super) resolved: Option<u32>,
 }
 
 /// What becomes of one event.
@@ -103,7 +116,7 @@ impl Batch {
         if event.linked && self.chain.is_none() {
             self.chain = Some(index);
             ledger.undo.clear();
-            ledger.undo_active = true;
+            ledger.undo.active = true;
         }
         let statuses = &self.statuses;
         if event.linked && index == self.count - 1 {
@@ -164,7 +177,7 @@ impl Batch {
         if !event.linked || outcome.status == self.statuses.linked_event_chain_open {
             self.chain = None;
             self.broken = false;
-            ledger.undo_active = false;
+            ledger.undo.active = false;
             ledger.undo.clear();
         }
     }
@@ -191,19 +204,13 @@ impl Batch {
 impl Ledger {
     /// Takes back everything since the chain began, the latest first.
     fn roll_back(&mut self) {
-        while let Some(undo) = self.undo.pop() {
-            match undo {
-                Undo::Account => self.undo_account(),
-                Undo::Transfer {
-                    debit,
-                    credit,
-                    resolved,
-                } => {
-                    self.undo_transfer(resolved);
-                    for (position, account) in [debit, credit] {
-                        *self.accounts.get_mut(position) = account;
-                    }
-                }
+        for _ in 0..self.undo.accounts {
+            self.undo_account();
+        }
+        while let Some(undo) = self.undo.transfers.pop() {
+            self.undo_transfer(undo.resolved);
+            for (position, account) in [undo.debit, undo.credit] {
+                *self.accounts.get_mut(position) = account;
             }
         }
     }

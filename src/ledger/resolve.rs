@@ -36,12 +36,7 @@ impl Ledger {
         let record_at = self
             .find_pending(pending_at)
             .expect("a pending transfer has a record");
-        match self.pending.get(record_at).status() {
-            PendingStatus::Pending => {}
-            PendingStatus::Posted => return Err(Status::PendingTransferAlreadyPosted),
-            PendingStatus::Voided => return Err(Status::PendingTransferAlreadyVoided),
-            PendingStatus::Expired => return Err(Status::PendingTransferExpired),
-        }
+        check_unresolved(self.pending.get(record_at).status())?;
         let expires = expires_at(&pending);
         if expires.is_some_and(|expires| expires <= event_timestamp) {
             return Err(Status::PendingTransferExpired);
@@ -108,6 +103,15 @@ impl Ledger {
             },
             resolved: Some(record_at),
         })
+    }
+}
+
+fn check_unresolved(status: PendingStatus) -> Result<(), Status> {
+    match status {
+        PendingStatus::Pending => Ok(()),
+        PendingStatus::Posted => Err(Status::PendingTransferAlreadyPosted),
+        PendingStatus::Voided => Err(Status::PendingTransferAlreadyVoided),
+        PendingStatus::Expired => Err(Status::PendingTransferExpired),
     }
 }
 

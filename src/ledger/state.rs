@@ -94,8 +94,7 @@ pub struct Ledger {
     /// Positions of the events that are expiries.
     pub(super) expiries: Segments<u32>,
 
-    pub(super) undo: Vec<super::chain::Undo>,
-    pub(super) undo_active: bool,
+    pub(super) undo: super::chain::Undo,
     pub(super) encoder: ReplyEncoder,
 }
 
@@ -119,8 +118,7 @@ impl Ledger {
             pending_of: IdIndex::new(),
             expiry: BTreeSet::new(),
             expiries: Segments::default(),
-            undo: Vec::new(),
-            undo_active: false,
+            undo: super::chain::Undo::default(),
             encoder: super::encoder(),
         }
     }

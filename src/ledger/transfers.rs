@@ -1,7 +1,7 @@
 //! `create_transfers` and `lookup_transfers`.
 
 use super::Ledger;
-use super::chain::{Batch, EventFacts, Outcome, Statuses, Undo};
+use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
 use super::index::transfer_fields;
@@ -112,10 +112,11 @@ impl Ledger {
             let existing = self.transfers.get(position);
             let pending = self.find_transfer(event.pending_id.get());
             let pending = pending.map(|position| self.transfers.get(position));
-            return match transfer_exists(event, existing, pending) {
-                Status::Exists => (Status::Exists, existing.timestamp.get()),
-                different => (different, event_timestamp),
-            };
+            let status = transfer_exists(event, existing, pending);
+            if status == Status::Exists {
+                return (status, existing.timestamp.get());
+            }
+            return (status, event_timestamp);
         }
         if !self.failed_ids.is_empty() {
             let failed = &self.failed;
@@ -251,8 +252,8 @@ impl Ledger {
         for account in [debit.0, credit.0] {
             self.account_transfers.push(account, position);
         }
-        if self.undo_active {
-            self.undo.push(Undo::Transfer {
+        if self.undo.active {
+            self.undo.transfers.push(TransferUndo {
                 debit: (debit.0, *self.accounts.get(debit.0)),
                 credit: (credit.0, *self.accounts.get(credit.0)),
                 resolved,

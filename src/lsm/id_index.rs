@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn entries_are_found_and_removed() {
         let mut index = IdIndex::new();
-        let keys: Vec<u128> = (0..50_000).map(|i| i * 7 + (i % 3) << 70).collect();
+        let keys: Vec<u128> = (0..50_000).map(|i| (i * 7 + i % 3) << 70).collect();
         for (position, key) in (0_u32..).zip(&keys) {
             let found = index.find(Hash::of(*key), |at| keys[at as usize] == *key);
             assert_eq!(found, None);

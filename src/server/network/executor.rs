@@ -142,7 +142,7 @@ async fn serve(setup: Setup) {
     let bell = unix_stream(setup.bell);
     pump(&core, &setup.link, setup.outgoing, bell).await;
     for accept in accepts {
-        drop(accept.cancel().await);
+        let _: Option<()> = accept.cancel().await;
     }
     core.budget.close();
     core.connections
@@ -151,7 +151,7 @@ async fn serve(setup: Setup) {
         .for_each(|connection| connection.drain());
     let drained = pin!(poll_fn(|context| core.poll_empty(context)));
     drop(select(drained, Timer::new(DRAIN_MAX)).await);
-    drop(beat.cancel().await);
+    let _: Option<()> = beat.cancel().await;
 }
 
 async fn accept(core: Rc<NetworkCore>, listener: std::net::TcpListener) {
