@@ -1,7 +1,7 @@
 //! Exit statuses. Scripts and supervisors rely upon the numbers: they never change their meaning.
 #![expect(clippy::print_stderr, reason = "the command line talks to its user")]
 
-use crate::server::DataFileError;
+use crate::server::{DataFileError, ServerError};
 use crate::vsr::FatalReason;
 use std::process::ExitCode;
 
@@ -51,6 +51,9 @@ pub fn status_of(error: &anyhow::Error) -> Status {
         Some(DataFileError::InUse { .. }) => return Status::FileInUse,
         Some(_) => return Status::InputOutput,
         None => {}
+    }
+    if let Some(ServerError::Bind { .. }) = error.downcast_ref::<ServerError>() {
+        return Status::InputOutput;
     }
     error.downcast_ref::<Failure>().map_or_else(
         || match error.downcast_ref::<std::io::Error>() {

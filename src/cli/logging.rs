@@ -1,6 +1,7 @@
 //! The log: one line an event on stderr, for people or as JSON.
 
 use clap::{Args, ValueEnum};
+use std::io::IsTerminal;
 use tracing::level_filters::LevelFilter;
 
 /// How the log looks.
@@ -50,6 +51,7 @@ pub fn init(options: &Options) {
     };
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let done = match options.log_format {
         Format::Human => builder.try_init(),

@@ -139,6 +139,12 @@ where
 {
     options.check()?;
     host::check(options.network_cores)?;
+    if host::has_swap() && !host::lock_memory() {
+        tracing::warn!(
+            "the host swaps, and the memory of the server cannot be locked: switch swap off, or set \
+             LimitMEMLOCK=infinity"
+        );
+    }
     on_replica_thread(|| {
         let wake = core_wake()?;
         let action = "handle signals";

@@ -8,7 +8,9 @@
 //! * Entries that do not fit the submission queue wait in a backlog, in order.
 //! * Neither the file nor buffers are registered. A registered file is released only when the
 //!   kernel takes the ring apart, some time after the process is gone, and with it the lock: the
-//!   next start would find the file in use.
+//!   next start would find the file in use. Registered buffers gain nothing for 4 KiB (90 us a read
+//!   and 180 us a write either way) and about a tenth for 1 MiB (470 against 415 us), but need one
+//!   pool for all buffers of the core, pinned for ever.
 
 use super::data_file::DataFile;
 use super::fatal::{DiskFatal, fatal};

@@ -3,6 +3,9 @@
 //! Every network core has a ring in each direction. Frames wake the core through `inbox`, replies
 //! wake the pump of the network core through `link`. A connection belongs to the network core that its number
 //! names, so its frames and replies stay in order.
+//!
+//! A ping of 256 bytes takes 60 to 125 us through both threads on a busy 2-core machine, where a
+//! plain blocking echo takes 20 us (`latency_of_a_ping`).
 
 mod budget;
 mod connection;
