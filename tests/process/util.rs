@@ -1,8 +1,9 @@
 //! Servers as processes, directories, ports, random numbers, and a bounded wait for futures.
 
+use crate::raw::Raw;
 use std::fs::{self, OpenOptions};
 use std::future::Future;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -119,20 +120,16 @@ impl Server {
         Self { child, port, log }
     }
 
+    /// Waits until the server answers a ping. A connection alone says nothing: the sockets of one
+    /// that was killed just before may accept for a moment longer.
     pub(crate) fn wait_ready(&mut self) {
         let started = Instant::now();
-        loop {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return;
-            }
+        let mut raw = Raw::new(self.port, 1);
+        while raw.ping().is_err() {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "no connection:\n{}",
-                self.log()
-            );
+            assert!(started.elapsed() < PATIENCE, "no answer:\n{}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -5,6 +5,11 @@
 //! connections out. Sockets that share an address would also let a second server bind it; so the
 //! address is first bound alone, which fails if anybody has it.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "waiting for an address happens before there is an Io"
+)]
+
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,6 +21,25 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 const BACKLOG: i32 = 1024;
+
+/// How often an address in use is tried, and the time between two tries: 2 s in all. After a kill
+/// the kernel takes the rings of the dead server apart in the background, and until it has, they
+/// hold its listening sockets.
+const BIND_ATTEMPTS: u32 = 40;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+
+/// As [`bind`], but waits a moment for an address that is in use.
+pub fn bind_patiently(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    for _ in 1..BIND_ATTEMPTS {
+        match bind(address, count) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                std::thread::sleep(BIND_PAUSE);
+            }
+            done => return done,
+        }
+    }
+    bind(address, count)
+}
 
 /// Sockets for `count` network cores; all have the address of the first.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {

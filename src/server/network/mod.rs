@@ -89,7 +89,7 @@ impl ServerNetwork {
         let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..count).map(|_| Vec::new()).collect();
         let mut addresses = Vec::new();
         for address in &options.listen {
-            let bound = listen::bind(*address, count)
+            let bound = listen::bind_patiently(*address, count)
                 .and_then(|bound| Ok((bound[0].local_addr()?, bound)))
                 .map_err(|error| ServerError::Bind {
                     address: *address,
