@@ -46,6 +46,7 @@ pub(super) struct Blocks {
     /// By table: chunks up to here were written when they became full.
     full_written: Vec<usize>,
     buffers: Vec<SectorBuf>,
+    session_count_max: u64,
 }
 
 impl Blocks {
@@ -57,6 +58,7 @@ impl Blocks {
             index: Vec::new(),
             full_written: vec![0; table_count],
             buffers: Vec::new(),
+            session_count_max: u64::from(geometry.session_count_max.get()),
         }
     }
 
@@ -75,7 +77,7 @@ impl Blocks {
             events / records + 2
         });
         let used = self.free.taken_count() / (to_u64(constants::BLOCK_DATA_SIZE / 32)) + 2;
-        let sessions = 1 + u64::from(u16::MAX) * 288 / to_u64(constants::BLOCK_DATA_SIZE);
+        let sessions = 1 + self.session_count_max * 288 / to_u64(constants::BLOCK_DATA_SIZE);
         self.free.free_count() > to_u64(mutable) + growth.sum::<u64>() + used + sessions
     }
 
