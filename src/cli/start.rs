@@ -104,6 +104,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         listen: vec![address],
         cluster: superblock.cluster.get(),
         network_cores: usize::from(options.network_cores),
+        state_memory: ledger,
         ..ServerOptions::default()
     };
     let bound = MemoryBound {
@@ -111,6 +112,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         network: server::memory_bound(&serving),
         replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
         journal: driver::buffers_memory(&superblock.geometry),
+        ahead: server::memory::AHEAD.min(ledger),
     };
     tracing::info!(
         total = bound.total(),
@@ -118,6 +120,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         network = bound.network,
         replies = bound.replies,
         journal = bound.journal,
+        ahead = bound.ahead,
         "memory: at most so many bytes, whatever clients do"
     );
     let run = RunOptions {
@@ -140,6 +143,8 @@ struct MemoryBound {
     network: u64,
     replies: u64,
     journal: u64,
+    /// Touched for the ledger, and not used yet.
+    ahead: u64,
 }
 
 impl MemoryBound {
@@ -147,7 +152,7 @@ impl MemoryBound {
     const PROCESS: u64 = 128 << 20;
 
     fn total(&self) -> u64 {
-        self.ledger + self.network + self.replies + self.journal + Self::PROCESS
+        self.ledger + self.network + self.replies + self.journal + self.ahead + Self::PROCESS
     }
 }
 

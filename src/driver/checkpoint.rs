@@ -14,6 +14,9 @@ use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::vsr::sessions::{SessionRecord, Sessions};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Poll;
 use storage_format::block::{BlockKind, seal};
 use storage_format::{
     BlockHeader, BlockReference, FORMAT_VERSION, Geometry, PrepareHeader, ReplySlotHeader,
@@ -24,7 +27,9 @@ use zerocopy::IntoBytes;
 /// Number of the sessions' table; those of the ledger count from 1.
 pub(super) const SESSIONS_TABLE: u8 = 255;
 /// Block writes under way at the same time.
-const WRITES_MAX: usize = 8;
+pub(super) const WRITES_MAX: usize = 16;
+
+type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = SectorBuf> + 'a>>>;
 
 /// Ops from one checkpoint to the next: as many as the journal holds, but for what may be prepared
 /// while the checkpoint is made.
@@ -33,9 +38,8 @@ pub fn checkpoint_interval(geometry: &Geometry) -> u64 {
     u64::from(geometry.journal_slot_count.get()) - 3 * constants::PIPELINE_PREPARES_MAX
 }
 
-/// Which block holds which chunk.
-#[derive(Debug)]
-pub(super) struct Blocks {
+/// Which block holds which chunk, and the writes of blocks that are under way.
+pub(super) struct Blocks<'a> {
     pub(super) free: FreeSet,
     /// By table, in the order of `Ledger::tables`, then by chunk; `None` when it was never written.
     pub(super) chunks: Vec<Vec<Option<BlockReference>>>,
@@ -46,10 +50,12 @@ pub(super) struct Blocks {
     /// By table: chunks up to here were written when they became full.
     full_written: Vec<usize>,
     buffers: Vec<SectorBuf>,
+    /// Nobody waits for them until the next checkpoint.
+    writes: Writes<'a>,
     session_count_max: u64,
 }
 
-impl Blocks {
+impl<'a> Blocks<'a> {
     pub(super) fn new(geometry: &Geometry, table_count: usize) -> Self {
         Self {
             free: FreeSet::new(geometry.block_count_max()),
@@ -58,6 +64,7 @@ impl Blocks {
             index: Vec::new(),
             full_written: vec![0; table_count],
             buffers: Vec::new(),
+            writes: FuturesUnordered::new(),
             session_count_max: u64::from(geometry.session_count_max.get()),
         }
     }
@@ -81,10 +88,10 @@ impl Blocks {
         self.free.free_count() > to_u64(mutable) + growth.sum::<u64>() + used + sessions
     }
 
-    /// Writes the chunks of append-only tables that have become full.
+    /// Begins to write the chunks of append-only tables that have become full.
     pub(super) async fn write_full<I: Io>(
         &mut self,
-        io: &I,
+        io: &'a I,
         superblock: &Superblock,
         op: u64,
         ledger: &mut Ledger,
@@ -107,20 +114,18 @@ impl Blocks {
         }
     }
 
+    /// Begins to write chunks; waits only where too many writes are under way.
     async fn write_chunks<I: Io>(
         &mut self,
-        io: &I,
+        io: &'a I,
         superblock: &Superblock,
         op: u64,
         ledger: &mut Ledger,
         jobs: Vec<(usize, usize)>,
     ) {
         let geometry = superblock.geometry;
-        let mut writes = FuturesUnordered::new();
         for (index, chunk) in jobs {
-            if writes.len() >= WRITES_MAX {
-                self.buffers.extend(writes.next().await);
-            }
+            let buffer = self.take_buffer().await;
             let mut tables = ledger.tables_mut();
             let table = &mut tables[index];
             let address = self.free.allocate();
@@ -129,23 +134,47 @@ impl Blocks {
                 table: table.id(),
                 ..block_header(superblock, BlockKind::Records, op, address, chunk)
             };
-            let (buffer, reference, size) =
-                fill(self.take_buffer(), header, table.chunk_bytes(chunk));
+            let (buffer, reference, size) = fill(buffer, header, table.chunk_bytes(chunk));
             table.mark_clean(chunk);
             let references = &mut self.chunks[index];
             references.resize(references.len().max(chunk + 1), None);
             if let Some(old) = references[chunk].replace(reference) {
                 self.free.release(old.address.get());
             }
-            let offset = geometry.block_offset(address);
-            writes.push(write_block(io, offset, buffer, size));
+            self.write(io, geometry.block_offset(address), buffer, size);
         }
-        while let Some(buffer) = writes.next().await {
+        self.poll_writes().await;
+    }
+
+    /// A write starts when it is polled first, in `poll_writes` or where one is awaited.
+    fn write<I: Io>(&mut self, io: &'a I, offset: u64, buffer: SectorBuf, size: usize) {
+        let write = write_block(io, offset, buffer, size);
+        self.writes.push(Box::pin(write));
+    }
+
+    /// Starts new writes and takes the buffers of those that are done, without waiting.
+    async fn poll_writes(&mut self) {
+        let (writes, buffers) = (&mut self.writes, &mut self.buffers);
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(Some(buffer)) = writes.poll_next_unpin(cx) {
+                buffers.push(buffer);
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Waits for all writes.
+    async fn finish_writes(&mut self) {
+        while let Some(buffer) = self.writes.next().await {
             self.buffers.push(buffer);
         }
     }
 
-    fn take_buffer(&mut self) -> SectorBuf {
+    async fn take_buffer(&mut self) -> SectorBuf {
+        if self.writes.len() >= WRITES_MAX {
+            self.buffers.extend(self.writes.next().await);
+        }
         self.buffers
             .pop()
             .unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
@@ -154,7 +183,7 @@ impl Blocks {
     /// Writes the sessions' table; releases that of the last checkpoint.
     async fn write_sessions<I: Io>(
         &mut self,
-        io: &I,
+        io: &'a I,
         superblock: &Superblock,
         op: u64,
         sessions: &Sessions,
@@ -171,10 +200,9 @@ impl Blocks {
                 table: SESSIONS_TABLE,
                 ..block_header(superblock, BlockKind::Records, op, address, position)
             };
-            let (buffer, reference, size) = fill(self.take_buffer(), header, records.as_bytes());
-            let offset = superblock.geometry.block_offset(address);
-            self.buffers
-                .push(write_block(io, offset, buffer, size).await);
+            let buffer = self.take_buffer().await;
+            let (buffer, reference, size) = fill(buffer, header, records.as_bytes());
+            self.write(io, superblock.geometry.block_offset(address), buffer, size);
             self.sessions.push(reference);
         }
     }
@@ -182,7 +210,7 @@ impl Blocks {
     /// Writes the index: a chain of blocks that lists every block of every table, last one first.
     async fn write_index<I: Io>(
         &mut self,
-        io: &I,
+        io: &'a I,
         superblock: &Superblock,
         op: u64,
     ) -> (BlockReference, u64) {
@@ -203,10 +231,9 @@ impl Blocks {
                 next,
                 ..block_header(superblock, BlockKind::Index, op, address, position)
             };
-            let (buffer, reference, size) = fill(self.take_buffer(), header, references.as_bytes());
-            let offset = superblock.geometry.block_offset(address);
-            self.buffers
-                .push(write_block(io, offset, buffer, size).await);
+            let buffer = self.take_buffer().await;
+            let (buffer, reference, size) = fill(buffer, header, references.as_bytes());
+            self.write(io, superblock.geometry.block_offset(address), buffer, size);
             self.index.push(address);
             next = reference;
         }
@@ -274,6 +301,7 @@ impl<I: Io> State<'_, I> {
             write_replies(self.io, &self.superblock, sessions).await;
         }
         let (index, block_count) = blocks.write_index(self.io, &self.superblock, op).await;
+        blocks.finish_writes().await;
         next.checkpoint = *header;
         next.checkpoint_index = index;
         next.checkpoint_block_count = block_count.into();

@@ -8,7 +8,7 @@ use crate::vsr::sessions::{Sessions, Standing};
 use crate::vsr::{Admission, Prepare, Replica};
 use crate::wire::{Operation, build};
 use bytes::Bytes;
-use storage_format::{Geometry, PrepareKind, RequestEntry, Superblock};
+use storage_format::{Geometry, PrepareHeader, PrepareKind, RequestEntry, Superblock};
 use zerocopy::IntoBytes;
 
 /// All that executing an op changes, but the sessions, which the replica owns.
@@ -16,7 +16,7 @@ pub(super) struct State<'a, I: Io> {
     pub(super) io: &'a I,
     pub(super) superblock: Superblock,
     pub(super) ledger: Ledger,
-    pub(super) blocks: Blocks,
+    pub(super) blocks: Blocks<'a>,
 }
 
 impl<I: Io> std::fmt::Debug for State<'_, I> {
@@ -32,9 +32,9 @@ impl<I: Io> State<'_, I> {
         self.superblock.geometry
     }
 
-    /// Executes `prepare` and writes the blocks that it filled. One reply for each entry; none for
+    /// Executes `prepare`; [`Self::write_full`] has to follow. One reply for each entry; none for
     /// an entry whose session was evicted before its turn: it has no effect either.
-    pub(super) async fn commit(
+    pub(super) fn execute(
         &mut self,
         prepare: &Prepare,
         sessions: &mut Sessions,
@@ -47,17 +47,21 @@ impl<I: Io> State<'_, I> {
             PrepareKind::Requests => {
                 for (index, (entry, body)) in prepare.requests().enumerate() {
                     let index = u32::try_from(index).expect("at most 1000 entries");
-                    replies.push(self.execute(prepare, sessions, index, &entry, body));
+                    replies.push(self.execute_entry(prepare, sessions, index, &entry, body));
                 }
             }
         }
-        self.blocks
-            .write_full(self.io, &self.superblock, header.op.get(), &mut self.ledger)
-            .await;
         replies
     }
 
-    fn execute(
+    /// Begins to write the blocks that the op filled.
+    pub(super) async fn write_full(&mut self, header: &PrepareHeader) {
+        self.blocks
+            .write_full(self.io, &self.superblock, header.op.get(), &mut self.ledger)
+            .await;
+    }
+
+    fn execute_entry(
         &mut self,
         prepare: &Prepare,
         sessions: &mut Sessions,

@@ -60,6 +60,8 @@ enum Wake {
     Written(Written),
     Incoming(Incoming),
     Timer,
+    /// Nothing is to be done but what can be put off.
+    Idle,
 }
 
 /// The longest that the loop sleeps when no pending transfer expires.
@@ -67,13 +69,17 @@ const TIMER_MAX: u64 = constants::NANOSECONDS;
 /// The shortest: expiry is not more precise than this.
 const TIMER_MIN: u64 = 1_000_000;
 
+/// Bytes of a prepare that takes longer to execute than a write takes to be submitted.
+const LONG_EXECUTION: usize = 32 * 1024;
+
 /// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most.
 #[must_use]
 pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
     let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Blocks and stored replies under way at a checkpoint, and the reply that is being made.
-    let writes = 8 * (u64::from(geometry.block_size.get()) + message);
+    let writes = crate::stdx::to_u64(checkpoint::WRITES_MAX)
+        * (u64::from(geometry.block_size.get()) + message);
     slots + writes + 2 * message + u64::from(geometry.journal_slot_count.get()) * 512
 }
 
@@ -85,6 +91,7 @@ pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
 pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
     let (mut state, mut replica, mut headers) = open::open(io, options).await?;
     let mut writes: Writes<'_> = FuturesUnordered::new();
+    let mut indexing = false;
     loop {
         while let Some(effect) = replica.poll_effect(io.realtime()) {
             match effect {
@@ -97,15 +104,18 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                 }
                 Effect::Send { connection, frame } => io.network().send(connection, frame),
                 Effect::Execute(prepare) => {
-                    start_writes(&mut writes, &mut replica, &state).await;
+                    if prepare.size() >= LONG_EXECUTION {
+                        start_writes(&mut writes, &mut replica, &state).await;
+                    }
                     execute(&mut state, &mut replica, prepare).await;
+                    indexing = true;
                 }
             }
         }
         if replica.is_shut_down() {
             return Ok(());
         }
-        match wait(io, &replica, &mut writes).await {
+        match wait(io, &replica, &mut writes, indexing).await {
             Wake::Written(written) => on_written(written, &mut replica, &state),
             Wake::Incoming(incoming) => {
                 replica.handle(Event::Incoming(incoming), &state);
@@ -116,13 +126,14 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                 }
             }
             Wake::Timer => {}
+            Wake::Idle => indexing = state.ledger.index_step(),
         }
     }
 }
 
 /// Executes an op, answers it, and makes a checkpoint if one is due.
 async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare: Prepare) {
-    let replies = state.commit(&prepare, replica.sessions_mut()).await;
+    let replies = state.execute(&prepare, replica.sessions_mut());
     let pulse_next = state.ledger.pulse_next();
     let header = prepare.header;
     replica.handle(
@@ -137,6 +148,7 @@ async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare
     while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
         state.io.network().send(connection, frame);
     }
+    state.write_full(&header).await;
     if state.checkpoint_due(&header) {
         state.checkpoint(&header, replica.sessions()).await;
         replica.handle(
@@ -148,7 +160,7 @@ async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare
     }
 }
 
-/// Polls the writes once, so that those just queued reach the device before a long execution.
+/// Has the writes that were just queued reach the device before a long execution.
 async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, state: &State<'_, I>) {
     let ready = std::future::poll_fn(|cx| {
         if writes.is_empty() {
@@ -159,8 +171,9 @@ async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, sta
             Poll::Pending => Poll::Ready(None),
         }
     });
-    if let Some(written) = ready.await {
-        on_written(written, replica, state);
+    match ready.await {
+        Some(written) => on_written(written, replica, state),
+        None => yield_once().await,
     }
 }
 
@@ -171,11 +184,13 @@ fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, 
     }
 }
 
-async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>) -> Wake {
+/// Waits for what comes next; when `busy`, only as long as it takes to look.
+async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>, busy: bool) -> Wake {
     let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
     let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, TIMER_MAX)));
     let mut receive = pin!(io.network().receive());
     let room = replica.has_room();
+    let mut looked = false;
     std::future::poll_fn(move |cx| {
         if let Poll::Ready(Some(written)) = writes.poll_next_unpin(cx) {
             return Poll::Ready(Wake::Written(written));
@@ -184,9 +199,33 @@ async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>) -> Wake
         if room && let Poll::Ready(incoming) = receive.as_mut().poll(cx) {
             return Poll::Ready(Wake::Incoming(incoming));
         }
-        timer.as_mut().poll(cx).map(|()| Wake::Timer)
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Timer);
+        }
+        if busy && looked {
+            return Poll::Ready(Wake::Idle);
+        }
+        looked = true;
+        if busy {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     })
     .await
+}
+
+/// Lets everything else go on once: what was queued reaches the device.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn write_prepare<'a, I: Io>(

@@ -70,7 +70,8 @@ pub(super) async fn open<'a, I: Io>(
     );
     for header in &recovered.log {
         let prepare = read_prepare(io, &geometry, header).await?;
-        drop(state.commit(&prepare, &mut sessions).await);
+        drop(state.execute(&prepare, &mut sessions));
+        state.write_full(header).await;
         if state.checkpoint_due(header) {
             state.checkpoint(header, &sessions).await;
         }

@@ -2,7 +2,6 @@
 
 use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses};
-use super::index::account_fields;
 use crate::lsm::Hash;
 use crate::stdx::to_usize;
 use crate::wire::types::account_flags as flags;
@@ -95,8 +94,6 @@ impl Ledger {
         account.timestamp = timestamp.into();
         let position = self.accounts.push(account);
         self.account_ids.insert(hashed, position);
-        self.account_index.push(&account_fields(&account), position);
-        self.account_transfers.account_push();
         if self.undo.active {
             self.undo.accounts += 1;
         }

@@ -1,6 +1,5 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
-use super::index::{account_fields, transfer_fields};
 use super::records::PendingStatus;
 use super::{Ledger, expiry};
 use crate::lsm::Hash;
@@ -220,8 +219,6 @@ impl Ledger {
         let position = u32::try_from(self.accounts.len()).expect("positions have 32 bits");
         self.account_ids
             .remove(Hash::of(account.id.get()), position);
-        self.account_index.pop(&account_fields(&account), position);
-        self.account_transfers.account_pop();
     }
 
     fn undo_transfer(&mut self, resolved: Option<u32>) {
@@ -231,11 +228,6 @@ impl Ledger {
         let transfer = self.transfers.pop();
         self.transfer_ids
             .remove(Hash::of(transfer.id.get()), position);
-        self.transfer_index
-            .pop(&transfer_fields(&transfer), position);
-        for account in [event.credit_account, event.debit_account] {
-            self.account_transfers.pop(account.get(), position);
-        }
         if let Some(pending) = self.find_pending(position) {
             self.pending_of.remove(Hash::of(position.into()), pending);
             let _ = self.pending.pop();

@@ -35,6 +35,18 @@ impl Ledger {
         body: &[u8],
         reply: &mut Vec<u8>,
     ) {
+        match operation.family() {
+            Family::CreateAccounts | Family::CreateTransfers => self.index_enough(),
+            Family::GetAccountTransfers
+            | Family::GetAccountBalances
+            | Family::QueryAccounts
+            | Family::QueryTransfers => self.index_all(),
+            Family::Register
+            | Family::Pulse
+            | Family::LookupAccounts
+            | Family::LookupTransfers
+            | Family::GetChangeEvents => {}
+        }
         let batches = operation.batches(body);
         let mut encoder = std::mem::take(&mut self.encoder);
         let mut events_left = operation.event_count(body);

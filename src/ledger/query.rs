@@ -1,9 +1,9 @@
 //! Queries: by account, by fields, by time. All bounds are inclusive; an invalid filter finds nothing.
 
 use super::Ledger;
-use super::index::{FieldIndex, Fields, account_fields, transfer_fields};
+use super::index::{Fields, account_fields, transfer_fields};
 use crate::constants::{BATCH_EVENTS_MAX, CHANGE_EVENTS_MAX, TIMESTAMP_MAX};
-use crate::lsm::RecordTable;
+use crate::lsm::{Record, RecordTable, Tree};
 use crate::stdx::to_usize;
 use crate::wire::types::{account_filter_flags, account_flags, query_filter_flags};
 use crate::wire::{AccountBalance, AccountFilter, ChangeEventsFilter, QueryFilter, Transfer};
@@ -36,7 +36,7 @@ impl Range {
 }
 
 /// Positions of the records of those times; `None` when there is none.
-fn positions<T>(
+fn positions<T: Record>(
     range: &Range,
     table: &RecordTable<T>,
     timestamp_of: impl Fn(&T) -> u64,
@@ -47,16 +47,15 @@ fn positions<T>(
 }
 
 /// Calls `visit` with the positions within bounds that may hold what is wanted, in the order that
-/// the range asks for, until it says that enough is found.
-fn walk(
-    index: &FieldIndex,
-    wanted: &Fields,
+/// the range asks for, until it says that enough is found; `asked` are the trees to choose from.
+fn walk<'a>(
+    asked: impl Iterator<Item = (&'a Tree, u32)>,
     bounds: RangeInclusive<u32>,
     reversed: bool,
     mut visit: impl FnMut(u32) -> bool,
 ) {
-    match index.lists(wanted).min_by_key(|(_, list)| list.len()) {
-        Some((values, list)) => values.walk(&list, &bounds, reversed, visit),
+    match asked.min_by_key(|(tree, key)| tree.count(*key, &bounds)) {
+        Some((tree, key)) => tree.walk(key, &bounds, reversed, visit),
         None if reversed => {
             let _ = bounds.rev().all(&mut visit);
         }
@@ -108,8 +107,7 @@ impl Ledger {
             return;
         };
         walk(
-            &self.account_index,
-            &wanted,
+            self.indexes.of_accounts(&wanted),
             bounds,
             range.reversed,
             |position| {
@@ -135,8 +133,7 @@ impl Ledger {
             return;
         };
         walk(
-            &self.transfer_index,
-            &wanted,
+            self.indexes.of_transfers(&wanted),
             bounds,
             range.reversed,
             |position| {
@@ -164,7 +161,7 @@ impl Ledger {
         let reversed = flags & account_filter_flags::REVERSED != 0;
         let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
         let range = Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed);
-        let (true, Some(range), Some(account)) = (valid, range, self.find_account(id)) else {
+        let (true, Some(range)) = (valid, range) else {
             return;
         };
         let wanted = Fields {
@@ -189,8 +186,8 @@ impl Ledger {
             }
             found < range.limit
         };
-        self.account_transfers
-            .walk(account, &bounds, range.reversed, visit);
+        let (tree, key) = self.indexes.of_account(id);
+        tree.walk(key, &bounds, range.reversed, visit);
     }
 
     pub(super) fn account_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {

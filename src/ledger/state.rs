@@ -1,6 +1,6 @@
 //! What the ledger keeps: tables that a checkpoint writes, and indexes that are made from them.
 
-use super::index::{AccountTransfers, FieldIndex, account_fields, transfer_fields};
+use super::index::Indexes;
 use super::records::{EventRecord, PendingRecord, PendingStatus};
 use crate::lsm::{Hash, IdIndex, LoadError, RecordTable, Segments, Table};
 use crate::stdx::{to_u64, to_usize};
@@ -84,9 +84,7 @@ pub struct Ledger {
     pub(super) account_ids: IdIndex,
     pub(super) transfer_ids: IdIndex,
     pub(super) failed_ids: IdIndex,
-    pub(super) account_index: FieldIndex,
-    pub(super) transfer_index: FieldIndex,
-    pub(super) account_transfers: AccountTransfers,
+    pub(super) indexes: Indexes,
     /// From the position of a transfer to that of its pending record.
     pub(super) pending_of: IdIndex,
     /// (Time of expiry, time of creation, position of the pending record).
@@ -112,9 +110,7 @@ impl Ledger {
             account_ids: IdIndex::new(),
             transfer_ids: IdIndex::new(),
             failed_ids: IdIndex::new(),
-            account_index: FieldIndex::default(),
-            transfer_index: FieldIndex::default(),
-            account_transfers: AccountTransfers::default(),
+            indexes: Indexes::default(),
             pending_of: IdIndex::new(),
             expiry: BTreeSet::new(),
             expiries: Segments::default(),
@@ -137,9 +133,7 @@ impl Ledger {
             + self.pending_of.memory();
         tables
             + ids
-            + self.account_index.memory()
-            + self.transfer_index.memory()
-            + self.account_transfers.memory()
+            + self.indexes.memory()
             + self.expiries.memory()
             + to_u64(self.expiry.len()) * EXPIRY_SIZE_MAX
     }
@@ -165,12 +159,7 @@ impl Ledger {
             + self.transfer_ids.growth(events)
             + self.failed_ids.growth(events)
             + self.pending_of.growth(events);
-        tables
-            + ids
-            + self.account_index.growth(events)
-            + self.transfer_index.growth(events)
-            + self.account_transfers.growth(events)
-            + events * EXPIRY_SIZE_MAX
+        tables + ids + self.indexes_growth(events) + events * EXPIRY_SIZE_MAX
     }
 
     /// The highest timestamp that an account, a transfer or an expiry has.
@@ -262,28 +251,26 @@ impl Ledger {
         for (position, account) in (0..).zip(self.accounts.iter()) {
             self.account_ids
                 .insert(Hash::of(account.id.get()), position);
-            self.account_index.push(&account_fields(account), position);
-            self.account_transfers.account_push();
         }
         for (position, transfer) in (0..).zip(self.transfers.iter()) {
             self.transfer_ids
                 .insert(Hash::of(transfer.id.get()), position);
-            self.transfer_index
-                .push(&transfer_fields(transfer), position);
             for id in [
                 transfer.debit_account_id.get(),
                 transfer.credit_account_id.get(),
             ] {
-                let account = self.find_account(id).ok_or(RestoreError::Record {
-                    table: TRANSFERS,
-                    position: to_usize(position),
-                })?;
-                self.account_transfers.push(account, position);
+                if self.find_account(id).is_none() {
+                    return Err(RestoreError::Record {
+                        table: TRANSFERS,
+                        position: to_usize(position),
+                    });
+                }
             }
         }
         for (position, id) in (0..).zip(self.failed.iter()) {
             self.failed_ids.insert(Hash::of(id.get()), position);
         }
+        self.index_all();
         self.restore_pending()?;
         self.restore_events()
     }

@@ -4,7 +4,6 @@ use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
-use super::index::transfer_fields;
 use super::records::PendingRecord;
 use crate::constants;
 use crate::lsm::Hash;
@@ -38,6 +37,17 @@ fn burns_id(status: Status) -> bool {
     )
 }
 
+/// Events whose accounts are looked for together: the processor then waits for the memory of many
+/// of them at the same time.
+const LOCATE_AHEAD: usize = 64;
+
+/// Where the accounts of an event are.
+#[derive(Clone, Copy, Default)]
+struct Located {
+    debit: Option<u32>,
+    credit: Option<u32>,
+}
+
 /// A transfer that passed all checks, and the accounts as they are to be.
 pub(super) struct Accepted {
     pub(super) transfer: Transfer,
@@ -59,7 +69,13 @@ impl Ledger {
         let events = <[Transfer]>::ref_from_bytes(batch).expect("the body was found valid");
         reply.reserve(events.len() * 16 + 256);
         let mut batch = Batch::new(STATUSES, operation, timestamp, events.len(), reply);
+        let mut located = [Located::default(); LOCATE_AHEAD];
         for (index, event) in events.iter().enumerate() {
+            if index.is_multiple_of(LOCATE_AHEAD) {
+                for (located, event) in located.iter_mut().zip(&events[index..]) {
+                    *located = self.locate(event);
+                }
+            }
             let facts = EventFacts {
                 linked: event.flags.get() & flags::LINKED != 0,
                 imported: event.flags.get() & flags::IMPORTED != 0,
@@ -73,7 +89,8 @@ impl Ledger {
                     timestamp: event_timestamp,
                 },
                 None => {
-                    let (status, timestamp) = self.create_transfer(event, event_timestamp);
+                    let located = &located[index % LOCATE_AHEAD];
+                    let (status, timestamp) = self.create_transfer(event, located, event_timestamp);
                     burnt = burns_id(status);
                     Outcome {
                         status: status.code(),
@@ -91,7 +108,26 @@ impl Ledger {
         batch.finish(reply);
     }
 
-    fn create_transfer(&mut self, event: &Transfer, event_timestamp: u64) -> (Status, u64) {
+    /// Finds the accounts of an event, which stay where they are during the batch, and reads what
+    /// its execution is going to need.
+    #[inline]
+    fn locate(&self, event: &Transfer) -> Located {
+        self.transfer_ids.touch(Hash::of(event.id.get()));
+        if event.pending_id.get() != 0 {
+            let _ = std::hint::black_box(self.find_transfer(event.pending_id.get()));
+        }
+        Located {
+            debit: self.find_account(event.debit_account_id.get()),
+            credit: self.find_account(event.credit_account_id.get()),
+        }
+    }
+
+    fn create_transfer(
+        &mut self,
+        event: &Transfer,
+        located: &Located,
+        event_timestamp: u64,
+    ) -> (Status, u64) {
         let id = event.id.get();
         let bits = event.flags.get();
         if bits & !flags::DEFINED != 0 {
@@ -131,7 +167,7 @@ impl Ledger {
         let accepted = if resolves {
             self.check_resolve(event, event_timestamp)
         } else {
-            self.check_transfer(event, event_timestamp)
+            self.check_transfer(event, located, event_timestamp)
         };
         match accepted {
             Ok(accepted) => (Status::Created, self.accept(hashed, accepted)),
@@ -139,12 +175,15 @@ impl Ledger {
         }
     }
 
-    fn check_transfer(&self, event: &Transfer, event_timestamp: u64) -> Result<Accepted, Status> {
+    fn check_transfer(
+        &self,
+        event: &Transfer,
+        located: &Located,
+        event_timestamp: u64,
+    ) -> Result<Accepted, Status> {
         check_fields(event)?;
-        let debit_at = self.find_account(event.debit_account_id.get());
-        let debit_at = debit_at.ok_or(Status::DebitAccountNotFound)?;
-        let credit_at = self.find_account(event.credit_account_id.get());
-        let credit_at = credit_at.ok_or(Status::CreditAccountNotFound)?;
+        let debit_at = located.debit.ok_or(Status::DebitAccountNotFound)?;
+        let credit_at = located.credit.ok_or(Status::CreditAccountNotFound)?;
         let mut debit = *self.accounts.get(debit_at);
         let mut credit = *self.accounts.get(credit_at);
         if debit.ledger != credit.ledger {
@@ -247,11 +286,6 @@ impl Ledger {
         let timestamp = transfer.timestamp.get();
         let position = self.transfers.push(transfer);
         self.transfer_ids.insert(hashed, position);
-        self.transfer_index
-            .push(&transfer_fields(&transfer), position);
-        for account in [debit.0, credit.0] {
-            self.account_transfers.push(account, position);
-        }
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
                 debit: (debit.0, *self.accounts.get(debit.0)),

@@ -4,9 +4,11 @@
 //! * Every chunk but the last is full, and no chunk is larger than the data of a block.
 //! * A chunk that differs from what was last marked clean is dirty.
 
+use super::chunk::{Chunk, Record};
 use crate::constants::BLOCK_DATA_SIZE;
+use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::to_u64;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// What a checkpoint needs of a table.
 pub trait Table {
@@ -57,14 +59,14 @@ pub enum LoadError {
 pub struct RecordTable<T> {
     id: u8,
     append_only: bool,
-    chunks: Vec<Vec<T>>,
+    chunks: Vec<Chunk<T>>,
     dirty: Vec<bool>,
 }
 
-impl<T> RecordTable<T> {
+impl<T: Record> RecordTable<T> {
     const PER_CHUNK: usize = BLOCK_DATA_SIZE / size_of::<T>();
     /// With what leads to it.
-    const CHUNK_SIZE: usize = Self::PER_CHUNK * size_of::<T>() + 64;
+    const CHUNK_SIZE: usize = SLAB_SIZE + 64;
 
     /// An empty table.
     #[must_use]
@@ -103,11 +105,11 @@ impl<T> RecordTable<T> {
             .last()
             .is_none_or(|last| last.len() == Self::PER_CHUNK)
         {
-            self.chunks.push(Vec::with_capacity(Self::PER_CHUNK));
+            self.chunks.push(Chunk::new());
             self.dirty.push(true);
         }
         let last = self.chunks.len() - 1;
-        self.chunks[last].push(record);
+        self.chunks[last].push(&record);
         self.dirty[last] = true;
         position
     }
@@ -132,7 +134,7 @@ impl<T> RecordTable<T> {
     #[inline]
     pub fn get(&self, position: u32) -> &T {
         let position = position as usize;
-        &self.chunks[position / Self::PER_CHUNK][position % Self::PER_CHUNK]
+        self.chunks[position / Self::PER_CHUNK].get(position % Self::PER_CHUNK)
     }
 
     /// The record at a position, to be changed.
@@ -140,18 +142,18 @@ impl<T> RecordTable<T> {
     pub fn get_mut(&mut self, position: u32) -> &mut T {
         let position = position as usize;
         self.dirty[position / Self::PER_CHUNK] = true;
-        &mut self.chunks[position / Self::PER_CHUNK][position % Self::PER_CHUNK]
+        self.chunks[position / Self::PER_CHUNK].get_mut(position % Self::PER_CHUNK)
     }
 
     /// The last record.
     #[must_use]
     pub fn last(&self) -> Option<&T> {
-        self.chunks.last().and_then(|chunk| chunk.last())
+        self.chunks.last().and_then(|chunk| chunk.as_slice().last())
     }
 
     /// All records in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flatten()
+        self.chunks.iter().flat_map(|chunk| chunk.as_slice())
     }
 
     /// The number of records before the first for which `after` holds; `after` must not hold again
@@ -189,10 +191,7 @@ impl<T> RecordTable<T> {
     }
 }
 
-impl<T> Table for RecordTable<T>
-where
-    T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy,
-{
+impl<T: Record> Table for RecordTable<T> {
     fn id(&self) -> u8 {
         self.id
     }
@@ -241,8 +240,8 @@ where
         {
             return Err(LoadError::AfterPartial { table: self.id });
         }
-        let mut chunk = Vec::with_capacity(Self::PER_CHUNK);
-        chunk.extend_from_slice(records);
+        let mut chunk = Chunk::new();
+        chunk.extend(records);
         self.chunks.push(chunk);
         self.dirty.push(false);
         Ok(())

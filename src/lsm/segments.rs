@@ -1,18 +1,17 @@
-//! A vector that grows without moving: segments of 64 KiB.
+//! A vector that grows without moving: a slab for each segment.
 
+use super::chunk::{Chunk, Record};
+use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, to_usize};
-
-/// Bytes of a segment.
-const SEGMENT_SIZE: usize = 64 * 1024;
 
 /// Values by position.
 #[derive(Debug)]
 pub struct Segments<T> {
-    segments: Vec<Vec<T>>,
+    segments: Vec<Chunk<T>>,
     len: u32,
 }
 
-impl<T: Copy> Default for Segments<T> {
+impl<T: Record> Default for Segments<T> {
     fn default() -> Self {
         Self {
             segments: Vec::new(),
@@ -21,11 +20,11 @@ impl<T: Copy> Default for Segments<T> {
     }
 }
 
-impl<T: Copy> Segments<T> {
+impl<T: Record> Segments<T> {
     /// Values of a segment.
     pub const SEGMENT_LEN: usize = {
-        assert!(SEGMENT_SIZE.is_multiple_of(size_of::<T>()));
-        SEGMENT_SIZE / size_of::<T>()
+        assert!(SLAB_SIZE.is_multiple_of(size_of::<T>()));
+        Chunk::<T>::CAPACITY
     };
 
     /// Values.
@@ -45,9 +44,9 @@ impl<T: Copy> Segments<T> {
         let position = self.len;
         let segment = to_usize(position) / Self::SEGMENT_LEN;
         if segment == self.segments.len() {
-            self.segments.push(Vec::with_capacity(Self::SEGMENT_LEN));
+            self.segments.push(Chunk::new());
         }
-        self.segments[segment].push(value);
+        self.segments[segment].push(&value);
         self.len = position.checked_add(1).expect("positions are u32");
         position
     }
@@ -55,9 +54,9 @@ impl<T: Copy> Segments<T> {
     /// Removes the last value.
     pub fn pop(&mut self) -> T {
         self.len -= 1;
-        self.segments[to_usize(self.len) / Self::SEGMENT_LEN]
-            .pop()
-            .expect("the segment of the last value is not empty")
+        let segment = to_usize(self.len) / Self::SEGMENT_LEN;
+        let value = self.segments[segment].pop();
+        value.expect("the segment of the last value is not empty")
     }
 
     /// The value at a position.
@@ -65,14 +64,14 @@ impl<T: Copy> Segments<T> {
     #[must_use]
     pub fn at(&self, position: u32) -> &T {
         let position = to_usize(position);
-        &self.segments[position / Self::SEGMENT_LEN][position % Self::SEGMENT_LEN]
+        self.segments[position / Self::SEGMENT_LEN].get(position % Self::SEGMENT_LEN)
     }
 
     /// The value at a position.
     #[inline]
     pub fn at_mut(&mut self, position: u32) -> &mut T {
         let position = to_usize(position);
-        &mut self.segments[position / Self::SEGMENT_LEN][position % Self::SEGMENT_LEN]
+        self.segments[position / Self::SEGMENT_LEN].get_mut(position % Self::SEGMENT_LEN)
     }
 
     /// Bytes that so many more values take at most.
@@ -82,13 +81,13 @@ impl<T: Copy> Segments<T> {
         let beyond = (u64::from(self.len) + values).saturating_sub(capacity);
         let segments = beyond.div_ceil(to_u64(Self::SEGMENT_LEN));
         let pointers = 2 * (segments + to_u64(self.segments.capacity()));
-        segments * to_u64(SEGMENT_SIZE) + pointers * to_u64(size_of::<Vec<T>>())
+        segments * to_u64(SLAB_SIZE) + pointers * to_u64(size_of::<Chunk<T>>())
     }
 
     /// Bytes on the heap.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        to_u64(self.segments.len() * SEGMENT_SIZE + self.segments.capacity() * size_of::<Vec<T>>())
+        to_u64(self.segments.len() * SLAB_SIZE + self.segments.capacity() * size_of::<Chunk<T>>())
     }
 }
 

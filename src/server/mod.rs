@@ -9,6 +9,7 @@ pub mod data_file;
 pub mod executor;
 pub mod fatal;
 pub mod host;
+pub mod memory;
 pub mod network;
 pub mod options;
 pub mod ring;
@@ -151,6 +152,8 @@ where
         let signals = options.signals.then(|| Signals::install(&wake)).transpose();
         let signals = signals.map_err(|error| ServerError::Core { action, error })?;
         let ring = core_ring(file, &wake)?;
+        let action = "start the thread that touches memory";
+        memory::start(options.state_memory).map_err(|error| ServerError::Core { action, error })?;
         let inbox = Arc::new(AtomicWaker::new());
         let network = ServerNetwork::start(options, Arc::clone(&inbox), signals)?;
         let storage = ServerStorage {

@@ -23,6 +23,8 @@ pub struct ServerOptions {
     pub send_memory: u64,
     /// Connections at the same time.
     pub connections_max: usize,
+    /// Bytes of memory for the state that are touched before they are used, a few at a time.
+    pub state_memory: u64,
     /// Whether SIGTERM and SIGINT shut this server down; one in a process can have them.
     pub signals: bool,
 }
@@ -37,6 +39,7 @@ impl Default for ServerOptions {
             message_memory: 64 << 20,
             send_memory: 256 << 20,
             connections_max: 1024,
+            state_memory: 0,
             signals: true,
         }
     }

@@ -2,8 +2,10 @@
 
 pub mod planted;
 pub mod sectors;
+pub mod slab;
 
 pub use sectors::SectorBuf;
+pub use slab::Slab;
 
 /// `usize` to `u64`: lossless on every platform that daftari runs on.
 #[must_use]

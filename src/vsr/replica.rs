@@ -9,6 +9,8 @@
 //! * An op is executed, and thus answered, only after its prepare is durable.
 //! * One journal write is under way at a time: at a crash, at most the slot after the highest
 //!   durable op is torn (rule T relies on it), and a header is never written before its prepare.
+//!   A crash may make the sector under it unreadable: were a prepare and a header written side by
+//!   side, both copies of what the journal says of a slot could be lost.
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs.
 //! * Timestamps strictly increase along the log, whatever the wall clock does.
 
@@ -179,6 +181,8 @@ pub struct Replica {
     pipeline: VecDeque<InFlight>,
     events_waiting: u64,
     journal: JournalWrite,
+    /// Prepares that are on stable storage, to be executed.
+    durable: VecDeque<Prepare>,
     buffers: Vec<SectorBuf>,
     shutdown: bool,
     effects: VecDeque<Effect>,
@@ -208,6 +212,7 @@ impl Replica {
             pipeline: VecDeque::new(),
             events_waiting: 0,
             journal: JournalWrite::Idle,
+            durable: VecDeque::new(),
             buffers,
             shutdown: false,
             effects: VecDeque::new(),
@@ -220,7 +225,9 @@ impl Replica {
         if self.effects.is_empty() {
             self.prepare_next(now);
         }
-        self.effects.pop_front()
+        // Executing comes last: meanwhile the journal is written.
+        let effect = self.effects.pop_front();
+        effect.or_else(|| self.durable.pop_front().map(Effect::Execute))
     }
 
     /// The next frame to send, if that is what comes next.
@@ -470,7 +477,7 @@ impl Replica {
         assert_eq!(self.journal, JournalWrite::Prepare);
         self.journal = JournalWrite::Header;
         self.effects.push_back(Effect::WriteHeader(prepare.header));
-        self.effects.push_back(Effect::Execute(prepare));
+        self.durable.push_back(prepare);
     }
 
     fn on_executed(&mut self, prepare: Prepare, replies: Vec<Option<Bytes>>, pulse_next: u64) {

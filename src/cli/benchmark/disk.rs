@@ -16,22 +16,38 @@ const WRITES: u64 = 500;
 /// Bytes of the file that is written to, so that the device sees different addresses.
 const FILE_SIZE: usize = 1 << 20;
 
-/// The median time of a write of 4 KiB beside the data file, or nothing when it cannot be measured.
-#[must_use]
-pub fn measure(beside: &Path) -> Option<Duration> {
+/// Times of small durable writes; none when the disk could not be measured.
+#[derive(Clone, Debug, Default)]
+pub struct Writes(Vec<Duration>);
+
+impl Writes {
+    /// Measures more of them, beside the data file.
+    pub fn measure(&mut self, beside: &Path) {
+        self.0.extend(measure(beside));
+        self.0.sort();
+    }
+
+    /// The median.
+    #[must_use]
+    pub fn median(&self) -> Option<Duration> {
+        self.0.get(self.0.len() / 2).copied()
+    }
+}
+
+fn measure(beside: &Path) -> Vec<Duration> {
     let path = beside.with_extension(format!("probe-{}", std::process::id()));
     let measured = probe(&path);
     let removed = std::fs::remove_file(&path);
     match (measured, removed) {
-        (Ok(median), Ok(())) => Some(median),
+        (Ok(times), Ok(())) => times,
         (Err(error), _) | (Ok(_), Err(error)) => {
             tracing::warn!(%error, path = %path.display(), "the disk could not be measured");
-            None
+            Vec::new()
         }
     }
 }
 
-fn probe(path: &Path) -> std::io::Result<Duration> {
+fn probe(path: &Path) -> std::io::Result<Vec<Duration>> {
     let file: File = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -48,6 +64,5 @@ fn probe(path: &Path) -> std::io::Result<Duration> {
         file.write_all_at(&sector, offset)?;
         times.push(begin.elapsed());
     }
-    times.sort();
-    Ok(times[times.len() / 2])
+    Ok(times)
 }

@@ -20,7 +20,7 @@ use crate::constants::BATCH_EVENTS_MAX;
 use clap::{Args, ValueEnum};
 use connection::Connection;
 use generator::{Generator, Workload};
-use report::Report;
+use load::Measured;
 use server::Server;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -184,28 +184,24 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let generator = Generator::new(options.workload()?);
     let Some(address) = options.remote()? else {
         let mut server = Server::start(options)?;
-        let report = Report {
-            disk_write: disk::measure(server.file()),
-        };
-        report.print_disk();
-        load(options, &generator, server.address(), &report)?;
+        let mut writes = disk::Writes::default();
+        writes.measure(server.file());
+        let transfers = load(options, &generator, server.address())?;
+        // The speed of a disk drifts: half of the writes come before the load, half after it.
+        writes.measure(server.file());
+        report::print_disk(options, &transfers, writes.median());
         return report::print_usage(&server.stop()?);
     };
-    load(options, &generator, address, &Report { disk_write: None })
+    load(options, &generator, address).map(drop)
 }
 
-fn load(
-    options: &Options,
-    generator: &Generator,
-    address: SocketAddr,
-    report: &Report,
-) -> anyhow::Result<()> {
+fn load(options: &Options, generator: &Generator, address: SocketAddr) -> anyhow::Result<Measured> {
     let mut connections = (0..options.clients)
         .map(|index| Connection::open(address, options.cluster, index))
         .collect::<anyhow::Result<Vec<_>>>()?;
     report::print_accounts(&load::create_accounts(generator, &mut connections[0])?);
     let transfers = load::create_transfers(options, generator, &mut connections)?;
-    report.print_transfers(options, &transfers);
+    report::print_transfers(options, &transfers);
     if options.query_count > 0 {
         let queries = load::query(options.query_count, generator, &mut connections[0])?;
         report::print_queries(&queries);
@@ -214,7 +210,8 @@ fn load(
         let compared = validate::compare(generator, &mut connections[0])?;
         report::print_validated(&compared);
     }
-    transfers.refused_none()
+    transfers.refused_none()?;
+    Ok(transfers)
 }
 
 #[cfg(test)]

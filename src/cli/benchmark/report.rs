@@ -10,45 +10,36 @@ use std::time::Duration;
 
 const PERCENTILES: [u64; 14] = [1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 100];
 
-/// What the report needs to know beside the measures.
-#[derive(Clone, Copy, Debug)]
-pub struct Report {
-    /// The median of a small durable write.
-    pub disk_write: Option<Duration>,
+/// The load.
+pub fn print_transfers(options: &Options, measured: &Measured) {
+    println!(
+        "{} batches in {} s",
+        measured.requests,
+        seconds(measured.elapsed)
+    );
+    println!("transfer batch size = {} txs", options.transfer_batch_size);
+    println!(
+        "transfer batch delay = {} us",
+        options.transfer_batch_delay_us
+    );
+    println!("clients = {}", options.clients);
+    println!(
+        "load accepted = {} tx/s",
+        rate(measured.objects, measured.elapsed)
+    );
+    print_latencies("batch", &measured.latencies);
 }
 
-impl Report {
-    /// The disk, before the load.
-    pub fn print_disk(&self) {
-        match self.disk_write {
-            Some(median) => println!("disk write 4KiB p50 = {} us", median.as_micros()),
-            None => println!("disk write 4KiB p50 = unknown"),
-        }
-    }
-
-    /// The load.
-    pub fn print_transfers(&self, options: &Options, measured: &Measured) {
-        println!(
-            "{} batches in {} s",
-            measured.requests,
-            seconds(measured.elapsed)
-        );
-        println!("transfer batch size = {} txs", options.transfer_batch_size);
-        println!(
-            "transfer batch delay = {} us",
-            options.transfer_batch_delay_us
-        );
-        println!("clients = {}", options.clients);
-        println!(
-            "load accepted = {} tx/s",
-            rate(measured.objects, measured.elapsed)
-        );
-        let single = options.clients == 1 && options.transfer_batch_size == 1;
-        if let (true, Some(median)) = (single, self.disk_write) {
-            let ratio = ratio_to_disk(measured.objects, measured.elapsed, median);
-            println!("load accepted / disk write rate = {ratio}");
-        }
-        print_latencies("batch", &measured.latencies);
+/// The disk, by the median of its small durable writes, and how near the load came to it.
+pub fn print_disk(options: &Options, measured: &Measured, write: Option<Duration>) {
+    let Some(write) = write else {
+        println!("disk write 4KiB p50 = unknown");
+        return;
+    };
+    println!("disk write 4KiB p50 = {} us", write.as_micros());
+    if options.clients == 1 && options.transfer_batch_size == 1 {
+        let ratio = ratio_to_disk(measured.objects, measured.elapsed, write);
+        println!("load accepted / disk write rate = {ratio}");
     }
 }
 

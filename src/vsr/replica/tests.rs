@@ -221,6 +221,22 @@ fn the_next_prepare_waits_for_the_header_of_the_last_and_takes_all_that_gathered
     assert_eq!(fixture.effects(NOW), "prepare 6x3");
 }
 
+/// A long execution does not keep the journal waiting.
+#[test]
+fn the_next_prepare_goes_before_an_execution_that_is_due() {
+    let mut fixture = Fixture::new(8);
+    let clients: Vec<ClientState> = (1..=2).map(|client| fixture.register(client)).collect();
+    fixture.frame(1, &lookup(&clients[0]));
+    assert_eq!(fixture.effects(NOW), "prepare 3x1");
+    fixture.frame(2, &lookup(&clients[1]));
+    fixture.prepare_durable();
+    let next = fixture.replica.poll_effect(NOW);
+    assert!(matches!(next, Some(Effect::WriteHeader(_))), "{next:?}");
+    fixture.headers += 1;
+    fixture.header_durable();
+    assert_eq!(fixture.effects(NOW), "prepare 4x1, execute 3");
+}
+
 #[test]
 fn the_last_request_again_gets_the_same_reply_and_is_not_prepared() {
     let mut fixture = Fixture::new(8);

@@ -235,6 +235,12 @@ impl Checker {
         self.replies_damaged.insert(client);
     }
 
+    /// Whether the stored reply of a client was ever damaged.
+    #[must_use]
+    pub fn is_reply_damaged(&self, client: u128) -> bool {
+        self.replies_damaged.contains(&client)
+    }
+
     /// The replica starts.
     pub fn on_start(&mut self) {
         self.incarnation_op = self.head();

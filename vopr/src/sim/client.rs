@@ -157,13 +157,6 @@ impl Client {
         Received::Reply(header.op.get())
     }
 
-    /// Whether it waits for a session.
-    #[must_use]
-    pub fn registers(&self) -> bool {
-        let asked = self.in_flight.as_ref();
-        asked.is_some_and(|asked| asked.content.0 == Operation::Register)
-    }
-
     /// An eviction came.
     #[must_use]
     pub fn on_eviction(&self, frame: &[u8]) -> Received {

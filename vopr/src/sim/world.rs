@@ -577,8 +577,10 @@ impl World {
             }
             Received::Evicted(reason) => {
                 // Under its old id a client may register only when that has no session any more.
-                // While it registers, that may be said of a session whose first reply is damaged.
-                let gone = reason == Evicted::NoSession.code() && !self.clients[index].registers();
+                // It may still have one that is of no use to it: its last reply is damaged.
+                let client = self.clients[index].state.client;
+                let gone =
+                    reason == Evicted::NoSession.code() && !self.checker.is_reply_damaged(client);
                 let same_id = self.random.client.chance(200) && gone;
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
