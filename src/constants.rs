@@ -39,6 +39,9 @@ pub const PREPARE_REQUESTS_MAX: usize = 1000;
 /// that a short run wraps the journal and fills many blocks.
 pub const PIPELINE_PREPARES_MAX: u64 = if cfg!(madsim) { 4 } else { 8 };
 
+/// Headers of durable prepares that may not be in the header ring yet.
+pub const HEADERS_BEHIND_MAX: usize = if cfg!(madsim) { 4 } else { 8 };
+
 /// Sessions of a file that `format` makes unless told otherwise.
 pub const SESSIONS_DEFAULT: u32 = 256;
 /// Bytes of a grid block.

@@ -46,7 +46,7 @@ pub struct RunOptions {
 )]
 enum Written {
     Prepare(Prepare),
-    Header,
+    Headers,
 }
 
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
@@ -66,6 +66,8 @@ enum Wake {
 
 /// The longest that the loop sleeps when no pending transfer expires.
 const TIMER_MAX: u64 = constants::NANOSECONDS;
+/// How long nothing may happen before what was put off is done.
+const QUIET: u64 = 1_000_000;
 /// The shortest: expiry is not more precise than this.
 const TIMER_MIN: u64 = 1_000_000;
 
@@ -98,8 +100,8 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                 Effect::WritePrepare(prepare) => {
                     writes.push(Box::pin(write_prepare(io, &state, prepare)));
                 }
-                Effect::WriteHeader(header) => {
-                    let write = headers.write(io, &header);
+                Effect::WriteHeaders(newer) => {
+                    let write = headers.write(io, &newer);
                     writes.push(Box::pin(write));
                 }
                 Effect::Send { connection, frame } => io.network().send(connection, frame),
@@ -125,7 +127,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                     replica.handle(Event::Incoming(incoming), &state);
                 }
             }
-            Wake::Timer => {}
+            Wake::Timer => replica.handle(Event::Quiet, &state),
             Wake::Idle => indexing = state.ledger.index_step(),
         }
     }
@@ -180,14 +182,15 @@ async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, sta
 fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, I>) {
     match written {
         Written::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), state),
-        Written::Header => replica.handle(Event::HeaderDurable, state),
+        Written::Headers => replica.handle(Event::HeadersDurable, state),
     }
 }
 
 /// Waits for what comes next; when `busy`, only as long as it takes to look.
 async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>, busy: bool) -> Wake {
     let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
-    let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, TIMER_MAX)));
+    let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
+    let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, sleep_max)));
     let mut receive = pin!(io.network().receive());
     let room = replica.has_room();
     let mut looked = false;
@@ -275,19 +278,22 @@ struct HeaderRing {
 }
 
 impl HeaderRing {
-    /// Writes the sector that holds `header`'s slot.
+    /// Writes the sector that holds the slots of all of `newer`.
     fn write<'a, I: Io>(
         &mut self,
         io: &'a I,
-        header: &PrepareHeader,
+        newer: &[PrepareHeader],
     ) -> impl Future<Output = Written> + use<'a, I> {
         let slot_count = crate::stdx::to_u64(self.headers.len());
-        let slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
-        self.headers[slot] = *header;
+        let mut slot = 0;
+        for header in newer {
+            slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
+            self.headers[slot] = *header;
+        }
         let (offset, buffer) = self.sector(slot);
         async move {
             drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
-            Written::Header
+            Written::Headers
         }
     }
 

@@ -9,6 +9,7 @@
 //! * An op is executed, and thus answered, only after its prepare is durable.
 //! * One journal write is under way at a time: at a crash, at most the slot after the highest
 //!   durable op is torn (rule T relies on it), and a header is never written before its prepare.
+//!   Headers stay behind a few prepares while there is work, so that one write serves several.
 //!   A crash may make the sector under it unreadable: were a prepare and a header written side by
 //!   side, both copies of what the journal says of a slot could be lost.
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs.
@@ -68,8 +69,10 @@ pub enum Event {
     Incoming(Incoming),
     /// The prepare is on stable storage.
     PrepareDurable(Prepare),
-    /// The redundant header of the last prepare is on stable storage.
-    HeaderDurable,
+    /// The redundant headers that were to be written are on stable storage.
+    HeadersDurable,
+    /// Nothing happened for a moment: what was put off is to be done.
+    Quiet,
     /// The op was executed; one reply for each entry, none for a session that is gone.
     Executed {
         /// The op.
@@ -91,8 +94,8 @@ pub enum Event {
 pub enum Effect {
     /// Write the prepare to its slot; `PrepareDurable` follows.
     WritePrepare(Prepare),
-    /// Write the redundant header; `HeaderDurable` follows.
-    WriteHeader(PrepareHeader),
+    /// Write redundant headers, all of one sector; `HeadersDurable` follows.
+    WriteHeaders(Vec<PrepareHeader>),
     /// Execute the op; `Executed` follows.
     Execute(Prepare),
     /// Send a frame to a client.
@@ -138,7 +141,7 @@ struct InFlight {
 enum JournalWrite {
     Idle,
     Prepare,
-    Header,
+    Headers,
 }
 
 /// Where a replica starts from.
@@ -181,6 +184,10 @@ pub struct Replica {
     pipeline: VecDeque<InFlight>,
     events_waiting: u64,
     journal: JournalWrite,
+    /// Headers of durable prepares that are not in the header ring yet.
+    headers_behind: VecDeque<PrepareHeader>,
+    /// Whether they are to be written before anything else comes.
+    quiet: bool,
     /// Prepares that are on stable storage, to be executed.
     durable: VecDeque<Prepare>,
     buffers: Vec<SectorBuf>,
@@ -212,6 +219,8 @@ impl Replica {
             pipeline: VecDeque::new(),
             events_waiting: 0,
             journal: JournalWrite::Idle,
+            headers_behind: VecDeque::new(),
+            quiet: false,
             durable: VecDeque::new(),
             buffers,
             shutdown: false,
@@ -223,7 +232,7 @@ impl Replica {
     /// gives none, after all events at hand were handled: what waits by then shares a prepare.
     pub fn poll_effect(&mut self, now: u64) -> Option<Effect> {
         if self.effects.is_empty() {
-            self.prepare_next(now);
+            self.journal_next(now);
         }
         // Executing comes last: meanwhile the journal is written.
         let effect = self.effects.pop_front();
@@ -234,7 +243,7 @@ impl Replica {
     pub fn poll_send(&mut self) -> Option<Effect> {
         match self.effects.front() {
             Some(Effect::Send { .. }) => self.effects.pop_front(),
-            Some(Effect::WritePrepare(_) | Effect::WriteHeader(_) | Effect::Execute(_)) | None => {
+            Some(Effect::WritePrepare(_) | Effect::WriteHeaders(_) | Effect::Execute(_)) | None => {
                 None
             }
         }
@@ -266,7 +275,8 @@ impl Replica {
     /// Whether everything that was prepared is executed and durable after a request to shut down.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
-        self.shutdown && self.pipeline.is_empty() && self.journal == JournalWrite::Idle
+        let journal_done = self.journal == JournalWrite::Idle && self.headers_behind.is_empty();
+        self.shutdown && self.pipeline.is_empty() && journal_done
     }
 
     /// Whether another frame can be queued: when not, frames wait in the network.
@@ -280,6 +290,7 @@ impl Replica {
         match event {
             Event::Incoming(Incoming::Shutdown) => {
                 self.shutdown = true;
+                self.quiet = true;
                 self.queue.clear();
             }
             Event::Incoming(Incoming::Frame {
@@ -290,10 +301,11 @@ impl Replica {
                 self.on_frame(connection, &header, body, admission);
             }
             Event::PrepareDurable(prepare) => self.on_prepare_durable(prepare),
-            Event::HeaderDurable => {
-                assert_eq!(self.journal, JournalWrite::Header);
+            Event::HeadersDurable => {
+                assert_eq!(self.journal, JournalWrite::Headers);
                 self.journal = JournalWrite::Idle;
             }
+            Event::Quiet => self.quiet = true,
             Event::Executed {
                 prepare,
                 replies,
@@ -475,8 +487,9 @@ impl Replica {
 
     fn on_prepare_durable(&mut self, prepare: Prepare) {
         assert_eq!(self.journal, JournalWrite::Prepare);
-        self.journal = JournalWrite::Header;
-        self.effects.push_back(Effect::WriteHeader(prepare.header));
+        self.journal = JournalWrite::Idle;
+        self.headers_behind.push_back(prepare.header);
+        self.quiet = self.shutdown;
         self.durable.push_back(prepare);
     }
 
@@ -502,12 +515,49 @@ impl Replica {
         }
     }
 
-    /// Makes the next prepare, if the journal is free and something waits.
+    /// Whether headers wait for a quiet moment to be written.
+    #[must_use]
+    pub fn puts_off(&self) -> bool {
+        self.journal == JournalWrite::Idle && !self.headers_behind.is_empty()
+    }
+
+    /// Begins the next journal write, if the journal is free: a prepare if something waits, headers
+    /// if too many are behind or there is time.
+    fn journal_next(&mut self, now: u64) {
+        if self.journal != JournalWrite::Idle {
+            return;
+        }
+        let behind = self.headers_behind.len();
+        if behind < constants::HEADERS_BEHIND_MAX {
+            self.prepare_next(now);
+        }
+        let write = self.quiet || behind == constants::HEADERS_BEHIND_MAX;
+        if self.journal == JournalWrite::Idle && write && behind > 0 {
+            self.write_headers();
+        }
+    }
+
+    /// Writes the oldest header that is behind, and those in the same sector.
+    fn write_headers(&mut self) {
+        let per_sector = to_u64(storage_format::geometry::HEADERS_PER_SECTOR);
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let sector = |header: &PrepareHeader| header.op.get() % slots / per_sector;
+        let first = sector(&self.headers_behind[0]);
+        let count = self
+            .headers_behind
+            .iter()
+            .take_while(|header| sector(header) == first)
+            .count();
+        let headers = self.headers_behind.drain(..count).collect();
+        self.journal = JournalWrite::Headers;
+        self.effects.push_back(Effect::WriteHeaders(headers));
+    }
+
+    /// Makes the next prepare, if something waits; the journal is free.
     fn prepare_next(&mut self, now: u64) {
         let op = self.head.op.get() + 1;
         let limit = self.checkpoint_op + u64::from(self.geometry.journal_slot_count.get());
-        let idle = self.journal == JournalWrite::Idle && !self.shutdown;
-        if !idle || self.buffers.is_empty() || op > limit {
+        if self.shutdown || self.buffers.is_empty() || op > limit {
             return;
         }
         let earliest = if planted(Bug::FollowClockBack) {

@@ -1,6 +1,7 @@
 //! The replica alone: events in, lists of effects out.
 
 use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions};
+use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::vsr::sessions::Sessions;
 use crate::wire::build::{ClientState, ping, request};
@@ -24,7 +25,7 @@ struct Fixture {
     replica: Replica,
     room: Room,
     prepares: Vec<Prepare>,
-    headers: usize,
+    writes_headers: bool,
     executing: Vec<Prepare>,
     sent: Vec<(u64, Bytes)>,
 }
@@ -55,7 +56,7 @@ impl Fixture {
             replica,
             room: Room(true),
             prepares: Vec::new(),
-            headers: 0,
+            writes_headers: false,
             executing: Vec::new(),
             sent: Vec::new(),
         }
@@ -73,9 +74,10 @@ impl Fixture {
                     ));
                     self.prepares.push(prepare);
                 }
-                Effect::WriteHeader(header) => {
-                    names.push(format!("header {}", header.op));
-                    self.headers += 1;
+                Effect::WriteHeaders(headers) => {
+                    let ops: Vec<String> = headers.iter().map(|h| h.op.to_string()).collect();
+                    names.push(format!("headers {}", ops.join("+")));
+                    self.writes_headers = true;
                 }
                 Effect::Execute(prepare) => {
                     names.push(format!("execute {}", prepare.header.op));
@@ -106,9 +108,14 @@ impl Fixture {
             .handle(Event::PrepareDurable(prepare), &self.room);
     }
 
-    fn header_durable(&mut self) {
-        self.headers -= 1;
-        self.replica.handle(Event::HeaderDurable, &self.room);
+    fn headers_durable(&mut self) {
+        assert!(std::mem::take(&mut self.writes_headers));
+        self.replica.handle(Event::HeadersDurable, &self.room);
+    }
+
+    fn quiet(&mut self) -> String {
+        self.replica.handle(Event::Quiet, &self.room);
+        self.effects(NOW)
     }
 
     /// Executes as the driver does; every reply body is empty.
@@ -139,8 +146,8 @@ impl Fixture {
             let _ = self.effects(NOW);
             if !self.prepares.is_empty() {
                 self.prepare_durable();
-            } else if self.headers > 0 {
-                self.header_durable();
+            } else if self.writes_headers {
+                self.headers_durable();
             } else if !self.executing.is_empty() {
                 self.execute();
             } else {
@@ -200,13 +207,14 @@ fn an_op_is_executed_only_after_its_prepare_is_durable() {
     fixture.frame(3, &lookup(&client));
     assert_eq!(fixture.effects(NOW), "prepare 2x1");
     fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "header 2, execute 2");
+    assert_eq!(fixture.effects(NOW), "execute 2");
     fixture.execute();
     assert_eq!(fixture.effects(NOW), "send 3");
 }
 
+/// A long execution does not keep the journal waiting.
 #[test]
-fn the_next_prepare_waits_for_the_header_of_the_last_and_takes_all_that_gathered() {
+fn the_next_prepare_goes_before_an_execution_that_is_due_and_takes_all_that_gathered() {
     let mut fixture = Fixture::new(8);
     let clients: Vec<ClientState> = (1..=4).map(|client| fixture.register(client)).collect();
     fixture.frame(1, &lookup(&clients[0]));
@@ -216,25 +224,57 @@ fn the_next_prepare_waits_for_the_header_of_the_last_and_takes_all_that_gathered
     assert_eq!(fixture.effects(NOW), "");
     fixture.prepare_durable();
     fixture.frame(4, &lookup(&clients[3]));
-    assert_eq!(fixture.effects(NOW), "header 5, execute 5");
-    fixture.header_durable();
-    assert_eq!(fixture.effects(NOW), "prepare 6x3");
+    assert_eq!(fixture.effects(NOW), "prepare 6x3, execute 5");
 }
 
-/// A long execution does not keep the journal waiting.
 #[test]
-fn the_next_prepare_goes_before_an_execution_that_is_due() {
+fn headers_are_written_when_it_is_quiet() {
     let mut fixture = Fixture::new(8);
-    let clients: Vec<ClientState> = (1..=2).map(|client| fixture.register(client)).collect();
-    fixture.frame(1, &lookup(&clients[0]));
-    assert_eq!(fixture.effects(NOW), "prepare 3x1");
-    fixture.frame(2, &lookup(&clients[1]));
+    let client = fixture.register(1);
+    assert_eq!(fixture.quiet(), "headers 1");
+    fixture.headers_durable();
+    assert_eq!(fixture.quiet(), "");
+    fixture.frame(1, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.quiet(), "", "one write at a time");
     fixture.prepare_durable();
-    let next = fixture.replica.poll_effect(NOW);
-    assert!(matches!(next, Some(Effect::WriteHeader(_))), "{next:?}");
-    fixture.headers += 1;
-    fixture.header_durable();
-    assert_eq!(fixture.effects(NOW), "prepare 4x1, execute 3");
+    assert_eq!(fixture.effects(NOW), "execute 2");
+    assert_eq!(fixture.quiet(), "headers 2");
+}
+
+#[test]
+fn headers_are_written_before_too_many_are_behind() {
+    let mut fixture = Fixture::new(8);
+    for client in 1..constants::HEADERS_BEHIND_MAX {
+        let _ = fixture.register(u128::try_from(client).unwrap());
+    }
+    let last = constants::HEADERS_BEHIND_MAX;
+    let clients = [100, 101].map(|client| fixture.register(client));
+    let written = fixture.replica.headers_behind.len();
+    assert_eq!(written, 1, "{last} were written together");
+    fixture.frame(1, &lookup(&clients[0]));
+    assert_eq!(fixture.effects(NOW).split(' ').next(), Some("prepare"));
+}
+
+/// A sector holds 16 headers.
+#[test]
+fn headers_of_two_sectors_are_two_writes() {
+    let mut fixture = Fixture::new(64);
+    for client in 1..=15 {
+        let _ = fixture.register(client);
+        let _ = fixture.quiet();
+        fixture.settle();
+    }
+    let _ = (fixture.register(16), fixture.register(17));
+    fixture.replica.headers_behind.clear();
+    let mut header = *fixture.replica.head();
+    for op in [15_u64, 16, 17] {
+        header.op = op.into();
+        fixture.replica.headers_behind.push_back(header);
+    }
+    assert_eq!(fixture.quiet(), "headers 15");
+    fixture.headers_durable();
+    assert_eq!(fixture.effects(NOW), "headers 16+17");
 }
 
 #[test]
@@ -259,7 +299,7 @@ fn a_request_in_flight_that_comes_again_is_answered_once_and_on_the_new_connecti
     assert_eq!(fixture.effects(NOW), "prepare 2x1");
     fixture.frame(4, &frame);
     fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "header 2, execute 2");
+    assert_eq!(fixture.effects(NOW), "execute 2");
     fixture.execute();
     assert_eq!(fixture.effects(NOW), "send 4");
 }
