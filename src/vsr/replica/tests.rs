@@ -160,7 +160,7 @@ impl Fixture {
         let mut state = ClientState {
             cluster: 0,
             view: 1,
-            release: crate::constants::RELEASE,
+            release: constants::RELEASE,
             client,
             session: 0,
             request: 0,
