@@ -10,6 +10,7 @@ use super::journal::{self, Slot, State};
 use super::{checkpoint, file};
 use crate::cli::exit::{Status, failure};
 use crate::stdx::{to_u64, to_usize};
+use crate::vsr::journal::recover_solo;
 use std::io::IsTerminal;
 use storage_format::{ReplySlotHeader, SECTOR_SIZE, Superblock, checksum};
 use zerocopy::FromBytes;
@@ -111,13 +112,18 @@ fn check_superblock(findings: &mut Findings, copies: &[Superblock], winner: &Sup
 fn check_journal(findings: &mut Findings, file: &DataFile, superblock: &Superblock) {
     let op_checkpoint = superblock.checkpoint.op.get();
     let count = u64::from(superblock.geometry.journal_slot_count.get());
+    let (mut headers, mut prepares) = (Vec::new(), Vec::new());
     for slot in journal::slots(file, superblock) {
         findings.checked += 1;
         let Slot {
             number,
             state,
             header,
+            header_read,
+            prepare_read,
         } = slot;
+        headers.push(header_read);
+        prepares.push(prepare_read);
         let op = header.map(|header| header.op.get());
         match state {
             State::Empty | State::Clean => {}
@@ -143,6 +149,10 @@ fn check_journal(findings: &mut Findings, file: &DataFile, superblock: &Superblo
             )),
         }
         findings.progress.step("journal", number + 1, count);
+    }
+    // The slots together: what a server would say.
+    if let Err(reason) = recover_solo(&headers, &prepares, &superblock.checkpoint) {
+        findings.damage.push(reason.to_string());
     }
 }
 

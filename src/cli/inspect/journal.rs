@@ -4,6 +4,7 @@ use super::DataFile;
 use super::document::{Cell, Document};
 use crate::constants::HEADER_SIZE;
 use crate::stdx::{to_u64, to_usize};
+use crate::vsr::journal::SlotRead;
 use storage_format::{Geometry, PrepareHeader, PrepareKind, Superblock, checksum};
 use zerocopy::FromBytes;
 
@@ -48,6 +49,10 @@ pub struct Slot {
     pub state: State,
     /// The header that describes it best, if there is one.
     pub header: Option<PrepareHeader>,
+    /// What a server that opens the file finds in the header ring.
+    pub header_read: SlotRead,
+    /// The same for the prepare ring.
+    pub prepare_read: SlotRead,
 }
 
 /// Reads every slot of the journal.
@@ -65,6 +70,19 @@ pub fn slots<'a>(
         let header = belongs(bytes, cluster, number, &geometry);
         let prepare = read_prepare(file, cluster, number, &geometry);
         let state = classify(header, prepare);
+        let read = |header: Option<PrepareHeader>| {
+            header.map_or(SlotRead::Bad, |header| {
+                SlotRead::classify(&header, cluster, number, to_u64(count))
+            })
+        };
+        let header_read = read(header);
+        // What the checkpoint holds is not read again.
+        let old = |header: &PrepareHeader| header.op <= superblock.checkpoint.op;
+        let prepare_read = read(
+            prepare
+                .filter(|(header, whole)| *whole || old(header))
+                .map(|(header, _)| header),
+        );
         let header = match state {
             State::HeaderDamaged | State::HeaderOld => prepare.map(|(found, _)| found),
             State::Empty | State::Clean | State::PrepareDamaged => header,
@@ -74,6 +92,8 @@ pub fn slots<'a>(
             number,
             state,
             header,
+            header_read,
+            prepare_read,
         }
     })
 }
