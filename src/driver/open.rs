@@ -132,6 +132,11 @@ fn check_identity<I: Io>(
         let what = format!("blocks of {} bytes", superblock.geometry.block_size.get());
         return Err(FatalReason::Checkpoint { what });
     }
+    if to_usize(superblock.geometry.message_size_max.get()) != constants::MESSAGE_SIZE_MAX {
+        let size = superblock.geometry.message_size_max.get();
+        let what = format!("messages of {size} bytes");
+        return Err(FatalReason::Checkpoint { what });
+    }
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage_format::SECTOR_SIZE;
 use zerocopy::IntoBytes;
 
@@ -562,45 +562,5 @@ fn the_first_signal_asks_the_core_to_shut_down() {
         let result = unsafe { libc::raise(libc::SIGTERM) };
         assert_eq!(result, 0);
         server.join().unwrap();
-    });
-}
-
-/// Run with `--ignored --nocapture`: what the way through both threads costs.
-#[test]
-#[ignore = "a measurement"]
-fn latency_of_a_ping() {
-    let ping = frame(CLUSTER, 1, &[]);
-    let measure = |address: SocketAddr, name: &str| {
-        let mut stream = connect(address);
-        stream.set_nodelay(true).unwrap();
-        let mut times: Vec<Duration> = (0..20_000)
-            .map(|_| {
-                let start = Instant::now();
-                round_trip(&mut stream, &ping);
-                start.elapsed()
-            })
-            .collect();
-        times.sort();
-        let (half, most) = (times[10_000], times[19_800]);
-        tracing::info!("{name}");
-        std::fs::write(
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("target/latency-{name}")),
-            format!("{name}: p50 {half:?}, p99 {most:?}\n"),
-        )
-        .unwrap();
-    };
-    with_echo("latency", &options(), |address| measure(address, "server"));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_nodelay(true).unwrap();
-            let mut bytes = [0; 256];
-            while stream.read_exact(&mut bytes).is_ok() {
-                stream.write_all(&bytes).unwrap();
-            }
-        });
-        measure(address, "sockets");
     });
 }
