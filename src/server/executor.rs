@@ -31,7 +31,6 @@ pub fn block_on<F: Future>(
             ring.poll();
         } else if wake.park() {
             ring.wait();
-            wake.unpark();
         }
         if ring.take_woken() {
             on_eventfd();

@@ -283,6 +283,8 @@ impl Ring {
             }
             inner.take_due(&mut wakers);
         }
+        // The core is back: what it wakes from here on needs no eventfd.
+        self.wake.unpark();
         wakers.into_iter().for_each(Waker::wake);
     }
 

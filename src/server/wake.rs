@@ -64,7 +64,7 @@ impl CoreWake {
         true
     }
 
-    /// The core is back.
+    /// The core is back from the kernel, or was not there.
     pub fn unpark(&self) {
         self.parked.store(false, Ordering::SeqCst);
     }
