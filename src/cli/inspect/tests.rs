@@ -20,6 +20,8 @@ struct Made {
     path: PathBuf,
     bytes: Vec<u8>,
     geometry: Geometry,
+    /// Checksum of the newest prepare.
+    head: Checksum,
 }
 
 impl Drop for Made {
@@ -50,10 +52,13 @@ impl Made {
             path,
             bytes: vec![0; size],
             geometry,
+            head: Checksum::ZERO,
         };
         let ops: Vec<PrepareHeader> = (0..4).map(|op| made.put_prepare(op, op)).collect();
         for slot in 4..16 {
-            made.put_header(slot, &PrepareHeader::empty(CLUSTER, slot));
+            let marker = PrepareHeader::empty(CLUSTER, slot);
+            made.put_header(slot, &marker);
+            made.put(made.prepare_offset(slot), marker.as_bytes());
         }
         let message = [7; 300];
         let reply = ReplySlotHeader::new(42, 1, &message);
@@ -109,6 +114,7 @@ impl Made {
             header.kind = PrepareKind::Requests as u8;
             header.op = op.into();
             header.view = 2.into();
+            header.parent = self.head;
             header.timestamp = (1000 + op).into();
             header.request_count = 1.into();
             header.size = u32::try_from(HEADER_SIZE + body.len()).unwrap().into();
@@ -118,6 +124,7 @@ impl Made {
         }
         self.put_header(slot, &header);
         self.put(self.prepare_offset(slot), header.as_bytes());
+        self.head = header.checksum;
         header
     }
 
@@ -256,6 +263,15 @@ fn both_rings_damaged_is_damage() {
     made.flip(made.prepare_offset(3) + 40);
     made.flip(made.geometry.headers_offset() + 3 * 256 + 40);
     made.check(&["slot 3: header and prepare"], &[]);
+}
+
+/// Its header was not written yet, and a newer op says that it was acknowledged.
+#[test]
+fn a_prepare_that_opening_would_miss_is_damage() {
+    let mut made = Made::new("gap");
+    made.put_header(2, &PrepareHeader::empty(CLUSTER, 2));
+    made.flip(made.prepare_offset(2) + 300);
+    made.check(&["slot 2 is damaged and may hold"], &[]);
 }
 
 #[test]
