@@ -78,6 +78,18 @@ fn verify(server: &Server, batches: u128) {
     block_on(client.close()).expect("it closes");
 }
 
+/// The process takes no more memory than it said at the start.
+fn within_bound(server: &Server) {
+    let log = server.log();
+    let said = log.split("total=").nth(1).expect("the log has the bound");
+    let digits = said.split(|c: char| !c.is_ascii_digit()).next();
+    let bound: u64 = digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("the bound is a number");
+    let resident = server.resident();
+    assert!(resident > 0 && resident <= bound, "{resident} of {bound}");
+}
+
 fn refuses_when_full(file: &Path, start: &[&str], word: &str) -> u128 {
     let port = free_port();
     let server = Server::start(file, port, start);
@@ -89,6 +101,7 @@ fn refuses_when_full(file: &Path, start: &[&str], word: &str) -> u128 {
         server.log()
     );
     verify(&server, batches);
+    within_bound(&server);
     server.kill();
     let server = Server::start(file, port, start);
     verify(&server, batches);
@@ -97,6 +110,7 @@ fn refuses_when_full(file: &Path, start: &[&str], word: &str) -> u128 {
     let refused = block_on(client.create_transfers(&transfers(batches)));
     assert_eq!(refused.err(), Some(tb::Error::ClientEvicted));
     verify(&server, batches);
+    within_bound(&server);
     let (status, _) = server.terminate();
     assert!(status.success());
     batches
