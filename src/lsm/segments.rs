@@ -51,27 +51,12 @@ impl<T: Record> Segments<T> {
         position
     }
 
-    /// Removes the last value.
-    pub fn pop(&mut self) -> T {
-        self.len -= 1;
-        let segment = to_usize(self.len) / Self::SEGMENT_LEN;
-        let value = self.segments[segment].pop();
-        value.expect("the segment of the last value is not empty")
-    }
-
     /// The value at a position.
     #[inline]
     #[must_use]
     pub fn at(&self, position: u32) -> &T {
         let position = to_usize(position);
         self.segments[position / Self::SEGMENT_LEN].get(position % Self::SEGMENT_LEN)
-    }
-
-    /// The value at a position.
-    #[inline]
-    pub fn at_mut(&mut self, position: u32) -> &mut T {
-        let position = to_usize(position);
-        self.segments[position / Self::SEGMENT_LEN].get_mut(position % Self::SEGMENT_LEN)
     }
 
     /// Bytes that so many more values take at most.
@@ -101,10 +86,7 @@ mod tests {
         for value in 0..40_000_u64 {
             assert_eq!(u64::from(segments.push(value)), value);
         }
-        *segments.at_mut(20_000) = 1;
-        assert_eq!((*segments.at(20_000), *segments.at(39_999)), (1, 39_999));
-        assert_eq!(segments.pop(), 39_999);
-        assert_eq!(segments.push(5), 39_999);
+        assert!((0..40_000).all(|at| *segments.at(at) == u64::from(at)));
         assert_eq!(segments.len(), 40_000);
         assert!(segments.memory() >= 320_000);
     }

@@ -104,12 +104,7 @@ impl Tree {
         }
         let tier = &mut self.tiers[tier];
         tier.runs.push(run);
-        if tier.merge.is_none() && tier.runs.len() >= FAN {
-            tier.merge = Some(Merge {
-                taken: [0; FAN],
-                output: Run::new(),
-            });
-        }
+        tier.merge_if_due();
         assert!(tier.runs.len() < 2 * FAN, "a merge is done in time");
     }
 
@@ -200,13 +195,18 @@ impl Tier {
         }
         let merge = self.merge.take()?;
         let _ = self.runs.drain(..FAN);
-        if self.runs.len() >= FAN {
+        self.merge_if_due();
+        Some(merge.output)
+    }
+
+    /// Begins a merge if there are runs for it, and none is under way.
+    fn merge_if_due(&mut self) {
+        if self.merge.is_none() && self.runs.len() >= FAN {
             self.merge = Some(Merge {
                 taken: [0; FAN],
                 output: Run::new(),
             });
         }
-        Some(merge.output)
     }
 }
 
