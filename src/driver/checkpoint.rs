@@ -266,6 +266,7 @@ fn fill(
     mut header: BlockHeader,
     data: &[u8],
 ) -> (SectorBuf, BlockReference, usize) {
+    buffer[..SECTOR_SIZE].fill(0);
     buffer[SECTOR_SIZE..SECTOR_SIZE + data.len()].copy_from_slice(data);
     header.size = u32::try_from(data.len())
         .expect("a block is at most 1 MiB")

@@ -12,6 +12,8 @@ pub enum BlockKind {
     Records = 1,
     /// [`BlockReference`]s: part of a checkpoint's index.
     Index = 2,
+    /// Entries of a run of a tree, in the order of their ranks.
+    Run = 3,
 }
 
 impl BlockKind {
@@ -88,14 +90,18 @@ pub struct BlockReference {
 
 const _: () = assert!(size_of::<BlockReference>() == 32);
 
+/// Where the page index begins in the header page: the rank of the first record of each data page, as
+/// a `u128`. Whoever makes the block says what a rank is.
+pub const PAGE_INDEX_OFFSET: usize = 512;
+
 /// Data bytes of a block of `block_size` bytes.
 #[must_use]
 pub const fn data_size_max(block_size: usize) -> usize {
     assert!(block_size.is_multiple_of(SECTOR_SIZE));
     let pages = block_size / SECTOR_SIZE - 1;
     assert!(
-        256 + 4 * pages <= SECTOR_SIZE,
-        "page checksums fit the header page"
+        256 + 4 * pages <= PAGE_INDEX_OFFSET && PAGE_INDEX_OFFSET + 16 * pages <= SECTOR_SIZE,
+        "page checksums and page index fit the header page"
     );
     pages * SECTOR_SIZE
 }
@@ -121,8 +127,8 @@ impl std::fmt::Display for BlockError {
     }
 }
 
-/// Seals the block in `block`, whose data is in place from the second sector on, and gives its
-/// reference. `header.size` says how much data there is; what follows it in the last page is
+/// Seals the block in `block`, whose data is in place from the second sector on, and the page index (or
+/// zeros) from [`PAGE_INDEX_OFFSET`] on. Gives its reference. `header.size` says how much data there is; what follows it in the last page is
 /// cleared. Returns the bytes to write: header page and used data pages.
 pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize) {
     let size = usize::try_from(header.size.get()).expect("u32 fits usize");
@@ -132,7 +138,7 @@ pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize
     header.checksum = Checksum::ZERO;
     header.checksum_data = checksum(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
     let (page, data) = block.split_at_mut(SECTOR_SIZE);
-    page.fill(0);
+    page[..PAGE_INDEX_OFFSET].fill(0);
     for (index, bytes) in data[..written - SECTOR_SIZE]
         .chunks_exact(SECTOR_SIZE)
         .enumerate()
