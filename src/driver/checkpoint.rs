@@ -361,7 +361,7 @@ pub(super) fn reply_offset(geometry: &Geometry, slot: u32) -> u64 {
 }
 
 async fn write_block<I: Io>(io: &I, offset: u64, buffer: SectorBuf, size: usize) -> SectorBuf {
-    super::write_unless(Bug::CheckpointBeforeBlocks, io, offset, buffer, size).await
+    crate::io::write_unless(Bug::CheckpointBeforeBlocks, io, offset, buffer, size).await
 }
 
 /// Reads and verifies the block that `reference` names.

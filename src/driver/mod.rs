@@ -14,9 +14,9 @@ pub use format::{FormatOptions, format};
 pub use superblock::read_superblock;
 
 use crate::constants;
-use crate::io::{Incoming, Io, Network, Storage};
+use crate::io::{Incoming, Io, Network, Storage, write_unless};
 use crate::stdx::SectorBuf;
-use crate::stdx::planted::{Bug, planted};
+use crate::stdx::planted::Bug;
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
 use commit::State;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -246,28 +246,6 @@ fn write_prepare<'a, I: Io>(
             buffer,
         })
     }
-}
-
-/// Writes; with `bug` planted the write is only under way when this completes.
-async fn write_unless<I: Io>(
-    bug: Bug,
-    io: &I,
-    offset: u64,
-    buffer: SectorBuf,
-    size: usize,
-) -> SectorBuf {
-    if !planted(bug) {
-        return io.storage().write(offset, buffer, size).await;
-    }
-    let mut copy = SectorBuf::zeroed(size);
-    copy.copy_from_slice(&buffer[..size]);
-    let mut write = pin!(io.storage().write(offset, copy, size));
-    std::future::poll_fn(|cx| {
-        drop(write.as_mut().poll(cx));
-        Poll::Ready(())
-    })
-    .await;
-    buffer
 }
 
 /// The redundant header ring, as it is in the data file.

@@ -1,7 +1,11 @@
-//! Blocks of the data file by address.
+//! Blocks of the data file by address: which are free, what is in memory, what is on its way.
 
+pub mod blocks;
+pub mod cache;
 pub mod free_set;
 pub mod store;
 
+pub use blocks::{Damage, Grid};
+pub use cache::PageCache;
 pub use free_set::FreeSet;
 pub use store::{BlockStore, NewBlock, Pages};

@@ -43,6 +43,11 @@ pub trait BlockStore {
     /// Takes the next free address and begins to write the block there. It can be read at once.
     fn write(&mut self, block: NewBlock) -> BlockReference;
 
+    /// The same; its pages are going to be asked for, and stay in memory for a while.
+    fn write_through(&mut self, block: NewBlock) -> BlockReference {
+        self.write(block)
+    }
+
     /// The block is of no use any more. Its address is used again only after a checkpoint that does not
     /// reference it is durable.
     fn release(&mut self, block: &BlockReference);
@@ -52,4 +57,7 @@ pub trait BlockStore {
 
     /// The whole block, verified.
     async fn read(&mut self, block: &BlockReference) -> SectorBuf;
+
+    /// Takes a buffer back that [`Self::read`] or [`Self::buffer`] gave.
+    fn recycle(&mut self, buffer: SectorBuf);
 }

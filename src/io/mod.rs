@@ -9,8 +9,11 @@
 //!   time may reach the device in any order.
 
 use crate::stdx::SectorBuf;
+use crate::stdx::planted::{Bug, planted};
 use bytes::Bytes;
 use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
 
 /// All that the core gets from outside.
 pub trait Io: 'static {
@@ -73,4 +76,26 @@ pub trait Network: 'static {
     /// Queues a whole frame for the connection; dropped when the connection is gone or does not
     /// take what it is sent.
     fn send(&self, connection: ConnectionId, frame: Bytes);
+}
+
+/// Writes; with `bug` planted the write is only under way when this completes.
+pub async fn write_unless<I: Io>(
+    bug: Bug,
+    io: &I,
+    offset: u64,
+    buffer: SectorBuf,
+    size: usize,
+) -> SectorBuf {
+    if !planted(bug) {
+        return io.storage().write(offset, buffer, size).await;
+    }
+    let mut copy = SectorBuf::zeroed(size);
+    copy.copy_from_slice(&buffer[..size]);
+    let mut write = pin!(io.storage().write(offset, copy, size));
+    std::future::poll_fn(|cx| {
+        drop(write.as_mut().poll(cx));
+        Poll::Ready(())
+    })
+    .await;
+    buffer
 }

@@ -158,6 +158,34 @@ pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize
     (reference, written)
 }
 
+/// Verifies a header page alone against the identity and the address that led to it.
+///
+/// # Errors
+/// When it is damaged, or that of another block.
+pub fn verify_header(page: &[u8], identity: &[u8; 16], address: u64) -> Result<(), BlockError> {
+    let (header, _) = BlockHeader::read_from_prefix(page).map_err(|_| BlockError::Header)?;
+    let found = checksum(&page[16..SECTOR_SIZE]);
+    let same = found.0 == *identity && header.checksum == found && header.address.get() == address;
+    if same {
+        Ok(())
+    } else {
+        Err(BlockError::Header)
+    }
+}
+
+/// Verifies data page `number` (from 1) of the block whose header page was verified.
+///
+/// # Errors
+/// When the page is damaged.
+pub fn verify_page(header_page: &[u8], number: usize, page: &[u8]) -> Result<(), BlockError> {
+    let at = 256 + 4 * (number - 1);
+    if header_page[at..at + 4] == *U32::new(page_crc(page)).as_bytes() {
+        Ok(())
+    } else {
+        Err(BlockError::Page(number))
+    }
+}
+
 /// Verifies the block in `block` against the reference that led to it.
 ///
 /// # Errors
@@ -177,10 +205,7 @@ pub fn verify(block: &[u8], reference: &BlockReference) -> Result<BlockHeader, B
     }
     let used = size.next_multiple_of(SECTOR_SIZE);
     for (index, bytes) in data[..used].chunks_exact(SECTOR_SIZE).enumerate() {
-        let at = 256 + 4 * index;
-        if page[at..at + 4] != *U32::new(page_crc(bytes)).as_bytes() {
-            return Err(BlockError::Page(index + 1));
-        }
+        verify_page(page, index + 1, bytes)?;
     }
     if checksum(&data[..size]) != header.checksum_data {
         return Err(BlockError::Data);

@@ -1,0 +1,327 @@
+//! The grid over a disk: blocks are written behind, read ahead, and looked at through the cache.
+//!
+//! Invariants:
+//! * Addresses follow from the order of the calls alone, never from when an access completes.
+//! * A block that is being written is read only when that is done.
+//! * What is damaged is never handed out: whoever asked waits for ever, and [`Damage`] says which
+//!   block it was.
+
+use super::cache::{Missing, PageCache, PageKey};
+use super::{BlockStore, FreeSet, NewBlock};
+use crate::constants;
+use crate::io::{Io, Storage, write_unless};
+use crate::stdx::planted::Bug;
+use crate::stdx::{SectorBuf, to_u64};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use storage_format::block::{BlockError, seal, verify, verify_header, verify_page};
+use storage_format::{BlockHeader, BlockReference, FORMAT_VERSION, SECTOR_SIZE, Superblock};
+use zerocopy::FromZeros;
+
+/// Block writes under way at the same time.
+pub const WRITES_MAX: usize = 16;
+/// Page reads under way at the same time.
+const PAGE_READS_MAX: usize = 64;
+
+/// The block that could not be read, if any: seen by whoever drives the engine.
+#[derive(Clone, Debug, Default)]
+pub struct Damage(Rc<Cell<Option<(u64, BlockError)>>>);
+
+impl Damage {
+    /// Its address, and what is wrong.
+    #[must_use]
+    pub fn found(&self) -> Option<(u64, BlockError)> {
+        self.0.get()
+    }
+
+    /// Notes a damaged block, and waits for ever.
+    async fn park<T>(&self, address: u64, error: BlockError) -> T {
+        if self.0.get().is_none() {
+            self.0.set(Some((address, error)));
+        }
+        std::future::pending().await
+    }
+}
+
+type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
+
+/// See the module.
+pub struct Grid<'a, I: Io> {
+    io: &'a I,
+    /// Of the file: geometry and cluster.
+    superblock: Superblock,
+    /// The op whose execution makes blocks.
+    pub op: u64,
+    /// Which blocks are free.
+    pub free: FreeSet,
+    /// Pages in memory.
+    pub cache: PageCache,
+    damage: Damage,
+    writes: Access<'a, (u64, SectorBuf)>,
+    /// Addresses under way.
+    writing: BTreeMap<u64, ()>,
+    reads: Access<'a, (u64, SectorBuf)>,
+    /// What was read ahead and not asked for yet; `None` while it is under way.
+    read: BTreeMap<u64, Option<SectorBuf>>,
+    buffers: Vec<SectorBuf>,
+}
+
+impl<I: Io> std::fmt::Debug for Grid<'_, I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grid")
+            .field("op", &self.op)
+            .field("free", &self.free)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, I: Io> Grid<'a, I> {
+    /// The grid of a data file, with every block free.
+    #[must_use]
+    pub fn new(io: &'a I, superblock: &Superblock, cache_size: u64) -> Self {
+        Self {
+            io,
+            superblock: *superblock,
+            op: 0,
+            free: FreeSet::new(superblock.geometry.block_count_max()),
+            cache: PageCache::new(cache_size),
+            damage: Damage::default(),
+            writes: FuturesUnordered::new(),
+            writing: BTreeMap::new(),
+            reads: FuturesUnordered::new(),
+            read: BTreeMap::new(),
+            buffers: Vec::new(),
+        }
+    }
+
+    /// Where damage is noted.
+    #[must_use]
+    pub fn damage(&self) -> Damage {
+        self.damage.clone()
+    }
+
+    fn offset(&self, address: u64) -> u64 {
+        self.superblock.geometry.block_offset(address)
+    }
+
+    /// Starts what was queued and takes what is done, without waiting; whether nothing is under way.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> bool {
+        while let Poll::Ready(Some((address, buffer))) = self.writes.poll_next_unpin(context) {
+            self.write_done(address, buffer);
+        }
+        while let Poll::Ready(Some((address, buffer))) = self.reads.poll_next_unpin(context) {
+            self.read_done(address, buffer);
+        }
+        self.writes.is_empty() && self.reads.is_empty()
+    }
+
+    /// Starts what was queued.
+    pub async fn start(&mut self) {
+        std::future::poll_fn(|context| {
+            let _idle = self.poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn write_done(&mut self, address: u64, buffer: SectorBuf) {
+        let _: Option<()> = self.writing.remove(&address);
+        self.buffers.push(buffer);
+    }
+
+    fn read_done(&mut self, address: u64, buffer: SectorBuf) {
+        // A block that was released meanwhile is of no use any more.
+        match self.read.get_mut(&address) {
+            Some(slot) => *slot = Some(buffer),
+            None => self.buffers.push(buffer),
+        }
+    }
+
+    /// Waits for all writes.
+    pub async fn finish_writes(&mut self) {
+        while let Some((address, buffer)) = self.writes.next().await {
+            self.write_done(address, buffer);
+        }
+    }
+
+    async fn finish_write_of(&mut self, address: u64) {
+        while self.writing.contains_key(&address) {
+            let done = self.writes.next().await;
+            let (written, buffer) = done.expect("it is under way");
+            self.write_done(written, buffer);
+        }
+    }
+
+    fn take_buffer(&mut self) -> SectorBuf {
+        self.buffers
+            .pop()
+            .unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
+    }
+
+    fn begin_write(
+        &mut self,
+        block: NewBlock,
+        keep: impl FnOnce(&mut PageCache, u64, &[u8]),
+    ) -> BlockReference {
+        let address = self.free.allocate();
+        let header = BlockHeader {
+            cluster: self.superblock.cluster,
+            address: address.into(),
+            op: self.op.into(),
+            position: block.position.into(),
+            size: u32::try_from(block.size)
+                .expect("a block is at most 1 MiB")
+                .into(),
+            record_size: block.record_size.into(),
+            version: FORMAT_VERSION.into(),
+            kind: block.kind.code(),
+            table: block.table,
+            next: block.next,
+            ..BlockHeader::new_zeroed()
+        };
+        let mut buffer = block.buffer;
+        let (reference, size) = seal(&mut buffer, header);
+        keep(&mut self.cache, address, &buffer);
+        let (io, offset) = (self.io, self.offset(address));
+        let present = self.writing.insert(address, ());
+        assert!(present.is_none(), "a block is written once at a time");
+        self.writes.push(Box::pin(async move {
+            let bug = Bug::CheckpointBeforeBlocks;
+            let buffer = write_unless(bug, io, offset, buffer, size).await;
+            (address, buffer)
+        }));
+        reference
+    }
+
+    /// Loads the pages that were missing.
+    pub async fn load_missing(&mut self) {
+        let missing = self.cache.take_missing();
+        for page in &missing {
+            self.finish_write_of(page.address).await;
+        }
+        // Header pages first: they hold the checksums of the others.
+        let mut wanted: Vec<Missing> = missing.iter().map(Missing::header).collect();
+        wanted.dedup();
+        wanted.retain(|header| !self.cache.touch(header.key));
+        wanted.extend(missing.iter().filter(|page| page.page > 0));
+        let (io, geometry) = (self.io, self.superblock.geometry);
+        let read = |page: Missing| async move {
+            let offset = geometry.block_offset(page.address) + to_u64(page.page * SECTOR_SIZE);
+            let buffer = io
+                .storage()
+                .read(offset, SectorBuf::zeroed(SECTOR_SIZE))
+                .await;
+            (page, buffer)
+        };
+        let mut reads =
+            futures_util::stream::iter(wanted.into_iter().map(read)).buffered(PAGE_READS_MAX);
+        while let Some((page, buffer)) = reads.next().await {
+            let intact = if page.page == 0 {
+                verify_header(&buffer, &page.checksum, page.address)
+            } else {
+                let header = self.cache.peek(PageKey::new(page.address, 0));
+                let header = header.expect("header pages are read first");
+                verify_page(header, page.page, &buffer)
+            };
+            if let Err(error) = intact {
+                self.damage.park(page.address, error).await
+            }
+            self.cache.insert(page.key, &buffer, true);
+        }
+    }
+}
+
+impl<I: Io> BlockStore for Grid<'_, I> {
+    async fn buffer(&mut self) -> SectorBuf {
+        self.start().await;
+        while self.writes.len() >= WRITES_MAX {
+            if let Some((address, buffer)) = self.writes.next().await {
+                self.write_done(address, buffer);
+            }
+        }
+        let mut buffer = self.take_buffer();
+        buffer[..SECTOR_SIZE].fill(0);
+        buffer
+    }
+
+    fn write(&mut self, block: NewBlock) -> BlockReference {
+        self.begin_write(block, |cache, address, _| cache.forget(address))
+    }
+
+    fn write_through(&mut self, block: NewBlock) -> BlockReference {
+        let used = block.size.next_multiple_of(SECTOR_SIZE);
+        self.begin_write(block, |cache, address, bytes| {
+            cache.forget(address);
+            for page in 0..=used / SECTOR_SIZE {
+                let at = page * SECTOR_SIZE;
+                cache.insert(
+                    PageKey::new(address, page),
+                    &bytes[at..at + SECTOR_SIZE],
+                    false,
+                );
+            }
+        })
+    }
+
+    fn release(&mut self, block: &BlockReference) {
+        let address = block.address.get();
+        let read = self.read.remove(&address);
+        assert!(
+            read.is_none(),
+            "what was read ahead is taken before its block is released"
+        );
+        self.free.release(address);
+    }
+
+    fn read_ahead(&mut self, block: &BlockReference) {
+        let address = block.address.get();
+        if self.writing.contains_key(&address) || self.read.contains_key(&address) {
+            return;
+        }
+        let (io, offset) = (self.io, self.offset(address));
+        let buffer = self.take_buffer();
+        let _: Option<Option<SectorBuf>> = self.read.insert(address, None);
+        self.reads.push(Box::pin(async move {
+            (address, io.storage().read(offset, buffer).await)
+        }));
+    }
+
+    async fn read(&mut self, block: &BlockReference) -> SectorBuf {
+        let address = block.address.get();
+        self.finish_write_of(address).await;
+        self.read_ahead(block);
+        let buffer = loop {
+            match self.read.get_mut(&address) {
+                Some(Some(_)) => break self.read.remove(&address).flatten(),
+                Some(None) => {}
+                None => unreachable!("it was asked for just now"),
+            }
+            if let Some((address, buffer)) = self.reads.next().await {
+                self.read_done(address, buffer);
+            }
+        };
+        let buffer = buffer.expect("the loop ends with it");
+        match verify(&buffer, block) {
+            Ok(_) => buffer,
+            Err(error) => self.damage.park(address, error).await,
+        }
+    }
+
+    fn recycle(&mut self, buffer: SectorBuf) {
+        assert_eq!(buffer.len(), constants::BLOCK_SIZE);
+        self.buffers.push(buffer);
+    }
+}
+
+/// Bytes that the buffers of the grid take at most, the cache left out.
+#[must_use]
+pub fn buffers_memory() -> u64 {
+    to_u64((WRITES_MAX + 256) * constants::BLOCK_SIZE) + to_u64(PAGE_READS_MAX * SECTOR_SIZE)
+}
+
+const _: () = assert!(constants::BLOCK_SIZE / SECTOR_SIZE <= super::cache::BLOCK_PAGES_MAX);

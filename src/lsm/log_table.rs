@@ -1,0 +1,341 @@
+//! An append-only table of fixed-size records, in the order of their timestamps, on disk.
+//!
+//! Invariants:
+//! * Every block but the last is full. Full blocks are written once and never again; what does not
+//!   fill a block is in memory, and a checkpoint writes a copy of it.
+//! * What an op appended can be taken back until [`LogTable::write_full`], which ends the op.
+
+use super::chunk::{Chunk, Record};
+use crate::constants::BLOCK_DATA_SIZE;
+use crate::grid::{BlockStore, NewBlock, Pages};
+use crate::stdx::slab::SLAB_SIZE;
+use crate::stdx::{to_u64, u64_to_usize};
+use std::collections::VecDeque;
+use std::ops::Range;
+use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
+use storage_format::{BlockReference, SECTOR_SIZE};
+
+/// A block and the rank of its first record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BlockEntry {
+    /// The block.
+    pub reference: BlockReference,
+    /// The rank of its first record: a timestamp in a table, a key in a tree.
+    pub first: u128,
+}
+
+/// What a table is searched by.
+pub trait Ranked {
+    /// Never lower than that of the record before.
+    fn rank(&self) -> u64;
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct LogTable<T> {
+    number: u8,
+    /// On disk, all full.
+    blocks: Vec<BlockEntry>,
+    /// In memory; all but the last are full.
+    chunks: VecDeque<Chunk<T>>,
+    /// The partial chunk as the last checkpoint wrote it.
+    tail: Option<BlockReference>,
+}
+
+/// What a checkpoint keeps of a table beside its full blocks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tail {
+    /// The block that holds the records behind the full blocks, if there are any.
+    pub block: Option<BlockReference>,
+    /// Records in it.
+    pub len: usize,
+}
+
+impl<T: Record + Ranked> LogTable<T> {
+    const PER_PAGE: usize = Chunk::<T>::PER_PAGE;
+    /// Records of a block.
+    pub const PER_BLOCK: usize = Chunk::<T>::CAPACITY;
+
+    /// An empty table.
+    #[must_use]
+    pub fn new(number: u8) -> Self {
+        Self {
+            number,
+            blocks: Vec::new(),
+            chunks: VecDeque::new(),
+            tail: None,
+        }
+    }
+
+    /// Records.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> u64 {
+        let full = self.blocks.len() + self.chunks.len().saturating_sub(1);
+        let last = self.chunks.back().map_or(0, Chunk::len);
+        to_u64(full * Self::PER_BLOCK + last)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Full blocks on disk.
+    #[must_use]
+    pub fn blocks(&self) -> &[BlockEntry] {
+        &self.blocks
+    }
+
+    /// Appends a record; gives its position.
+    #[inline]
+    pub fn push(&mut self, record: &T) -> u64 {
+        let position = self.len();
+        let full = |chunk: &Chunk<T>| chunk.len() == Self::PER_BLOCK;
+        if self.chunks.back().is_none_or(full) {
+            self.chunks.push_back(Chunk::new());
+        }
+        let last = self.chunks.back_mut().expect("there is one now");
+        last.push(record);
+        position
+    }
+
+    /// Takes the last record back.
+    ///
+    /// # Panics
+    /// When it is on disk already.
+    pub fn pop(&mut self) -> T {
+        let last = self.chunks.back_mut();
+        let record = last.and_then(Chunk::pop);
+        let record = record.expect("what is taken back was appended in this op");
+        if self.chunks.back().is_some_and(Chunk::is_empty) {
+            drop(self.chunks.pop_back());
+        }
+        record
+    }
+
+    /// Where a position is: its block, and its place within.
+    #[inline]
+    fn place(position: u64) -> (usize, usize) {
+        let position = u64_to_usize(position);
+        (position / Self::PER_BLOCK, position % Self::PER_BLOCK)
+    }
+
+    /// The record at a position, which must be there; `None` if its page is not in memory.
+    #[inline]
+    #[must_use]
+    pub fn get<'a>(&'a self, pages: &'a impl Pages, position: u64) -> Option<&'a T> {
+        let (block, within) = Self::place(position);
+        match self.blocks.get(block) {
+            None => Some(self.chunks[block - self.blocks.len()].get(within)),
+            Some(entry) => {
+                let page = pages.page(&entry.reference, 1 + within / Self::PER_PAGE)?;
+                Some(Self::record(page, within % Self::PER_PAGE))
+            }
+        }
+    }
+
+    /// The record at a position that is in memory.
+    #[must_use]
+    pub fn get_recent(&self, position: u64) -> &T {
+        let (block, within) = Self::place(position);
+        self.chunks[block - self.blocks.len()].get(within)
+    }
+
+    #[inline]
+    fn record(page: &[u8], slot: usize) -> &T {
+        let at = slot * size_of::<T>();
+        T::ref_from_bytes(&page[at..at + size_of::<T>()]).expect("size and alignment fit")
+    }
+
+    /// The last record, if it is in memory.
+    #[must_use]
+    pub fn last_recent(&self) -> Option<&T> {
+        let last = self.chunks.back()?;
+        Some(last.get(last.len() - 1))
+    }
+
+    /// The number of records of a rank below `rank`; `None` if a page is not in memory.
+    #[must_use]
+    pub fn lower_bound(&self, pages: &impl Pages, rank: u64) -> Option<u64> {
+        let begun = self
+            .blocks
+            .partition_point(|block| block.first < u128::from(rank));
+        let Some(block) = begun.checked_sub(1) else {
+            return Some(if self.blocks.is_empty() {
+                self.lower_bound_recent(rank)
+            } else {
+                0
+            });
+        };
+        if begun == self.blocks.len() {
+            let first = self.chunks.front().map(|chunk| chunk.get(0).rank());
+            if first.is_some_and(|first| first < rank) {
+                return Some(self.lower_bound_recent(rank));
+            }
+        }
+        let reference = &self.blocks[block].reference;
+        let header = pages.page(reference, 0)?;
+        let pages_count = Self::PER_BLOCK.div_ceil(Self::PER_PAGE);
+        let starts_before = |page: usize| page_rank(header, page) < u128::from(rank);
+        let page = partition(0..pages_count, starts_before) - 1;
+        let bytes = pages.page(reference, 1 + page)?;
+        let records = Self::PER_PAGE.min(Self::PER_BLOCK - page * Self::PER_PAGE);
+        let within = partition(0..records, |slot| Self::record(bytes, slot).rank() < rank);
+        Some(to_u64(block * Self::PER_BLOCK + page * Self::PER_PAGE + within))
+    }
+
+    fn lower_bound_recent(&self, rank: u64) -> u64 {
+        let full = self.blocks.len() * Self::PER_BLOCK;
+        let recent = u64_to_usize(self.len()) - full;
+        let get = |at: usize| self.chunks[at / Self::PER_BLOCK].get(at % Self::PER_BLOCK);
+        to_u64(full + partition(0..recent, |at| get(at).rank() < rank))
+    }
+
+    /// Begins to write what has become full.
+    pub async fn write_full(&mut self, store: &mut impl BlockStore) {
+        while self
+            .chunks
+            .front()
+            .is_some_and(|chunk| chunk.len() == Self::PER_BLOCK)
+        {
+            let chunk = self.chunks.pop_front().expect("there is one");
+            let position = to_u64(self.blocks.len());
+            let block = Self::block(self.number, &chunk, position, store).await;
+            let entry = BlockEntry {
+                reference: store.write_through(block),
+                first: chunk.get(0).rank().into(),
+            };
+            self.blocks.push(entry);
+        }
+    }
+
+    /// Writes what is in memory for a checkpoint; releases what the last checkpoint wrote of it.
+    pub async fn write_tail(&mut self, store: &mut impl BlockStore) -> Tail {
+        self.write_full(store).await;
+        if let Some(old) = self.tail.take() {
+            store.release(&old);
+        }
+        if let Some(chunk) = self.chunks.front() {
+            let position = to_u64(self.blocks.len());
+            let block = Self::block(self.number, chunk, position, store).await;
+            self.tail = Some(store.write(block));
+        }
+        Tail {
+            block: self.tail,
+            len: self.chunks.front().map_or(0, Chunk::len),
+        }
+    }
+
+    async fn block(
+        number: u8,
+        chunk: &Chunk<T>,
+        position: u64,
+        store: &mut impl BlockStore,
+    ) -> NewBlock {
+        let mut buffer = store.buffer().await;
+        let bytes = chunk.bytes();
+        buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+        for page in 0..chunk.len().div_ceil(Self::PER_PAGE) {
+            let rank = u128::from(chunk.get(page * Self::PER_PAGE).rank());
+            let at = PAGE_INDEX_OFFSET + 16 * page;
+            buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
+        }
+        NewBlock {
+            kind: BlockKind::Records,
+            table: number,
+            record_size: u32::try_from(size_of::<T>()).expect("a record fits a page"),
+            position,
+            size: bytes.len(),
+            next: BlockReference::default(),
+            buffer,
+        }
+    }
+
+    /// Puts back what a checkpoint holds. The table is empty.
+    pub async fn restore(
+        &mut self,
+        blocks: Vec<BlockEntry>,
+        tail: Tail,
+        store: &mut impl BlockStore,
+    ) {
+        assert!(self.is_empty());
+        self.blocks = blocks;
+        self.tail = tail.block;
+        if let Some(block) = tail.block {
+            let buffer = store.read(&block).await;
+            let mut chunk = Chunk::new();
+            for at in 0..tail.len {
+                chunk.push(Self::record_of_block(&buffer, at));
+            }
+            store.recycle(buffer);
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    fn record_of_block(block: &[u8], at: usize) -> &T {
+        let page = SECTOR_SIZE * (1 + at / Self::PER_PAGE);
+        Self::record(&block[page..page + SECTOR_SIZE], at % Self::PER_PAGE)
+    }
+
+    /// Visits records in order, wherever they are.
+    pub async fn visit(
+        &self,
+        positions: Range<u64>,
+        store: &mut impl BlockStore,
+        mut visit: impl FnMut(u64, &T),
+    ) {
+        let mut position = positions.start;
+        while position < positions.end {
+            let (block, within) = Self::place(position);
+            let Some(entry) = self.blocks.get(block) else {
+                visit(position, self.get_recent(position));
+                position += 1;
+                continue;
+            };
+            let buffer = store.read(&entry.reference).await;
+            let left = u64_to_usize(positions.end - position);
+            let end = Self::PER_BLOCK.min(within + left);
+            if let Some(next) = self.blocks.get(block + 1)
+                && left > Self::PER_BLOCK
+            {
+                store.read_ahead(&next.reference);
+            }
+            for at in within..end {
+                visit(position, Self::record_of_block(&buffer, at));
+                position += 1;
+            }
+            store.recycle(buffer);
+        }
+    }
+
+    /// Bytes of memory that the table takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let fences = self.blocks.capacity() * size_of::<BlockEntry>();
+        to_u64(self.chunks.len() * SLAB_SIZE + fences)
+    }
+}
+
+/// The rank of the first record of a page, from the page index of its block.
+#[must_use]
+pub fn page_rank(header_page: &[u8], page: usize) -> u128 {
+    let at = PAGE_INDEX_OFFSET + 16 * page;
+    let bytes = header_page[at..at + 16].try_into();
+    u128::from_le_bytes(bytes.expect("16 bytes"))
+}
+
+/// The first of a range for which `before` does not hold; it holds for none behind that.
+pub fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
