@@ -1,35 +1,35 @@
 //! Checkpoints: the state in grid blocks, then the superblock that names them.
 //!
-//! Tables are written chunk by chunk, one chunk a block. A chunk that only grows is written as soon
-//! as it is full; what else changed is written at the checkpoint. Blocks are never overwritten while
-//! a durable checkpoint references them, so a crash at any point leaves the old or the new state.
-//! The journal from the checkpoint on is replayed at open, and makes the same blocks again.
+//! Most of the state is in blocks already when a checkpoint begins: what only grows is written as
+//! soon as it fills a block. The rest is written now, then the manifest, which names every
+//! block; last, the superblock. A block is never overwritten while a durable checkpoint references
+//! it, so a crash at any point leaves the old or the new state. The journal from the checkpoint on is
+//! replayed at open, and makes the same blocks again.
 
-use super::commit::State;
+use super::commit::{State, frees_early};
 use crate::constants;
-use crate::grid::FreeSet;
+use crate::grid::{BlockStore, NewBlock};
 use crate::io::{Io, Storage};
-use crate::ledger::Ledger;
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{SectorBuf, to_u64, to_usize};
+use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::sessions::{SessionRecord, Sessions};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::future::Future;
-use std::pin::Pin;
-use std::task::Poll;
-use storage_format::block::{BlockKind, seal};
 use storage_format::{
-    BlockHeader, BlockReference, FORMAT_VERSION, Geometry, PrepareHeader, ReplySlotHeader,
-    SECTOR_SIZE, Superblock,
+    BlockKind, BlockReference, Geometry, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord,
+    ManifestTag, PrepareHeader, ReplySlotHeader, SECTOR_SIZE, Superblock,
 };
 use zerocopy::IntoBytes;
 
 /// Number of the sessions' table; those of the ledger count from 1.
 pub(super) const SESSIONS_TABLE: u8 = 255;
-/// Block writes under way at the same time.
+/// Writes of replies under way at the same time.
 pub(super) const WRITES_MAX: usize = 16;
-
-type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = SectorBuf> + 'a>>>;
+/// Bytes that the blocks of one event take at most, merges included.
+const EVENT_BLOCKS_SIZE_MAX: u64 = 4096;
+/// Sessions of a block.
+const SESSIONS_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / size_of::<SessionRecord>();
+/// Records of a block of the manifest.
+const MANIFEST_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / MANIFEST_RECORD_SIZE;
 
 /// Ops from one checkpoint to the next: as many as the journal holds, but for what may be prepared
 /// while the checkpoint is made.
@@ -38,241 +38,13 @@ pub fn checkpoint_interval(geometry: &Geometry) -> u64 {
     u64::from(geometry.journal_slot_count.get()) - 3 * constants::PIPELINE_PREPARES_MAX
 }
 
-/// Which block holds which chunk, and the writes of blocks that are under way.
-pub(super) struct Blocks<'a> {
-    pub(super) free: FreeSet,
-    /// By table, in the order of `Ledger::tables`, then by chunk; `None` when it was never written.
-    pub(super) chunks: Vec<Vec<Option<BlockReference>>>,
-    /// Blocks of the sessions' table in the last checkpoint.
+/// Blocks of the last checkpoint that belong to the driver.
+#[derive(Debug, Default)]
+pub(super) struct Checkpointed {
+    /// Of the sessions' table.
     pub(super) sessions: Vec<BlockReference>,
-    /// Blocks of the index of the last checkpoint.
-    pub(super) index: Vec<u64>,
-    /// By table: chunks up to here were written when they became full.
-    full_written: Vec<usize>,
-    buffers: Vec<SectorBuf>,
-    /// Nobody waits for them until the next checkpoint.
-    writes: Writes<'a>,
-    session_count_max: u64,
-}
-
-impl<'a> Blocks<'a> {
-    pub(super) fn new(geometry: &Geometry, table_count: usize) -> Self {
-        Self {
-            free: FreeSet::new(geometry.block_count_max()),
-            chunks: vec![Vec::new(); table_count],
-            sessions: Vec::new(),
-            index: Vec::new(),
-            full_written: vec![0; table_count],
-            buffers: Vec::new(),
-            writes: FuturesUnordered::new(),
-            session_count_max: u64::from(geometry.session_count_max.get()),
-        }
-    }
-
-    /// Whether blocks are left for `events` more, and for a checkpoint that writes everything that
-    /// can have changed.
-    pub(super) fn admits(&self, ledger: &Ledger, events: u64) -> bool {
-        let tables = ledger.tables();
-        let mutable: usize = tables
-            .iter()
-            .filter(|t| !t.append_only())
-            .map(|t| t.chunk_count())
-            .sum();
-        // Every event may add a record to every table; a table's last chunk may be half full.
-        let growth = tables.iter().map(|table| {
-            let records = to_u64(constants::BLOCK_DATA_SIZE / table.record_size());
-            events / records + 2
-        });
-        let used = self.free.taken_count() / (to_u64(constants::BLOCK_DATA_SIZE / 32)) + 2;
-        let sessions = 1 + self.session_count_max * 288 / to_u64(constants::BLOCK_DATA_SIZE);
-        self.free.free_count() > to_u64(mutable) + growth.sum::<u64>() + used + sessions
-    }
-
-    /// Begins to write the chunks of append-only tables that have become full.
-    pub(super) async fn write_full<I: Io>(
-        &mut self,
-        io: &'a I,
-        superblock: &Superblock,
-        op: u64,
-        ledger: &mut Ledger,
-    ) {
-        let mut jobs = Vec::new();
-        for (index, table) in ledger.tables().iter().enumerate() {
-            if !table.append_only() {
-                continue;
-            }
-            let written = &mut self.full_written[index];
-            while *written < table.chunk_count() && table.chunk_is_full(*written) {
-                if table.chunk_dirty(*written) {
-                    jobs.push((index, *written));
-                }
-                *written += 1;
-            }
-        }
-        if !jobs.is_empty() {
-            self.write_chunks(io, superblock, op, ledger, jobs).await;
-        }
-    }
-
-    /// Begins to write chunks; waits only where too many writes are under way.
-    async fn write_chunks<I: Io>(
-        &mut self,
-        io: &'a I,
-        superblock: &Superblock,
-        op: u64,
-        ledger: &mut Ledger,
-        jobs: Vec<(usize, usize)>,
-    ) {
-        let geometry = superblock.geometry;
-        for (index, chunk) in jobs {
-            let buffer = self.take_buffer().await;
-            let mut tables = ledger.tables_mut();
-            let table = &mut tables[index];
-            let address = self.free.allocate();
-            let header = BlockHeader {
-                record_size: u32::try_from(table.record_size()).expect("small").into(),
-                table: table.id(),
-                ..block_header(superblock, BlockKind::Records, op, address, chunk)
-            };
-            let (buffer, reference, size) = fill(buffer, header, table.chunk_bytes(chunk));
-            table.mark_clean(chunk);
-            let references = &mut self.chunks[index];
-            references.resize(references.len().max(chunk + 1), None);
-            if let Some(old) = references[chunk].replace(reference) {
-                self.free.release(old.address.get());
-            }
-            self.write(io, geometry.block_offset(address), buffer, size);
-        }
-        self.poll_writes().await;
-    }
-
-    /// A write starts when it is polled first, in `poll_writes` or where one is awaited.
-    fn write<I: Io>(&mut self, io: &'a I, offset: u64, buffer: SectorBuf, size: usize) {
-        let write = write_block(io, offset, buffer, size);
-        self.writes.push(Box::pin(write));
-    }
-
-    /// Starts new writes and takes the buffers of those that are done, without waiting.
-    async fn poll_writes(&mut self) {
-        let (writes, buffers) = (&mut self.writes, &mut self.buffers);
-        std::future::poll_fn(|cx| {
-            while let Poll::Ready(Some(buffer)) = writes.poll_next_unpin(cx) {
-                buffers.push(buffer);
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    /// Waits for all writes.
-    async fn finish_writes(&mut self) {
-        while let Some(buffer) = self.writes.next().await {
-            self.buffers.push(buffer);
-        }
-    }
-
-    async fn take_buffer(&mut self) -> SectorBuf {
-        if self.writes.len() >= WRITES_MAX {
-            self.buffers.extend(self.writes.next().await);
-        }
-        self.buffers
-            .pop()
-            .unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
-    }
-
-    /// Writes the sessions' table; releases that of the last checkpoint.
-    async fn write_sessions<I: Io>(
-        &mut self,
-        io: &'a I,
-        superblock: &Superblock,
-        op: u64,
-        sessions: &Sessions,
-    ) {
-        for old in std::mem::take(&mut self.sessions) {
-            self.free.release(old.address.get());
-        }
-        let records: Vec<SessionRecord> = sessions.iter().map(|session| session.record).collect();
-        let per_block = constants::BLOCK_DATA_SIZE / size_of::<SessionRecord>();
-        for (position, records) in records.chunks(per_block).enumerate() {
-            let address = self.free.allocate();
-            let header = BlockHeader {
-                record_size: 288.into(),
-                table: SESSIONS_TABLE,
-                ..block_header(superblock, BlockKind::Records, op, address, position)
-            };
-            let buffer = self.take_buffer().await;
-            let (buffer, reference, size) = fill(buffer, header, records.as_bytes());
-            self.write(io, superblock.geometry.block_offset(address), buffer, size);
-            self.sessions.push(reference);
-        }
-    }
-
-    /// Writes the index: a chain of blocks that lists every block of every table, last one first.
-    async fn write_index<I: Io>(
-        &mut self,
-        io: &'a I,
-        superblock: &Superblock,
-        op: u64,
-    ) -> (BlockReference, u64) {
-        for old in std::mem::take(&mut self.index) {
-            self.free.release(old);
-        }
-        let chunks = self.chunks.iter().flatten();
-        let all: Vec<BlockReference> = chunks
-            .map(|reference| reference.expect("every chunk was written"))
-            .chain(self.sessions.iter().copied())
-            .collect();
-        let per_block = constants::BLOCK_DATA_SIZE / size_of::<BlockReference>();
-        let mut next = BlockReference::default();
-        for (position, references) in all.chunks(per_block).enumerate().rev() {
-            let address = self.free.allocate();
-            let header = BlockHeader {
-                record_size: 32.into(),
-                next,
-                ..block_header(superblock, BlockKind::Index, op, address, position)
-            };
-            let buffer = self.take_buffer().await;
-            let (buffer, reference, size) = fill(buffer, header, references.as_bytes());
-            self.write(io, superblock.geometry.block_offset(address), buffer, size);
-            self.index.push(address);
-            next = reference;
-        }
-        (next, to_u64(all.len()))
-    }
-}
-
-/// A header with what all blocks share; `position` is that in the table or index.
-fn block_header(
-    superblock: &Superblock,
-    kind: BlockKind,
-    op: u64,
-    address: u64,
-    position: usize,
-) -> BlockHeader {
-    BlockHeader {
-        cluster: superblock.cluster,
-        address: address.into(),
-        op: op.into(),
-        position: to_u64(position).into(),
-        version: FORMAT_VERSION.into(),
-        kind: kind.code(),
-        ..zerocopy::FromZeros::new_zeroed()
-    }
-}
-
-/// Puts data and header into a buffer; gives it with its reference and the bytes to write.
-fn fill(
-    mut buffer: SectorBuf,
-    mut header: BlockHeader,
-    data: &[u8],
-) -> (SectorBuf, BlockReference, usize) {
-    buffer[..SECTOR_SIZE].fill(0);
-    buffer[SECTOR_SIZE..SECTOR_SIZE + data.len()].copy_from_slice(data);
-    header.size = u32::try_from(data.len())
-        .expect("a block is at most 1 MiB")
-        .into();
-    let (reference, size) = seal(&mut buffer, header);
-    (buffer, reference, size)
+    /// Of the manifest.
+    pub(super) manifest: Vec<BlockReference>,
 }
 
 impl<I: Io> State<'_, I> {
@@ -283,71 +55,143 @@ impl<I: Io> State<'_, I> {
     }
 
     /// Makes a checkpoint of the state after `header`'s op.
-    pub(super) async fn checkpoint(&mut self, header: &PrepareHeader, sessions: &Sessions) {
-        let op = header.op.get();
+    pub(super) async fn checkpoint(&mut self, header: &PrepareHeader) {
         let mut next = self.superblock;
-        let jobs = self.dirty_chunks();
-        let count = jobs.len();
-        let blocks = &mut self.blocks;
-        blocks
-            .write_chunks(self.io, &self.superblock, op, &mut self.ledger, jobs)
-            .await;
-        if planted(Bug::ReuseBlocksEarly) {
-            blocks.free.checkpoint_durable();
+        let mut manifest = self.ledger.checkpoint(&mut self.grid).await;
+        if frees_early() {
+            self.grid.free.checkpoint_durable();
         }
-        blocks
-            .write_sessions(self.io, &self.superblock, op, sessions)
-            .await;
+        self.write_sessions(&mut manifest).await;
         if !planted(Bug::ForgetReplies) {
-            write_replies(self.io, &self.superblock, sessions).await;
+            let replies = replies_to_write(&self.superblock, &self.sessions.borrow());
+            write_replies(self.io, replies).await;
         }
-        let (index, block_count) = blocks.write_index(self.io, &self.superblock, op).await;
-        blocks.finish_writes().await;
+        next.checkpoint_index = self.write_manifest(&manifest).await;
+        self.grid.finish_writes().await;
         next.checkpoint = *header;
-        next.checkpoint_index = index;
-        next.checkpoint_block_count = block_count.into();
+        next.checkpoint_block_count =
+            to_u64(storage_format::manifest::blocks(&manifest).count()).into();
         next.ledger_state = self.ledger.state();
         next.commit_max = header.op;
         super::superblock::write::<I>(self.io.storage(), &mut self.superblock, next).await;
-        self.blocks.free.checkpoint_durable();
-        tracing::info!(op, blocks = block_count, written = count, "checkpoint");
+        self.grid.free.checkpoint_durable();
+        let blocks = next.checkpoint_block_count.get();
+        tracing::info!(op = header.op.get(), blocks, "checkpoint");
     }
 
-    fn dirty_chunks(&self) -> Vec<(usize, usize)> {
-        let mut jobs = Vec::new();
-        for (index, table) in self.ledger.tables().iter().enumerate() {
-            let dirty = (0..table.chunk_count()).filter(|chunk| table.chunk_dirty(*chunk));
-            jobs.extend(dirty.map(|chunk| (index, chunk)));
+    /// Writes the sessions' table; releases that of the last checkpoint.
+    async fn write_sessions(&mut self, manifest: &mut Vec<u8>) {
+        for old in std::mem::take(&mut self.checkpointed.sessions) {
+            self.grid.release(&old);
         }
-        jobs
+        let records: Vec<SessionRecord> = {
+            let sessions = self.sessions.borrow();
+            sessions.iter().map(|session| session.record).collect()
+        };
+        for (position, records) in (0..).zip(records.chunks(SESSIONS_PER_BLOCK)) {
+            let mut buffer = self.grid.buffer().await;
+            let bytes = records.as_bytes();
+            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+            let block = self.grid.write(NewBlock {
+                kind: BlockKind::Records,
+                table: SESSIONS_TABLE,
+                record_size: 288,
+                position,
+                size: bytes.len(),
+                next: BlockReference::default(),
+                buffer,
+            });
+            let record = ManifestRecord {
+                block,
+                first: 0.into(),
+                count: to_u64(records.len()).into(),
+                tag: ManifestTag {
+                    kind: ManifestKind::TableBlock as u8,
+                    table: SESSIONS_TABLE,
+                    ..ManifestTag::default()
+                },
+            };
+            manifest.extend_from_slice(record.as_bytes());
+            self.checkpointed.sessions.push(block);
+        }
+    }
+
+    /// Writes the manifest, the last block first: each names the one after it. Gives the first.
+    async fn write_manifest(&mut self, manifest: &[u8]) -> BlockReference {
+        for old in std::mem::take(&mut self.checkpointed.manifest) {
+            self.grid.release(&old);
+        }
+        let mut next = BlockReference::default();
+        let chunks = manifest.chunks(MANIFEST_PER_BLOCK * MANIFEST_RECORD_SIZE);
+        for (position, bytes) in (0..).zip(chunks).rev() {
+            let mut buffer = self.grid.buffer().await;
+            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+            next = self.grid.write(NewBlock {
+                kind: BlockKind::Manifest,
+                table: 0,
+                record_size: 64,
+                position,
+                size: bytes.len(),
+                next,
+                buffer,
+            });
+            self.checkpointed.manifest.push(next);
+        }
+        next
+    }
+
+    /// Events that the free blocks have room for, a checkpoint and all merges included.
+    pub(super) fn blocks_room(&self) -> u64 {
+        let sessions = to_u64(self.sessions_blocks_max());
+        let manifest = to_u64(self.checkpointed.manifest.len()) + 2;
+        // While a merge goes on its inputs and its output are there, and then the inputs until a
+        // checkpoint; of the mutable tables the old blocks and the new ones.
+        let reserve = self.ledger.blocks_rewritten() + sessions + 2 * manifest + 64;
+        let free = self.grid.free.free_count().saturating_sub(reserve);
+        free * to_u64(constants::BLOCK_DATA_SIZE) / EVENT_BLOCKS_SIZE_MAX
+    }
+
+    fn sessions_blocks_max(&self) -> usize {
+        let count = crate::stdx::to_usize(self.geometry().session_count_max.get());
+        count.div_ceil(SESSIONS_PER_BLOCK)
     }
 }
 
-/// Writes the replies that are newer than the last checkpoint to their slots. A slot that is
-/// overwritten here held a reply that replaying the journal would make anew, so a crash before the
-/// superblock is written loses nothing.
-async fn write_replies<I: Io>(io: &I, superblock: &Superblock, sessions: &Sessions) {
-    let geometry = superblock.geometry;
+/// A reply in its slot: where, and the bytes.
+type ReplyWrite = (u64, SectorBuf);
+
+/// The replies that are newer than the last checkpoint. A slot that is overwritten held a reply that
+/// replaying the journal would make anew, so a crash before the superblock is written loses nothing.
+fn replies_to_write(superblock: &Superblock, sessions: &Sessions) -> Vec<ReplyWrite> {
+    let newer = sessions
+        .iter()
+        .filter(|session| session.record.reply.op.get() > superblock.checkpoint.op.get());
+    newer
+        .map(|session| {
+            let record = &session.record;
+            let frame = session.reply.as_ref();
+            let frame = frame.expect("a reply of this process is in memory");
+            let size = SECTOR_SIZE + frame.len().next_multiple_of(SECTOR_SIZE);
+            let mut buffer = SectorBuf::zeroed(size);
+            let client = record.reply.client.get();
+            let header = ReplySlotHeader::new(client, record.reply.op.get(), frame);
+            buffer[..size_of::<ReplySlotHeader>()].copy_from_slice(header.as_bytes());
+            buffer[SECTOR_SIZE..SECTOR_SIZE + frame.len()].copy_from_slice(frame);
+            (
+                reply_offset(&superblock.geometry, record.slot.get()),
+                buffer,
+            )
+        })
+        .collect()
+}
+
+async fn write_replies<I: Io>(io: &I, replies: Vec<ReplyWrite>) {
     let mut writes = FuturesUnordered::new();
-    for session in sessions.iter() {
-        let record = &session.record;
-        if record.reply.op.get() <= superblock.checkpoint.op.get() {
-            continue;
-        }
-        let frame = session
-            .reply
-            .as_ref()
-            .expect("a reply of this process is in memory");
-        let size = SECTOR_SIZE + frame.len().next_multiple_of(SECTOR_SIZE);
-        let mut buffer = SectorBuf::zeroed(size);
-        let client = record.reply.client.get();
-        let header = ReplySlotHeader::new(client, record.reply.op.get(), frame);
-        buffer[..size_of::<ReplySlotHeader>()].copy_from_slice(header.as_bytes());
-        buffer[SECTOR_SIZE..SECTOR_SIZE + frame.len()].copy_from_slice(frame);
-        let offset = reply_offset(&geometry, record.slot.get());
+    for (offset, buffer) in replies {
         if writes.len() >= WRITES_MAX {
             drop(writes.next().await);
         }
+        let size = buffer.len();
         writes.push(io.storage().write(offset, buffer, size));
     }
     while let Some(buffer) = writes.next().await {
@@ -358,26 +202,4 @@ async fn write_replies<I: Io>(io: &I, superblock: &Superblock, sessions: &Sessio
 /// Offset of a slot of the client-replies zone.
 pub(super) fn reply_offset(geometry: &Geometry, slot: u32) -> u64 {
     geometry.replies_offset() + u64::from(slot) * geometry.reply_slot_size()
-}
-
-async fn write_block<I: Io>(io: &I, offset: u64, buffer: SectorBuf, size: usize) -> SectorBuf {
-    crate::io::write_unless(Bug::CheckpointBeforeBlocks, io, offset, buffer, size).await
-}
-
-/// Reads and verifies the block that `reference` names.
-pub(super) async fn read_block<I: Io>(
-    io: &I,
-    geometry: &Geometry,
-    reference: &BlockReference,
-) -> Result<(BlockHeader, SectorBuf), crate::vsr::FatalReason> {
-    let address = reference.address.get();
-    let buffer = SectorBuf::zeroed(to_usize(geometry.block_size.get()));
-    let buffer = io
-        .storage()
-        .read(geometry.block_offset(address), buffer)
-        .await;
-    match storage_format::block::verify(&buffer, reference) {
-        Ok(header) => Ok((header, buffer)),
-        Err(error) => Err(crate::vsr::FatalReason::Block { address, error }),
-    }
 }

@@ -1,22 +1,34 @@
 //! Executing ops: the ledger, the sessions and the replies.
+//!
+//! One op at a time. The state is at rest, or at work in a future that gives it back: executing an
+//! op may wait for pages of blocks, finishing it waits for writes and merges. Meanwhile the replica
+//! goes on.
 
-use super::checkpoint::Blocks;
+use super::checkpoint::Checkpointed;
 use crate::constants;
+use crate::grid::{Damage, Grid};
 use crate::io::Io;
 use crate::ledger::Ledger;
-use crate::vsr::sessions::{Sessions, Standing};
+use crate::stdx::planted::{Bug, planted};
+use crate::vsr::sessions::{SharedSessions, Standing};
 use crate::vsr::{Admission, Prepare, Replica};
 use crate::wire::{Operation, build};
 use bytes::Bytes;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use storage_format::{Geometry, PrepareHeader, PrepareKind, RequestEntry, Superblock};
 use zerocopy::IntoBytes;
 
-/// All that executing an op changes, but the sessions, which the replica owns.
+/// All that executing an op changes.
 pub(super) struct State<'a, I: Io> {
     pub(super) io: &'a I,
     pub(super) superblock: Superblock,
     pub(super) ledger: Ledger,
-    pub(super) blocks: Blocks<'a>,
+    pub(super) grid: Grid<'a, I>,
+    pub(super) sessions: SharedSessions,
+    pub(super) checkpointed: Checkpointed,
 }
 
 impl<I: Io> std::fmt::Debug for State<'_, I> {
@@ -32,44 +44,36 @@ impl<I: Io> State<'_, I> {
         self.superblock.geometry
     }
 
-    /// Executes `prepare`; [`Self::write_full`] has to follow. One reply for each entry; none for
+    /// Executes `prepare`; [`Self::finish`] has to follow. One reply for each entry; none for
     /// an entry whose session was evicted before its turn: it has no effect either.
-    pub(super) fn execute(
-        &mut self,
-        prepare: &Prepare,
-        sessions: &mut Sessions,
-    ) -> Vec<Option<Bytes>> {
+    pub(super) async fn execute(&mut self, prepare: &Prepare) -> Vec<Option<Bytes>> {
         let header = &prepare.header;
+        self.grid.op = header.op.get();
         let mut replies = Vec::new();
         match header.kind() {
             PrepareKind::Empty | PrepareKind::Root => unreachable!("never prepared"),
-            PrepareKind::Pulse => self.ledger.pulse(header.timestamp.get()),
+            PrepareKind::Pulse => {
+                let timestamp = header.timestamp.get();
+                self.ledger.pulse(&mut self.grid, timestamp).await;
+            }
             PrepareKind::Requests => {
                 for (index, (entry, body)) in prepare.requests().enumerate() {
                     let index = u32::try_from(index).expect("at most 1000 entries");
-                    replies.push(self.execute_entry(prepare, sessions, index, &entry, body));
+                    replies.push(self.execute_entry(prepare, index, &entry, body).await);
                 }
             }
         }
         replies
     }
 
-    /// Begins to write the blocks that the op filled.
-    pub(super) async fn write_full(&mut self, header: &PrepareHeader) {
-        self.blocks
-            .write_full(self.io, &self.superblock, header.op.get(), &mut self.ledger)
-            .await;
-    }
-
-    fn execute_entry(
+    async fn execute_entry(
         &mut self,
         prepare: &Prepare,
-        sessions: &mut Sessions,
         index: u32,
         entry: &RequestEntry,
         body: &[u8],
     ) -> Option<Bytes> {
-        if sessions.standing_entry(entry) != Standing::New {
+        if self.sessions.borrow().standing_entry(entry) != Standing::New {
             return None;
         }
         let operation =
@@ -78,27 +82,169 @@ impl<I: Io> State<'_, I> {
         if operation == Operation::Register {
             frame.extend_from_slice(build::register_result().as_bytes());
         } else {
+            let request = crate::ledger::Request {
+                operation,
+                timestamp: entry.timestamp.get(),
+                body,
+            };
             self.ledger
-                .execute(operation, entry.timestamp.get(), body, &mut frame);
+                .execute(&mut self.grid, &request, &mut frame)
+                .await;
         }
         let (reply, frame) = Replica::reply(&prepare.header, entry, operation, frame);
+        let mut sessions = self.sessions.borrow_mut();
         let stored = sessions.store_reply(&reply, index, frame.clone());
         assert!(stored, "the session was there just now");
         Some(frame)
     }
+
+    /// What an op leaves to do once its replies are out: indexes, merges, blocks that have become
+    /// full, and a checkpoint if one is due. Gives the op of the checkpoint.
+    pub(super) async fn finish(&mut self, header: &PrepareHeader) -> Option<u64> {
+        while self.ledger.finish_step(&mut self.grid).await {
+            self.grid.start().await;
+            super::yield_once().await;
+        }
+        self.grid.start().await;
+        if !self.checkpoint_due(header) {
+            return None;
+        }
+        self.checkpoint(header).await;
+        Some(header.op.get())
+    }
+
+    fn room(&self) -> Room {
+        Room {
+            memory: self.ledger.room(),
+            storage: self.blocks_room(),
+            memory_used: self.ledger.memory_used(),
+        }
+    }
 }
 
-impl<I: Io> Admission for State<'_, I> {
-    fn admits(&self, operation: Operation, events: u64, events_waiting: u64) -> bool {
-        if !self.ledger.admits(operation, events, events_waiting) {
+/// How many events more there is room for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    memory: u64,
+    storage: u64,
+    memory_used: u64,
+}
+
+/// What a piece of work came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is alive, and it is moved once"
+)]
+pub(super) enum Step {
+    /// The op was executed.
+    Executed {
+        prepare: Prepare,
+        replies: Vec<Option<Bytes>>,
+        pulse_next: u64,
+    },
+    /// All that an op left to do is done; the op of the checkpoint that it made, if any.
+    Finished(Option<u64>),
+}
+
+type Work<'a, I> = Pin<Box<dyn Future<Output = (Box<State<'a, I>>, Step)> + 'a>>;
+
+/// The state, and what it is at.
+pub(super) struct Commit<'a, I: Io> {
+    rest: Option<Box<State<'a, I>>>,
+    work: Option<Work<'a, I>>,
+    /// Ops to execute.
+    queue: VecDeque<Prepare>,
+    room: Room,
+    pub(super) damage: Damage,
+}
+
+impl<'a, I: Io> Commit<'a, I> {
+    pub(super) fn new(state: Box<State<'a, I>>) -> Self {
+        Self {
+            room: state.room(),
+            damage: state.grid.damage(),
+            rest: Some(state),
+            work: None,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.is_none() && self.queue.is_empty()
+    }
+
+    /// Has an op executed after those before it.
+    pub(super) fn push(&mut self, prepare: Prepare) {
+        self.queue.push_back(prepare);
+        self.next();
+    }
+
+    /// Begins the next op, if the state is at rest.
+    pub(super) fn next(&mut self) {
+        if self.work.is_some() {
+            return;
+        }
+        let Some(prepare) = self.queue.pop_front() else {
+            return;
+        };
+        let mut state = self.rest.take().expect("it is at rest");
+        self.work = Some(Box::pin(async move {
+            if prepare.size() >= super::LONG_EXECUTION {
+                // The journal's next write reaches the device first.
+                super::yield_once().await;
+            }
+            let replies = state.execute(&prepare).await;
+            let pulse_next = state.ledger.pulse_next();
+            let step = Step::Executed {
+                prepare,
+                replies,
+                pulse_next,
+            };
+            (state, step)
+        }));
+    }
+
+    /// Begins what the op left to do; its replies are on their way.
+    pub(super) fn finish(&mut self, header: PrepareHeader) {
+        let mut state = self.rest.take().expect("it executed the op just now");
+        self.work = Some(Box::pin(async move {
+            let checkpoint = state.finish(&header).await;
+            (state, Step::Finished(checkpoint))
+        }));
+    }
+
+    /// Works, if there is work.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        let Some(work) = self.work.as_mut() else {
+            // Blocks are written while nothing else is to do.
+            if let Some(state) = &mut self.rest {
+                let _idle = state.grid.poll(context);
+            }
+            return Poll::Pending;
+        };
+        let Poll::Ready((state, step)) = work.as_mut().poll(context) else {
+            return Poll::Pending;
+        };
+        self.work = None;
+        self.room = state.room();
+        self.rest = Some(state);
+        Poll::Ready(step)
+    }
+}
+
+impl<I: Io> Admission for Commit<'_, I> {
+    fn admits(&self, _operation: Operation, events: u64, events_waiting: u64) -> bool {
+        let events = events + events_waiting;
+        if events > self.room.memory {
             tracing::error!(
-                used = self.ledger.memory_used(),
+                used = self.room.memory_used,
                 "the memory limit is reached: requests that create are refused, queries are \
                  served; start with a greater --limit-memory"
             );
             return false;
         }
-        if !self.blocks.admits(&self.ledger, events + events_waiting) {
+        if events > self.room.storage {
             tracing::error!(
                 "the data file has reached its size limit: requests that create are refused, \
                  queries are served; format a file with a greater --limit-storage"
@@ -107,4 +253,9 @@ impl<I: Io> Admission for State<'_, I> {
         }
         true
     }
+}
+
+/// Whether a bug is planted that frees blocks too early.
+pub(super) fn frees_early() -> bool {
+    planted(Bug::ReuseBlocksEarly)
 }

@@ -1,7 +1,7 @@
 //! The loop that joins consensus, ledger and storage; generic over [`Io`].
 //!
-//! One task: it waits for a write, a frame or a timer, hands that to the replica, and carries out
-//! what the replica wants. Executing an op is synchronous; a checkpoint is awaited in place.
+//! One task: it waits for a write, a frame, a timer or the state, hands that to the replica, and
+//! carries out what the replica wants. Ops are executed one after the other, see [`commit`].
 
 mod checkpoint;
 mod commit;
@@ -18,12 +18,12 @@ use crate::io::{Incoming, Io, Network, Storage, write_unless};
 use crate::stdx::SectorBuf;
 use crate::stdx::planted::Bug;
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
-use commit::State;
+use commit::{Commit, Step};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use storage_format::{PrepareHeader, SECTOR_SIZE};
+use storage_format::{Geometry, PrepareHeader, SECTOR_SIZE};
 use zerocopy::IntoBytes;
 
 /// How to run a replica.
@@ -35,8 +35,10 @@ pub struct RunOptions {
     pub replica: Option<u8>,
     /// The number of replicas that the file has to name.
     pub replica_count: usize,
-    /// Bytes that the ledger may take in memory.
+    /// Bytes that the ledger may take in memory, the cache of pages left out.
     pub memory_limit: u64,
+    /// Bytes of the cache of pages.
+    pub cache_size: u64,
 }
 
 /// A write that has completed.
@@ -60,8 +62,9 @@ enum Wake {
     Written(Written),
     Incoming(Incoming),
     Timer,
-    /// Nothing is to be done but what can be put off.
-    Idle,
+    Step(Step),
+    /// A block cannot be read.
+    Damaged(FatalReason),
 }
 
 /// The longest that the loop sleeps when no pending transfer expires.
@@ -79,121 +82,101 @@ const LONG_EXECUTION: usize = 32 * 1024;
 pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
     let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
-    // Blocks and stored replies under way at a checkpoint, and the reply that is being made.
-    let writes = crate::stdx::to_u64(checkpoint::WRITES_MAX)
-        * (u64::from(geometry.block_size.get()) + message);
-    slots + writes + 2 * message + u64::from(geometry.journal_slot_count.get()) * 512
+    // Stored replies under way at a checkpoint, and the reply that is being made.
+    let replies = (crate::stdx::to_u64(checkpoint::WRITES_MAX) + 2) * message;
+    let headers = u64::from(geometry.journal_slot_count.get()) * 512;
+    slots + replies + headers + crate::grid::blocks::buffers_memory()
 }
 
 /// Opens the data file and serves clients until the network tells to shut down.
 ///
 /// # Errors
-/// When the data file cannot be used; nothing was written to it then but journal headers and a
-/// superblock of a later view.
+/// When the data file cannot be used. Before it serves, nothing is written to it but journal headers
+/// and a superblock of a later view.
 pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
-    let (mut state, mut replica, mut headers) = open::open(io, options).await?;
+    let (state, mut replica, mut headers) = open::open(io, options).await?;
+    let geometry = state.geometry();
+    let mut commit = Commit::new(state);
     let mut writes: Writes<'_> = FuturesUnordered::new();
-    let mut indexing = false;
     loop {
         while let Some(effect) = replica.poll_effect(io.realtime()) {
             match effect {
                 Effect::WritePrepare(prepare) => {
-                    writes.push(Box::pin(write_prepare(io, &state, prepare)));
+                    writes.push(Box::pin(write_prepare(io, &geometry, prepare)));
                 }
                 Effect::WriteHeaders(newer) => {
                     let write = headers.write(io, &newer);
                     writes.push(Box::pin(write));
                 }
                 Effect::Send { connection, frame } => io.network().send(connection, frame),
-                Effect::Execute(prepare) => {
-                    if prepare.size() >= LONG_EXECUTION {
-                        start_writes(&mut writes, &mut replica, &state).await;
-                    }
-                    execute(&mut state, &mut replica, prepare).await;
-                    indexing = true;
-                }
+                Effect::Execute(prepare) => commit.push(prepare),
             }
         }
-        if replica.is_shut_down() {
+        if replica.is_shut_down() && commit.is_idle() {
             return Ok(());
         }
-        match wait(io, &replica, &mut writes, indexing).await {
-            Wake::Written(written) => on_written(written, &mut replica, &state),
+        match wait(io, &replica, &mut writes, &mut commit).await {
+            Wake::Written(Written::Prepare(prepare)) => {
+                replica.handle(Event::PrepareDurable(prepare), &commit);
+            }
+            Wake::Written(Written::Headers) => replica.handle(Event::HeadersDurable, &commit),
             Wake::Incoming(incoming) => {
-                replica.handle(Event::Incoming(incoming), &state);
+                replica.handle(Event::Incoming(incoming), &commit);
                 while replica.has_room()
                     && let Some(incoming) = io.network().try_receive()
                 {
-                    replica.handle(Event::Incoming(incoming), &state);
+                    replica.handle(Event::Incoming(incoming), &commit);
                 }
             }
-            Wake::Timer => replica.handle(Event::Quiet, &state),
-            Wake::Idle => indexing = state.ledger.index_step(),
+            Wake::Timer => replica.handle(Event::Quiet, &commit),
+            Wake::Step(step) => on_step(io, step, &mut replica, &mut commit),
+            Wake::Damaged(reason) => return Err(reason),
         }
     }
 }
 
-/// Executes an op, answers it, and makes a checkpoint if one is due.
-async fn execute<I: Io>(state: &mut State<'_, I>, replica: &mut Replica, prepare: Prepare) {
-    let replies = state.execute(&prepare, replica.sessions_mut());
-    let pulse_next = state.ledger.pulse_next();
-    let header = prepare.header;
-    replica.handle(
-        Event::Executed {
+/// An op was executed: it is answered, and what it left to do begins. Or that is done.
+fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit<'_, I>) {
+    match step {
+        Step::Executed {
             prepare,
             replies,
             pulse_next,
-        },
-        state,
-    );
-    // Replies leave before a checkpoint makes them wait.
-    while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
-        state.io.network().send(connection, frame);
-    }
-    state.write_full(&header).await;
-    if state.checkpoint_due(&header) {
-        state.checkpoint(&header, replica.sessions()).await;
-        replica.handle(
-            Event::Checkpointed {
-                op: header.op.get(),
-            },
-            state,
-        );
-    }
-}
-
-/// Has the writes that were just queued reach the device before a long execution.
-async fn start_writes<I: Io>(writes: &mut Writes<'_>, replica: &mut Replica, state: &State<'_, I>) {
-    let ready = std::future::poll_fn(|cx| {
-        if writes.is_empty() {
-            return Poll::Ready(None);
+        } => {
+            let header = prepare.header;
+            let executed = Event::Executed {
+                prepare,
+                replies,
+                pulse_next,
+            };
+            replica.handle(executed, commit);
+            while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
+                io.network().send(connection, frame);
+            }
+            commit.finish(header);
         }
-        match writes.poll_next_unpin(cx) {
-            Poll::Ready(written) => Poll::Ready(written),
-            Poll::Pending => Poll::Ready(None),
+        Step::Finished(checkpoint) => {
+            if let Some(op) = checkpoint {
+                replica.handle(Event::Checkpointed { op }, commit);
+            }
+            commit.next();
         }
-    });
-    match ready.await {
-        Some(written) => on_written(written, replica, state),
-        None => yield_once().await,
     }
 }
 
-fn on_written<I: Io>(written: Written, replica: &mut Replica, state: &State<'_, I>) {
-    match written {
-        Written::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), state),
-        Written::Headers => replica.handle(Event::HeadersDurable, state),
-    }
-}
-
-/// Waits for what comes next; when `busy`, only as long as it takes to look.
-async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>, busy: bool) -> Wake {
+/// Waits for what comes next. Journal and clients come before the state, which may be busy for
+/// long; it lets go now and then.
+async fn wait<I: Io>(
+    io: &I,
+    replica: &Replica,
+    writes: &mut Writes<'_>,
+    commit: &mut Commit<'_, I>,
+) -> Wake {
     let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
     let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
     let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, sleep_max)));
     let mut receive = pin!(io.network().receive());
     let room = replica.has_room();
-    let mut looked = false;
     std::future::poll_fn(move |cx| {
         if let Poll::Ready(Some(written)) = writes.poll_next_unpin(cx) {
             return Poll::Ready(Wake::Written(written));
@@ -205,14 +188,15 @@ async fn wait<I: Io>(io: &I, replica: &Replica, writes: &mut Writes<'_>, busy: b
         if timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Wake::Timer);
         }
-        if busy && looked {
-            return Poll::Ready(Wake::Idle);
+        if let Poll::Ready(step) = commit.poll(cx) {
+            return Poll::Ready(Wake::Step(step));
         }
-        looked = true;
-        if busy {
-            cx.waker().wake_by_ref();
+        match commit.damage.found() {
+            Some((address, error)) => {
+                Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }))
+            }
+            None => Poll::Pending,
         }
-        Poll::Pending
     })
     .await
 }
@@ -233,10 +217,10 @@ async fn yield_once() {
 
 fn write_prepare<'a, I: Io>(
     io: &'a I,
-    state: &State<'_, I>,
+    geometry: &Geometry,
     prepare: Prepare,
 ) -> impl Future<Output = Written> + use<'a, I> {
-    let offset = Replica::prepare_offset(&state.geometry(), prepare.header.op.get());
+    let offset = Replica::prepare_offset(geometry, prepare.header.op.get());
     let size = prepare.size().next_multiple_of(SECTOR_SIZE);
     async move {
         let bug = Bug::AcknowledgeBeforeWrite;

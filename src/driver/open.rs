@@ -1,49 +1,59 @@
 //! From a data file to a replica that serves: superblock, checkpoint, journal, replay.
 
-use super::checkpoint::{Blocks, SESSIONS_TABLE, read_block, reply_offset};
+use super::checkpoint::{Checkpointed, SESSIONS_TABLE, reply_offset};
 use super::commit::State;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
+use crate::grid::{BlockStore, Damage, Grid};
 use crate::io::{Io, Storage};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{Decision, Recovered, SlotRead, recover_solo};
 use crate::vsr::replica::ReplicaOptions;
-use crate::vsr::sessions::{SessionRecord, Sessions};
+use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Prepare, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
 use storage_format::{
-    BlockReference, Checksum, Geometry, PrepareHeader, ReplySlotHeader, SECTOR_SIZE, Superblock,
-    checksum,
+    BlockHeader, Checksum, Geometry, ManifestRecord, PrepareHeader, ReplySlotHeader, SECTOR_SIZE,
+    Superblock, checksum,
 };
 use zerocopy::FromBytes;
 
 /// Reads under way at the same time.
 const READS_MAX: usize = 16;
+/// Prepares that are read ahead of their execution.
+const REPLAY_READS_MAX: usize = 4;
 
 /// Opens the data file: on success every acknowledged op is executed again or part of the
 /// checkpoint, and the view is a new one, durable.
 pub(super) async fn open<'a, I: Io>(
     io: &'a I,
     options: &RunOptions,
-) -> Result<(State<'a, I>, Replica, HeaderRing), FatalReason> {
+) -> Result<(Box<State<'a, I>>, Replica, HeaderRing), FatalReason> {
     let (superblock, stale) = superblock::read(io.storage()).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
     let ledger = Ledger::new(LedgerOptions {
         memory_limit: options.memory_limit,
     });
-    let blocks = Blocks::new(&geometry, ledger.tables().len());
-    let mut sessions = Sessions::new(geometry.session_count_max.get());
-    let mut state = State {
+    let sessions = Sessions::new(geometry.session_count_max.get());
+    let mut state = Box::new(State {
         io,
         superblock,
         ledger,
-        blocks,
-    };
-    load_checkpoint(&mut state, &mut sessions).await?;
+        grid: Grid::new(io, &superblock, options.cache_size),
+        sessions: Rc::new(RefCell::new(sessions)),
+        checkpointed: Checkpointed::default(),
+    });
+    let damage = state.grid.damage();
+    unless_damaged(&damage, Box::pin(load_checkpoint(&mut state))).await??;
     let needed = state.ledger.memory_used();
     if needed > options.memory_limit {
         return Err(FatalReason::MemoryLimit {
@@ -68,15 +78,8 @@ pub(super) async fn open<'a, I: Io>(
         view = state.superblock.view.get(),
         "journal recovered"
     );
-    for header in &recovered.log {
-        let prepare = read_prepare(io, &geometry, header).await?;
-        drop(state.execute(&prepare, &mut sessions));
-        state.write_full(header).await;
-        if state.checkpoint_due(header) {
-            state.checkpoint(header, &sessions).await;
-        }
-    }
-    load_replies(io, &geometry, &mut sessions).await;
+    unless_damaged(&damage, Box::pin(replay(&mut state, &recovered.log))).await??;
+    load_replies(io, &geometry, &state.sessions).await;
     let replica = Replica::new(ReplicaOptions {
         cluster: superblock.cluster.get(),
         replica: superblock.replica,
@@ -84,11 +87,39 @@ pub(super) async fn open<'a, I: Io>(
         view: state.superblock.view.get(),
         head: recovered.head,
         checkpoint_op: state.superblock.checkpoint.op.get(),
-        sessions,
+        sessions: Rc::clone(&state.sessions),
         pulse_next: state.ledger.pulse_next(),
         timestamp_last: state.ledger.timestamp_last(),
     });
     Ok((state, replica, ring))
+}
+
+/// Executes what the journal holds beyond the checkpoint; the next prepares are read meanwhile.
+async fn replay<I: Io>(state: &mut State<'_, I>, log: &[PrepareHeader]) -> Result<(), FatalReason> {
+    let (io, geometry) = (state.io, state.geometry());
+    let reads = log.iter().map(|header| read_prepare(io, &geometry, header));
+    let mut reads = stream::iter(reads).buffered(REPLAY_READS_MAX);
+    while let Some(prepare) = reads.next().await {
+        let prepare = prepare?;
+        drop(state.execute(&prepare).await);
+        let _checkpoint: Option<u64> = state.finish(&prepare.header).await;
+    }
+    Ok(())
+}
+
+/// Waits for `work`, unless it needs a block that cannot be read.
+async fn unless_damaged<T>(
+    damage: &Damage,
+    mut work: Pin<Box<dyn Future<Output = T> + '_>>,
+) -> Result<T, FatalReason> {
+    std::future::poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => match damage.found() {
+            Some((address, error)) => Poll::Ready(Err(FatalReason::Block { address, error })),
+            None => Poll::Pending,
+        },
+    })
+    .await
 }
 
 fn check_identity<I: Io>(
@@ -140,77 +171,67 @@ fn check_identity<I: Io>(
     Ok(())
 }
 
-/// Walks the index and loads every block that it lists.
-async fn load_checkpoint<I: Io>(
-    state: &mut State<'_, I>,
-    sessions: &mut Sessions,
-) -> Result<(), FatalReason> {
-    let confused = |what: &str| FatalReason::Checkpoint { what: what.into() };
-    let geometry = state.geometry();
+/// Reads the manifest, and restores what it names.
+async fn load_checkpoint<I: Io>(state: &mut State<'_, I>) -> Result<(), FatalReason> {
     let superblock = state.superblock;
     if superblock.checkpoint.op.get() == 0 {
         return Ok(());
     }
-    let io = state.io;
-    let mut listed: Vec<BlockReference> = Vec::new();
+    let mut manifest = Vec::new();
     let mut next = superblock.checkpoint_index;
     while next.address.get() != 0 {
-        let (header, buffer) = read_block(io, &geometry, &next).await?;
-        let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-        let references = <[BlockReference]>::ref_from_bytes(data)
-            .map_err(|_| confused("an index block has half a reference"))?;
-        listed.extend_from_slice(references);
         state
-            .blocks
+            .grid
             .free
             .restore(next.address.get())
             .map_err(confused)?;
-        state.blocks.index.push(next.address.get());
+        let block = state.grid.read(&next).await;
+        let (header, _) = BlockHeader::read_from_prefix(&block).expect("a block has a header");
+        manifest.extend_from_slice(&block[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())]);
+        state.checkpointed.manifest.push(next);
         next = header.next;
+        state.grid.recycle(block);
     }
-    if to_u64(listed.len()) != superblock.checkpoint_block_count.get() {
+    let mut count = 0;
+    for record in storage_format::manifest::blocks(&manifest) {
+        let address = record.block.address.get();
+        state.grid.free.restore(address).map_err(confused)?;
+        count += 1;
+        if record.tag.table == SESSIONS_TABLE {
+            load_sessions(state, &record).await?;
+        }
+    }
+    if count != superblock.checkpoint_block_count.get() {
         return Err(confused(
-            "the index does not list as many blocks as the superblock says",
+            "the manifest does not list as many blocks as the superblock says",
         ));
     }
-    let reads = listed
-        .iter()
-        .map(|reference| async move { (*reference, read_block(io, &geometry, reference).await) });
-    let mut reads = stream::iter(reads).buffered(READS_MAX);
-    while let Some((reference, read)) = reads.next().await {
-        let (header, buffer) = read?;
-        let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-        state
-            .blocks
-            .free
-            .restore(reference.address.get())
-            .map_err(confused)?;
-        if reference.table == SESSIONS_TABLE {
-            let records = <[SessionRecord]>::ref_from_bytes(data)
-                .map_err(|_| confused("a sessions block has half a record"))?;
-            for record in records {
-                sessions.restore(*record).map_err(confused)?;
-            }
-            state.blocks.sessions.push(reference);
-            continue;
-        }
-        let tables = state.ledger.tables_mut();
-        let index = tables
-            .iter()
-            .position(|table| table.id() == reference.table)
-            .ok_or_else(|| confused("a block belongs to no table"))?;
-        let chunks = &mut state.blocks.chunks[index];
-        if header.position.get() != to_u64(chunks.len()) {
-            return Err(confused("the blocks of a table are out of order"));
-        }
-        chunks.push(Some(reference));
-        tables[index]
-            .load_chunk(data)
-            .map_err(|error| confused(&error.to_string()))?;
-    }
-    drop(reads);
-    let restored = state.ledger.restore(&superblock.ledger_state);
+    let restored = state
+        .ledger
+        .restore(&superblock.ledger_state, &manifest, &mut state.grid)
+        .await;
     restored.map_err(|error| confused(&error.to_string()))
+}
+
+fn confused(what: &str) -> FatalReason {
+    FatalReason::Checkpoint { what: what.into() }
+}
+
+async fn load_sessions<I: Io>(
+    state: &mut State<'_, I>,
+    record: &ManifestRecord,
+) -> Result<(), FatalReason> {
+    let block = state.grid.read(&record.block).await;
+    let size = u64_to_usize(record.count.get()) * size_of::<SessionRecord>();
+    let records = <[SessionRecord]>::ref_from_bytes(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
+    let records = records.expect("whole records without alignment");
+    for record in records {
+        let restored = state.sessions.borrow_mut().restore(*record);
+        restored.map_err(confused)?;
+    }
+    state.grid.recycle(block);
+    state.checkpointed.sessions.push(record.block);
+    Ok(())
 }
 
 /// Reads both rings, applies the recovery table, and writes the headers that it mends.
@@ -337,8 +358,9 @@ async fn read_prepare<I: Io>(
 }
 
 /// Loads the replies that replaying the journal did not make.
-async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &mut Sessions) {
+async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessions) {
     let missing: Vec<SessionRecord> = sessions
+        .borrow()
         .iter()
         .filter(|session| session.reply.is_none())
         .map(|session| session.record)
@@ -346,7 +368,7 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &mut Session
     for record in missing {
         let client = record.reply.client.get();
         match read_reply(io, geometry, &record).await {
-            Some(frame) => sessions.restore_reply(client, frame),
+            Some(frame) => sessions.borrow_mut().restore_reply(client, frame),
             None => tracing::error!(%client, "a stored reply is damaged: its client is evicted \
                                      if it asks for it again"),
         }

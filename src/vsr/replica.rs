@@ -15,7 +15,7 @@
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs.
 //! * Timestamps strictly increase along the log, whatever the wall clock does.
 
-use super::sessions::{Sessions, Standing};
+use super::sessions::{SharedSessions, Standing};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::planted::{Bug, planted};
@@ -160,7 +160,7 @@ pub struct ReplicaOptions {
     /// Op of the last durable checkpoint.
     pub checkpoint_op: u64,
     /// The sessions after `head`.
-    pub sessions: Sessions,
+    pub sessions: SharedSessions,
     /// When the next pending transfer expires.
     pub pulse_next: u64,
     /// Highest timestamp that the ledger ever gave out.
@@ -179,7 +179,7 @@ pub struct Replica {
     checkpoint_op: u64,
     timestamp_last: u64,
     pulse_next: u64,
-    sessions: Sessions,
+    sessions: SharedSessions,
     queue: VecDeque<Queued>,
     pipeline: VecDeque<InFlight>,
     events_waiting: u64,
@@ -247,17 +247,6 @@ impl Replica {
                 None
             }
         }
-    }
-
-    /// The sessions; the execution of an op changes them entry by entry.
-    pub fn sessions_mut(&mut self) -> &mut Sessions {
-        &mut self.sessions
-    }
-
-    /// The sessions.
-    #[must_use]
-    pub fn sessions(&self) -> &Sessions {
-        &self.sessions
     }
 
     /// Highest op that was executed.
@@ -357,10 +346,10 @@ impl Replica {
             }
         }
         let session = ping.session.get();
-        let known = self
-            .sessions
-            .find(ping.client.get())
-            .map(|s| s.record.session.get());
+        let sessions = self.sessions.borrow();
+        let known = sessions.find(ping.client.get());
+        let known = known.map(|known| known.record.session.get());
+        drop(sessions);
         match known {
             None if session > 0 && session <= self.commit => {
                 self.evict(connection, ping.client.get(), Evicted::NoSession);
@@ -414,7 +403,8 @@ impl Replica {
             self.evict(connection, client, Evicted::InvalidBodySize);
             return;
         }
-        match self.sessions.standing(&header, self.commit) {
+        let standing = self.sessions.borrow().standing(&header, self.commit);
+        match standing {
             Standing::New => self.enqueue(connection, header, operation, body, admission),
             Standing::Duplicate => self.reply_again(connection, client),
             Standing::NoSession => self.evict(connection, client, Evicted::NoSession),
@@ -429,17 +419,18 @@ impl Replica {
     }
 
     fn reply_again(&mut self, connection: ConnectionId, client: u128) {
-        let session = self
-            .sessions
-            .find(client)
-            .expect("the request was its duplicate");
-        let Some(reply) = &session.reply else {
+        let sessions = self.sessions.borrow();
+        let session = sessions.find(client);
+        let session = session.expect("the request was its duplicate");
+        let reply = session.reply.clone();
+        drop(sessions);
+        let Some(reply) = reply else {
             // Its slot in the data file is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
             self.evict(connection, client, Evicted::NoSession);
             return;
         };
-        let frame = reply_in_view(reply, self.view, self.replica);
+        let frame = reply_in_view(&reply, self.view, self.replica);
         self.effects.push_back(Effect::Send { connection, frame });
     }
 

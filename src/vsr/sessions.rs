@@ -10,7 +10,9 @@ use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_usize;
 use crate::wire::ReplyHeader;
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use storage_format::RequestEntry;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -69,6 +71,9 @@ pub enum Standing {
     /// The session was registered by another release.
     ReleaseMismatch,
 }
+
+/// The sessions as the replica and whoever executes ops share them; nobody holds them for long.
+pub type SharedSessions = Rc<RefCell<Sessions>>;
 
 impl Sessions {
     /// An empty table for `count_max` sessions.

@@ -10,8 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub enum BlockKind {
     /// Records of a table, in the order of their position.
     Records = 1,
-    /// [`BlockReference`]s: part of a checkpoint's index.
-    Index = 2,
+    /// Records of the manifest: part of a checkpoint's chain.
+    Manifest = 2,
     /// Entries of a run of a tree, in the order of their ranks.
     Run = 3,
 }

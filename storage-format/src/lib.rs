@@ -7,6 +7,7 @@
 pub mod block;
 pub mod checksum;
 pub mod geometry;
+pub mod manifest;
 pub mod prepare;
 pub mod reply;
 pub mod superblock;
@@ -14,6 +15,10 @@ pub mod superblock;
 pub use block::{BlockHeader, BlockKind, BlockReference};
 pub use checksum::{Checksum, checksum};
 pub use geometry::Geometry;
+pub use manifest::{
+    BarRecord, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord, ManifestTag, MergeRecord,
+    RunRecord,
+};
 pub use prepare::{PrepareHeader, PrepareKind, RequestEntry};
 pub use reply::ReplySlotHeader;
 pub use superblock::{Superblock, SuperblockError};

@@ -3,10 +3,12 @@
 use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
-use crate::vsr::sessions::Sessions;
+use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::wire::build::{ClientState, ping, request};
 use crate::wire::{Evicted, EvictionHeader, Operation, ReplyHeader};
 use bytes::Bytes;
+use std::cell::RefCell;
+use std::rc::Rc;
 use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind};
 use zerocopy::FromBytes;
 
@@ -23,6 +25,7 @@ impl Admission for Room {
 /// A replica whose surroundings are this test: it writes and executes when told.
 struct Fixture {
     replica: Replica,
+    sessions: SharedSessions,
     room: Room,
     prepares: Vec<Prepare>,
     writes_headers: bool,
@@ -31,16 +34,17 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(sessions: u32) -> Self {
+    fn new(sessions_max: u32) -> Self {
         let geometry = Geometry {
             message_size_max: (1 << 20).into(),
             journal_slot_count: 64.into(),
             journal_slot_size: ((1 << 20) + (64 << 10)).into(),
-            session_count_max: sessions.into(),
+            session_count_max: sessions_max.into(),
             block_size: (256 << 10).into(),
             reserved: 0.into(),
             file_size_max: (1 << 40).into(),
         };
+        let sessions = Rc::new(RefCell::new(Sessions::new(sessions_max)));
         let replica = Replica::new(ReplicaOptions {
             cluster: 0,
             replica: 0,
@@ -48,12 +52,13 @@ impl Fixture {
             view: 1,
             head: PrepareHeader::root(0),
             checkpoint_op: 0,
-            sessions: Sessions::new(sessions),
+            sessions: Rc::clone(&sessions),
             pulse_next: u64::MAX,
             timestamp_last: 0,
         });
         Self {
             replica,
+            sessions,
             room: Room(true),
             prepares: Vec::new(),
             writes_headers: false,
@@ -127,8 +132,8 @@ impl Fixture {
             let (reply, frame) = Replica::reply(&prepare.header, &entry, operation, vec![0; 256]);
             let index = u32::try_from(index).unwrap();
             let stored = self
-                .replica
-                .sessions_mut()
+                .sessions
+                .borrow_mut()
                 .store_reply(&reply, index, frame.clone());
             replies.push(stored.then_some(frame));
         }
@@ -345,19 +350,19 @@ fn a_request_whose_session_is_evicted_before_its_turn_has_no_effect() {
     assert_eq!(fixture.effects(NOW), "prepare 2x1");
     let (entry, _) = fixture.prepares[0].requests().next().unwrap();
     assert_eq!(
-        fixture.replica.sessions().standing_entry(&entry),
+        fixture.sessions.borrow().standing_entry(&entry),
         Standing::New
     );
     let mut other = ReplyHeader::zeroed();
     other.client = 9.into();
     assert!(
         fixture
-            .replica
-            .sessions_mut()
+            .sessions
+            .borrow_mut()
             .store_reply(&other, 0, Bytes::new())
     );
     assert_eq!(
-        fixture.replica.sessions().standing_entry(&entry),
+        fixture.sessions.borrow().standing_entry(&entry),
         Standing::NoSession
     );
 }

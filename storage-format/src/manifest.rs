@@ -1,0 +1,157 @@
+//! The manifest: what a checkpoint consists of, as a stream of records in a chain of blocks.
+
+use crate::BlockReference;
+use zerocopy::little_endian::{U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What a record of the manifest says. Numbers are never used again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum ManifestKind {
+    /// A block of a table, in the order of the table; `count` records.
+    TableBlock = 1,
+    /// A run begins; the blocks that follow are its. A [`RunRecord`].
+    Run = 2,
+    /// A block of a run of a tree.
+    RunBlock = 3,
+    /// A merge begins; the blocks that follow are its output so far. A [`MergeRecord`].
+    Merge = 4,
+    /// A block that a merge wrote.
+    MergeBlock = 5,
+    /// The end of a bar whose entries are in memory. A [`BarRecord`].
+    Bar = 6,
+    /// Units since the last bar and the last beat. A [`BarRecord`].
+    Clock = 7,
+}
+
+impl ManifestKind {
+    /// The kind with that number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::TableBlock),
+            2 => Some(Self::Run),
+            3 => Some(Self::RunBlock),
+            4 => Some(Self::Merge),
+            5 => Some(Self::MergeBlock),
+            6 => Some(Self::Bar),
+            7 => Some(Self::Clock),
+            _ => None,
+        }
+    }
+}
+
+/// What every record ends with (8 bytes).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Eq,
+    PartialEq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct ManifestTag {
+    /// A [`ManifestKind`].
+    pub kind: u8,
+    /// Number of the table or tree.
+    pub table: u8,
+    /// Tier of a run; of a merge, that of its inputs.
+    pub tier: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+/// A block (64 bytes).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct ManifestRecord {
+    /// The block.
+    pub block: BlockReference,
+    /// Rank of its first record or entry.
+    pub first: U128,
+    /// Records or entries in it.
+    pub count: U64,
+    /// What it is.
+    pub tag: ManifestTag,
+}
+
+/// A run of a tree (64 bytes).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RunRecord {
+    /// Highest rank.
+    pub last: U128,
+    /// Entries.
+    pub entries: U64,
+    /// Lowest position.
+    pub position_min: U64,
+    /// Highest position.
+    pub position_max: U64,
+    /// Blocks that follow.
+    pub blocks: U32,
+    /// Zero.
+    pub reserved: [u8; 12],
+    /// What it is.
+    pub tag: ManifestTag,
+}
+
+/// A merge on its way (64 bytes).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct MergeRecord {
+    /// Entries taken from each input when the last output block was complete, 48 bits each.
+    pub taken: [[u8; 6]; 8],
+    /// Entries merged in all.
+    pub done: U64,
+    /// What it is.
+    pub tag: ManifestTag,
+}
+
+/// The end of a bar, or where the clock stands (64 bytes).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct BarRecord {
+    /// Records of the tables of accounts, transfers and failed ids at its end; for the clock, units
+    /// since the last bar, units since the last beat, and bars in all.
+    pub values: [U64; 3],
+    /// Zero.
+    pub reserved: [u8; 32],
+    /// What it is.
+    pub tag: ManifestTag,
+}
+
+/// Bytes of every record.
+pub const MANIFEST_RECORD_SIZE: usize = 64;
+
+const _: () = assert!(size_of::<ManifestRecord>() == MANIFEST_RECORD_SIZE);
+const _: () = assert!(size_of::<RunRecord>() == MANIFEST_RECORD_SIZE);
+const _: () = assert!(size_of::<MergeRecord>() == MANIFEST_RECORD_SIZE);
+const _: () = assert!(size_of::<BarRecord>() == MANIFEST_RECORD_SIZE);
+
+/// The blocks that a part of the manifest names.
+pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = ManifestRecord> {
+    bytes
+        .chunks_exact(MANIFEST_RECORD_SIZE)
+        .map(|record| ManifestRecord::read_from_bytes(record).expect("the size of a record"))
+        .filter(|record| {
+            let kind = ManifestKind::from_code(record.tag.kind);
+            matches!(
+                kind,
+                Some(ManifestKind::TableBlock | ManifestKind::RunBlock | ManifestKind::MergeBlock)
+            )
+        })
+}
