@@ -4,7 +4,7 @@
 //! transfers, and grows; divide by 8,189 for the time of one transfer.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::{LedgerInMemory, LedgerOptions};
 use daftari::wire::multi_batch::encode;
 use daftari::wire::{Account, Operation, Transfer};
 use std::cell::{Cell, RefCell};
@@ -58,7 +58,7 @@ fn execute(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH));
     group.sample_size(10);
     for (name, random) in [("sequential ids", false), ("random ids", true)] {
-        let ledger = RefCell::new(Ledger::new(LedgerOptions {
+        let ledger = RefCell::new(LedgerInMemory::new(LedgerOptions {
             memory_limit: 16 << 30,
         }));
         let timestamp = Cell::new(1_u64 << 60);

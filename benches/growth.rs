@@ -5,7 +5,7 @@
 //! Times are those of the processor, so that other processes disturb less (Linux only).
 #![expect(clippy::print_stdout, reason = "a command line tool")]
 
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::{LedgerInMemory, LedgerOptions};
 use daftari::wire::multi_batch::encode;
 use daftari::wire::types::transfer_flags;
 use daftari::wire::{Account, Operation, Transfer};
@@ -34,8 +34,8 @@ fn processor_time() -> u64 {
     time.parse().expect("it is a number")
 }
 
-fn filled() -> Ledger {
-    let mut ledger = Ledger::new(LedgerOptions {
+fn filled() -> LedgerInMemory {
+    let mut ledger = LedgerInMemory::new(LedgerOptions {
         memory_limit: u64::MAX,
     });
     let ids: Vec<u64> = (1..=ACCOUNTS).collect();

@@ -32,9 +32,12 @@ pub struct Options {
     /// Cluster of the file that --development makes.
     #[arg(long, requires = "development", value_parser = parse::number_u128)]
     pub cluster: Option<u128>,
-    /// Memory to use, as in 4GiB; decides how much of the ledger is cached.
+    /// Memory for the ledger, its cache included, as in 4GiB.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub limit_memory: Option<u64>,
+    /// How much of that caches blocks of the data file; half of it unless said otherwise.
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub cache_size: Option<u64>,
     /// Cores for the network; the ledger has one of its own.
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -123,11 +126,13 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         ahead = bound.ahead,
         "memory: at most so many bytes, whatever clients do"
     );
+    let cache_size = cache_size(options, ledger)?;
     let run = RunOptions {
         cluster: options.cluster,
         replica: None,
         replica_count: options.addresses.0.len(),
-        memory_limit: ledger,
+        memory_limit: ledger - cache_size,
+        cache_size,
     };
     let file = DataFile::open(&options.file)?;
     server::run(&serving, file, move |io| async move {
@@ -135,6 +140,29 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
     })??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The cache that `--cache-size` asks for, or half of the memory.
+fn cache_size(options: &Options, ledger: u64) -> anyhow::Result<u64> {
+    const CACHE_DEFAULT_MAX: u64 = 16 << 30;
+    let size = options
+        .cache_size
+        .unwrap_or_else(|| (ledger / 2).clamp(driver::CACHE_SIZE_MIN, CACHE_DEFAULT_MAX));
+    if size < driver::CACHE_SIZE_MIN {
+        let sentence = format!(
+            "--cache-size={size}: a cache has {} bytes at least",
+            driver::CACHE_SIZE_MIN
+        );
+        return Err(failure(Status::Usage, sentence));
+    }
+    if size >= ledger {
+        let sentence = format!(
+            "--limit-memory={ledger} leaves nothing beside a cache of {size} bytes; give more \
+             memory, or a smaller --cache-size"
+        );
+        return Err(failure(Status::Usage, sentence));
+    }
+    Ok(size)
 }
 
 /// What each part of the process may take.

@@ -123,14 +123,14 @@ impl<I: Io> State<'_, I> {
         }
         let mut next = BlockReference::default();
         let chunks = manifest.chunks(MANIFEST_PER_BLOCK * MANIFEST_RECORD_SIZE);
-        for (position, bytes) in (0..).zip(chunks).rev() {
+        for (position, bytes) in chunks.enumerate().rev() {
             let mut buffer = self.grid.buffer().await;
             buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
             next = self.grid.write(NewBlock {
                 kind: BlockKind::Manifest,
                 table: 0,
                 record_size: 64,
-                position,
+                position: to_u64(position),
                 size: bytes.len(),
                 next,
                 buffer,

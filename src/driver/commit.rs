@@ -10,6 +10,7 @@ use crate::grid::{Damage, Grid};
 use crate::io::Io;
 use crate::ledger::Ledger;
 use crate::stdx::planted::{Bug, planted};
+use crate::stdx::yield_once;
 use crate::vsr::sessions::{SharedSessions, Standing};
 use crate::vsr::{Admission, Prepare, Replica};
 use crate::wire::{Operation, build};
@@ -101,10 +102,7 @@ impl<I: Io> State<'_, I> {
     /// What an op leaves to do once its replies are out: indexes, merges, blocks that have become
     /// full, and a checkpoint if one is due. Gives the op of the checkpoint.
     pub(super) async fn finish(&mut self, header: &PrepareHeader) -> Option<u64> {
-        while self.ledger.finish_step(&mut self.grid).await {
-            self.grid.start().await;
-            super::yield_once().await;
-        }
+        self.ledger.finish(&mut self.grid).await;
         self.grid.start().await;
         if !self.checkpoint_due(header) {
             return None;
@@ -192,7 +190,7 @@ impl<'a, I: Io> Commit<'a, I> {
         self.work = Some(Box::pin(async move {
             if prepare.size() >= super::LONG_EXECUTION {
                 // The journal's next write reaches the device first.
-                super::yield_once().await;
+                yield_once().await;
             }
             let replies = state.execute(&prepare).await;
             let pulse_next = state.ledger.pulse_next();

@@ -74,6 +74,9 @@ const QUIET: u64 = 1_000_000;
 /// The shortest: expiry is not more precise than this.
 const TIMER_MIN: u64 = 1_000_000;
 
+/// The smallest cache of pages: an op never needs more at a time.
+pub const CACHE_SIZE_MIN: u64 = if cfg!(madsim) { 1 << 20 } else { 16 << 20 };
+
 /// Bytes of a prepare that takes longer to execute than a write takes to be submitted.
 const LONG_EXECUTION: usize = 32 * 1024;
 
@@ -199,20 +202,6 @@ async fn wait<I: Io>(
         }
     })
     .await
-}
-
-/// Lets everything else go on once: what was queued reaches the device.
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|cx| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 fn write_prepare<'a, I: Io>(

@@ -31,7 +31,7 @@ impl PageKey {
     }
 
     const fn hash(self) -> u64 {
-        let product = self.0 as u128 * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C834;
+        let product = self.0 as u128 * 0x9E37_79B9_7F4A_7C15;
         low(product >> 64) ^ low(product)
     }
 }

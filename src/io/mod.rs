@@ -8,6 +8,10 @@
 //! * A write is durable when its future completes, and not before. Writes under way at the same
 //!   time may reach the device in any order.
 
+pub mod memory;
+
+pub use memory::MemoryIo;
+
 use crate::stdx::SectorBuf;
 use crate::stdx::planted::{Bug, planted};
 use bytes::Bytes;

@@ -3,7 +3,6 @@
 use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses};
 use crate::lsm::Hash;
-use crate::stdx::to_usize;
 use crate::wire::types::account_flags as flags;
 use crate::wire::{Account, CreateAccountStatus as Status, Operation};
 use zerocopy::little_endian::U128;
@@ -25,10 +24,9 @@ impl Ledger {
         &mut self,
         operation: Operation,
         timestamp: u64,
-        batch: &[u8],
+        events: &[Account],
         reply: &mut Vec<u8>,
     ) {
-        let events = <[Account]>::ref_from_bytes(batch).expect("the body was found valid");
         let mut batch = Batch::new(STATUSES, operation, timestamp, events.len(), reply);
         for (index, event) in events.iter().enumerate() {
             let facts = EventFacts {
@@ -61,12 +59,8 @@ impl Ledger {
             return (status, event_timestamp);
         }
         let hashed = Hash::of(id);
-        let accounts = &self.accounts;
-        let found = self
-            .account_ids
-            .find(hashed, |at| accounts.get(at).id.get() == id);
-        if let Some(position) = found {
-            let account = self.accounts.get(position);
+        if let Some(position) = self.find_account(id) {
+            let account = self.accounts.get(position.into());
             let status = exists(event, account);
             if status == Status::Exists {
                 return (status, account.timestamp.get());
@@ -83,7 +77,7 @@ impl Ledger {
                 .accounts
                 .last()
                 .map_or(0, |account| account.timestamp.get());
-            if timestamp <= last || self.transfer_at(timestamp) {
+            if timestamp <= last || self.fetched.has_timestamp(timestamp) {
                 return (
                     Status::ImportedEventTimestampMustNotRegress,
                     event_timestamp,
@@ -92,7 +86,8 @@ impl Ledger {
         }
         let mut account = *event;
         account.timestamp = timestamp.into();
-        let position = self.accounts.push(account);
+        let position = self.accounts.push(&account);
+        let position = u32::try_from(position).expect("memory ends before 2^32 accounts");
         self.account_ids.insert(hashed, position);
         if self.undo.active {
             self.undo.accounts += 1;
@@ -104,8 +99,7 @@ impl Ledger {
         let ids = <[U128]>::ref_from_bytes(batch).expect("the body was found valid");
         for id in ids {
             if let Some(position) = self.find_account(id.get()) {
-                assert!(to_usize(position) < self.accounts.len());
-                reply.extend_from_slice(self.accounts.get(position).as_bytes());
+                reply.extend_from_slice(self.accounts.get(position.into()).as_bytes());
             }
         }
     }

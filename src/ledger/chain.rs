@@ -1,7 +1,8 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
+use super::Ledger;
+use super::expiry::expires_at;
 use super::records::PendingStatus;
-use super::{Ledger, expiry};
 use crate::lsm::Hash;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
@@ -31,8 +32,10 @@ impl Undo {
 pub(super) struct TransferUndo {
     pub(super) debit: (u32, Account),
     pub(super) credit: (u32, Account),
-    /// The pending record that the transfer resolved.
-    pub(super) resolved: Option<u32>,
+    /// The pending transfer that it resolved.
+    pub(super) resolved: Option<u64>,
+    /// Timestamp of the transfer before it.
+    pub(super) timestamp_before: u64,
 }
 
 /// What becomes of one event.
@@ -208,8 +211,9 @@ impl Ledger {
         }
         while let Some(undo) = self.undo.transfers.pop() {
             self.undo_transfer(undo.resolved);
+            self.transfer_timestamp = undo.timestamp_before;
             for (position, account) in [undo.debit, undo.credit] {
-                *self.accounts.get_mut(position) = account;
+                *self.accounts.get_mut(position.into()) = account;
             }
         }
     }
@@ -221,31 +225,24 @@ impl Ledger {
             .remove(Hash::of(account.id.get()), position);
     }
 
-    fn undo_transfer(&mut self, resolved: Option<u32>) {
-        let position = u32::try_from(self.transfers.len() - 1).expect("positions have 32 bits");
+    fn undo_transfer(&mut self, resolved: Option<u64>) {
         let event = self.events.pop();
-        assert_eq!(event.transfer.get(), position);
+        if event.wide().is_some() {
+            let _ = self.wide.pop();
+        }
         let transfer = self.transfers.pop();
-        self.transfer_ids
-            .remove(Hash::of(transfer.id.get()), position);
-        if let Some(pending) = self.find_pending(position) {
-            self.pending_of.remove(Hash::of(position.into()), pending);
-            let _ = self.pending.pop();
-            if let Some(expires) = expiry::expires_at(&transfer) {
-                let removed = self
-                    .expiry
-                    .remove(&(expires, transfer.timestamp.get(), pending));
-                assert!(removed);
-            }
+        self.transfer_ids.pop(transfer.id.get());
+        if let Some(expires) = expires_at(&transfer) {
+            let due = (expires, transfer.timestamp.get(), self.transfers.len());
+            let removed = self.due.remove(&due);
+            assert!(removed);
         }
         if let Some(pending) = resolved {
-            let record = self.pending.get_mut(pending);
-            record.set(PendingStatus::Pending);
-            let original = self.transfers.get(record.transfer.get());
-            if let Some(expires) = expiry::expires_at(original) {
-                let _ = self
-                    .expiry
-                    .insert((expires, original.timestamp.get(), pending));
+            self.status_set(pending, PendingStatus::Pending);
+            let original = self.transfer(pending);
+            if let Some(expires) = expires_at(original) {
+                let due = (expires, original.timestamp.get(), pending);
+                let _ = self.due.insert(due);
             }
         }
     }

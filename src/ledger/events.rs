@@ -1,98 +1,194 @@
 //! The history: what each transfer and each expiry left of the two accounts.
 //!
-//! Events are stored in the order in which they happened. An import may happen after an expiry and
-//! have an earlier timestamp, so the order of time is that of two sequences, merged: the events of
-//! transfers, and expiries.
+//! The event of a transfer has the transfer's position. Expiries are a sequence of their own, since
+//! an import may happen after an expiry and have an earlier timestamp; each sequence is in the order
+//! of time, and whoever reads merges them.
 
 use super::Ledger;
-use super::records::{Balances, EventRecord};
-use crate::wire::{ChangeEvent, ChangeEventKind};
+use super::query::{Range, before, load, loaded};
+use super::records::{Balances, EventRecord, ExpiryRecord};
+use crate::constants::CHANGE_EVENTS_MAX;
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::wire::types::transfer_flags as flags;
+use crate::wire::{ChangeEvent, ChangeEventKind, ChangeEventsFilter, Transfer};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Events that are read together.
+const TOGETHER: u64 = if cfg!(madsim) { 16 } else { 512 };
+
+/// An event with its balances, wherever they are stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Event {
+    pub(super) timestamp: u64,
+    /// Position of the transfer.
+    pub(super) transfer: u64,
+    pub(super) debit_account: u32,
+    pub(super) credit_account: u32,
+    debit_flags: u16,
+    credit_flags: u16,
+    expired: bool,
+    pub(super) debit: Balances,
+    pub(super) credit: Balances,
+}
+
+impl Event {
+    fn of_expiry(record: &ExpiryRecord) -> Self {
+        Self {
+            timestamp: record.timestamp.get(),
+            transfer: record.transfer.get(),
+            debit_account: record.debit_account.get(),
+            credit_account: record.credit_account.get(),
+            debit_flags: record.debit_flags.get(),
+            credit_flags: record.credit_flags.get(),
+            expired: true,
+            debit: record.debit,
+            credit: record.credit,
+        }
+    }
+
+    fn of_transfer(transfer: u64, record: &EventRecord, balances: (Balances, Balances)) -> Self {
+        Self {
+            timestamp: record.timestamp.get(),
+            transfer,
+            debit_account: record.debit_account.get(),
+            credit_account: record.credit_account.get(),
+            debit_flags: record.debit_flags.get(),
+            credit_flags: record.credit_flags.get(),
+            expired: false,
+            debit: balances.0,
+            credit: balances.1,
+        }
+    }
+}
+
+fn kind_of(event: &Event, transfer: &Transfer) -> ChangeEventKind {
+    let bits = transfer.flags.get();
+    if event.expired {
+        ChangeEventKind::TwoPhaseExpired
+    } else if bits & flags::PENDING != 0 {
+        ChangeEventKind::TwoPhasePending
+    } else if bits & flags::POST_PENDING_TRANSFER != 0 {
+        ChangeEventKind::TwoPhasePosted
+    } else if bits & flags::VOID_PENDING_TRANSFER != 0 {
+        ChangeEventKind::TwoPhaseVoided
+    } else {
+        ChangeEventKind::SinglePhase
+    }
+}
 
 impl Ledger {
-    /// Records how the accounts are now.
-    pub(super) fn event_push(
-        &mut self,
-        timestamp: u64,
-        transfer: u32,
-        debit_account: u32,
-        credit_account: u32,
-        kind: ChangeEventKind,
-    ) {
-        let debit = self.accounts.get(debit_account);
-        let credit = self.accounts.get(credit_account);
-        let record = EventRecord {
-            timestamp: timestamp.into(),
-            transfer: transfer.into(),
-            debit_account: debit_account.into(),
-            credit_account: credit_account.into(),
-            debit_flags: debit.flags,
-            credit_flags: credit.flags,
-            kind: kind.code(),
-            reserved: [0; 7],
-            debit: Balances::of(debit),
-            credit: Balances::of(credit),
+    /// The events of the transfers at positions.
+    pub(super) async fn load_events<I: Io>(
+        &self,
+        positions: &[u64],
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<Event> {
+        load(&self.events, positions, grid).await;
+        let records: Vec<EventRecord> = positions
+            .iter()
+            .map(|position| *loaded(&self.events, *position, grid))
+            .collect();
+        let wide: Vec<u64> = records.iter().filter_map(EventRecord::wide).collect();
+        load(&self.wide, &wide, grid).await;
+        let event = |(position, record): (&u64, &EventRecord)| {
+            let balances = match record.wide() {
+                Some(wide) => loaded(&self.wide, wide, grid).balances(),
+                None => record.balances(),
+            };
+            Event::of_transfer(*position, record, balances)
         };
-        let position = self.events.push(record);
-        if kind == ChangeEventKind::TwoPhaseExpired {
-            let _ = self.expiries.push(position);
+        positions.iter().zip(&records).map(event).collect()
+    }
+
+    pub(super) async fn change_events<I: Io>(
+        &self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let filter = ChangeEventsFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
+        let range = Range::new(min, max, filter.limit.get(), CHANGE_EVENTS_MAX, false);
+        let (true, Some(range)) = (filter.reserved == [0; 44], range) else {
+            return;
+        };
+        let mut transfers = self.transfers_before(range.min, grid).await;
+        let mut expiries = before(&self.expiries, range.min, grid).await;
+        let mut left = range.limit;
+        while left > 0 {
+            let mut events = self.events_from(transfers, expiries, grid).await;
+            events.truncate(left);
+            events.retain(|event| event.timestamp <= range.max);
+            if events.is_empty() {
+                return;
+            }
+            for event in &events {
+                if event.expired {
+                    expiries += 1;
+                } else {
+                    transfers += 1;
+                }
+            }
+            left -= events.len();
+            self.write_events(&events, grid, reply).await;
         }
     }
 
-    /// The event of a transfer: those of all transfers before it come first, and some expiries.
-    pub(super) fn event_of(&self, transfer: u32) -> &EventRecord {
-        let (mut low, mut high) = (0, self.expiries.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if *self.expiries.at(middle) - middle <= transfer {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let event = self.events.get(transfer + low);
-        assert!(event.transfer.get() == transfer);
-        event
+    /// Some of the events from two positions on, in the order of time; none when there are no more.
+    async fn events_from<I: Io>(
+        &self,
+        transfers: u64,
+        expiries: u64,
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<Event> {
+        let transfers_end = self.events.len().min(transfers + TOGETHER);
+        let positions: Vec<u64> = (transfers..transfers_end).collect();
+        let mut of_transfers = self.load_events(&positions, grid).await;
+        let expiries_end = self.expiries.len().min(expiries + TOGETHER);
+        let positions: Vec<u64> = (expiries..expiries_end).collect();
+        load(&self.expiries, &positions, grid).await;
+        let of_expiries = positions
+            .iter()
+            .map(|position| Event::of_expiry(loaded(&self.expiries, *position, grid)));
+        let of_expiries: Vec<Event> = of_expiries.collect();
+        // What may come after an event that was not read yet waits for the next time.
+        let last_transfer = of_transfers
+            .last()
+            .filter(|_| transfers_end < self.events.len());
+        let last_expiry = of_expiries
+            .last()
+            .filter(|_| expiries_end < self.expiries.len());
+        let horizon = [last_transfer, last_expiry]
+            .into_iter()
+            .flatten()
+            .map(|event| event.timestamp)
+            .min();
+        of_transfers.extend(of_expiries);
+        of_transfers.retain(|event| horizon.is_none_or(|horizon| event.timestamp <= horizon));
+        of_transfers.sort_by_key(|event| event.timestamp);
+        of_transfers
     }
 
-    /// Position in `expiries` of the first that is not before a time.
-    fn expiry_rank(&self, timestamp: u64) -> u32 {
-        let (mut low, mut high) = (0, self.expiries.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let event = self.events.get(*self.expiries.at(middle));
-            if event.timestamp.get() < timestamp {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+    /// Appends events as clients see them.
+    async fn write_events<I: Io>(
+        &self,
+        events: &[Event],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let positions: Vec<u64> = events.iter().map(|event| event.transfer).collect();
+        load(&self.transfers, &positions, grid).await;
+        for event in events {
+            let transfer = loaded(&self.transfers, event.transfer, grid);
+            reply.extend_from_slice(self.change_event(event, transfer).as_bytes());
         }
-        low
-    }
-
-    /// The events from a time on: transfers and expiries each in their order, merged by time.
-    pub(super) fn events_from(&self, timestamp: u64) -> impl Iterator<Item = &EventRecord> {
-        let first = self
-            .transfers
-            .partition_point(|transfer| transfer.timestamp.get() < timestamp);
-        let count = u32::try_from(self.transfers.len()).expect("positions have 32 bits");
-        let mut transfers = (first..count).map(|at| self.event_of(at)).peekable();
-        let mut expiries = (self.expiry_rank(timestamp)..self.expiries.len())
-            .map(|at| self.events.get(*self.expiries.at(at)))
-            .peekable();
-        std::iter::from_fn(move || match (transfers.peek(), expiries.peek()) {
-            (Some(transfer), Some(expiry)) if expiry.timestamp.get() < transfer.timestamp.get() => {
-                expiries.next()
-            }
-            (Some(_), _) => transfers.next(),
-            (None, _) => expiries.next(),
-        })
     }
 
     /// An event as clients see it.
-    pub(super) fn change_event(&self, event: &EventRecord) -> ChangeEvent {
-        let transfer = self.transfers.get(event.transfer.get());
-        let debit = self.accounts.get(event.debit_account.get());
-        let credit = self.accounts.get(event.credit_account.get());
+    fn change_event(&self, event: &Event, transfer: &Transfer) -> ChangeEvent {
+        let debit = self.accounts.get(event.debit_account.into());
+        let credit = self.accounts.get(event.credit_account.into());
         ChangeEvent {
             transfer_id: transfer.id,
             transfer_amount: transfer.amount,
@@ -104,7 +200,7 @@ impl Ledger {
             transfer_code: transfer.code,
             transfer_flags: transfer.flags,
             ledger: transfer.ledger,
-            kind: event.kind,
+            kind: kind_of(event, transfer).code(),
             reserved: [0; 39],
             debit_account_id: debit.id,
             debit_account_debits_pending: event.debit.debits_pending,
@@ -115,7 +211,7 @@ impl Ledger {
             debit_account_user_data_64: debit.user_data_64,
             debit_account_user_data_32: debit.user_data_32,
             debit_account_code: debit.code,
-            debit_account_flags: event.debit_flags,
+            debit_account_flags: event.debit_flags.into(),
             credit_account_id: credit.id,
             credit_account_debits_pending: event.credit.debits_pending,
             credit_account_debits_posted: event.credit.debits_posted,
@@ -125,8 +221,8 @@ impl Ledger {
             credit_account_user_data_64: credit.user_data_64,
             credit_account_user_data_32: credit.user_data_32,
             credit_account_code: credit.code,
-            credit_account_flags: event.credit_flags,
-            timestamp: event.timestamp,
+            credit_account_flags: event.credit_flags.into(),
+            timestamp: event.timestamp.into(),
             transfer_timestamp: transfer.timestamp,
             debit_account_timestamp: debit.timestamp,
             credit_account_timestamp: credit.timestamp,

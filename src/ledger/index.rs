@@ -1,21 +1,18 @@
-//! Indexes over accounts and transfers, for queries.
+//! Indexes over accounts and transfers: what queries and checks of ids look in.
 //!
-//! They follow the tables at some distance: what a batch creates is indexed after its replies have
-//! left, while nothing else is to be done, and before the first query that needs it. A chain that is
-//! rolled back was never indexed.
+//! All follow from the tables. An op's records are indexed when it has been executed; ids at once,
+//! since the next event may repeat one.
 
 use super::Ledger;
-use crate::lsm::{Hash, RecordTable, Tree};
-use crate::stdx::to_u64;
+use super::scan::Asked;
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::lsm::{IdTree, IndexTree};
+use crate::stdx::yield_once;
 use crate::wire::{Account, Transfer};
 
-/// Records that one step adds to one tree.
-const STEP: usize = 4096;
-/// Records that may wait before a batch has to index them first.
-const LAG_MAX: usize = 16 * 1024;
-
 /// The fields of a record that queries name; zero asks for nothing, and is not indexed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Fields {
     pub(super) user_data_128: u128,
     pub(super) user_data_64: u64,
@@ -24,14 +21,29 @@ pub(super) struct Fields {
     pub(super) code: u16,
 }
 
-/// The key of a value in a tree: itself if it has 32 bits.
-fn key(value: u128) -> u32 {
-    u32::try_from(value).unwrap_or_else(|_| Hash::of(value).slot)
+/// Trees over the fields that queries name.
+const FIELDS: usize = 5;
+
+/// Numbers of the trees in the data file; those of fields count on from the first.
+pub(super) mod tree {
+    pub(in crate::ledger) const ACCOUNT_FIELDS: u8 = 32;
+    pub(in crate::ledger) const TRANSFER_FIELDS: u8 = 48;
+    pub(in crate::ledger) const TRANSFER_SIDES: u8 = 56;
+    pub(in crate::ledger) const TRANSFER_IDS: u8 = 64;
+}
+
+/// The key of a value in a tree: itself if it has 48 bits.
+fn key(value: u128) -> u64 {
+    const BITS: u32 = 48;
+    match u64::try_from(value) {
+        Ok(value) if value >> BITS == 0 => value,
+        _ => crate::lsm::hash::mix(value) >> (u64::BITS - BITS),
+    }
 }
 
 impl Fields {
     /// By tree, the key of each value.
-    fn keys(&self) -> [Option<u32>; FIELDS] {
+    fn keys(&self) -> [Option<u64>; FIELDS] {
         let keep = |value: u128| (value != 0).then(|| key(value));
         [
             keep(self.user_data_128),
@@ -43,151 +55,149 @@ impl Fields {
     }
 }
 
-/// Trees over the fields that queries name.
-pub(super) const FIELDS: usize = 5;
+/// How long the tables are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Lengths {
+    pub(super) accounts: u64,
+    pub(super) transfers: u64,
+    pub(super) failed: u64,
+}
 
-/// Trees over the records of one table, each with the number of records that it knows.
+/// All indexes but that of ids.
 #[derive(Debug)]
-pub(super) struct Trees<const N: usize> {
-    trees: [Tree; N],
-    indexed: [usize; N],
-}
-
-impl<const N: usize> Default for Trees<N> {
-    fn default() -> Self {
-        Self {
-            trees: std::array::from_fn(|_| Tree::default()),
-            indexed: [0; N],
-        }
-    }
-}
-
-impl<const N: usize> Trees<N> {
-    /// Records of a table of `len` that the slowest tree does not know.
-    fn lag(&self, len: usize) -> usize {
-        let slowest = self.indexed.iter().min().copied().unwrap_or(len);
-        len - slowest
-    }
-
-    /// Brings the slowest tree a step on: `push` adds a record's entries to the tree with that
-    /// number. False when there was nothing to do.
-    fn step<T: crate::lsm::Record>(
-        &mut self,
-        table: &RecordTable<T>,
-        push: impl Fn(&T, u32, usize, &mut Tree),
-    ) -> bool {
-        let slowest = (0..N).min_by_key(|tree| self.indexed[*tree]);
-        let tree = slowest.expect("there are trees");
-        let from = self.indexed[tree];
-        let to = table.len().min(from + STEP);
-        for position in from..to {
-            let position = u32::try_from(position).expect("positions have 32 bits");
-            push(table.get(position), position, tree, &mut self.trees[tree]);
-        }
-        self.indexed[tree] = to;
-        from < to
-    }
-
-    fn memory(&self) -> u64 {
-        self.trees.iter().map(Tree::memory).sum()
-    }
-
-    /// Bytes that a table of `len` records and so many more events take at most.
-    fn growth(&self, len: usize, events: u64, entries: u64) -> u64 {
-        let waiting = to_u64(self.lag(len)) + events;
-        self.trees
-            .iter()
-            .map(|tree| tree.growth(waiting * entries))
-            .sum()
-    }
-}
-
-/// All indexes.
-#[derive(Debug, Default)]
 pub(super) struct Indexes {
-    accounts: Trees<FIELDS>,
-    transfers: Trees<FIELDS>,
+    pub(super) accounts: [IndexTree; FIELDS],
+    pub(super) transfers: [IndexTree; FIELDS],
     /// By account, of either side, the transfers.
-    sides: Trees<1>,
+    pub(super) sides: IndexTree,
+    /// What is indexed.
+    pub(super) indexed: Lengths,
 }
 
 impl Indexes {
-    pub(super) fn memory(&self) -> u64 {
-        self.accounts.memory() + self.transfers.memory() + self.sides.memory()
-    }
-
-    /// Trees of account fields with their keys, for those fields that are asked for.
-    pub(super) fn of_accounts(&self, wanted: &Fields) -> impl Iterator<Item = (&Tree, u32)> {
-        asked(&self.accounts, wanted)
-    }
-
-    /// The same for transfers.
-    pub(super) fn of_transfers(&self, wanted: &Fields) -> impl Iterator<Item = (&Tree, u32)> {
-        asked(&self.transfers, wanted)
-    }
-
-    /// The transfers of an account, and its key there.
-    pub(super) fn of_account(&self, id: u128) -> (&Tree, u32) {
-        (&self.sides.trees[0], key(id))
-    }
-}
-
-fn asked<'a>(
-    trees: &'a Trees<FIELDS>,
-    wanted: &Fields,
-) -> impl Iterator<Item = (&'a Tree, u32)> + use<'a> {
-    let keys = wanted.keys();
-    let pairs = trees.trees.iter().zip(keys);
-    pairs.filter_map(|(tree, key)| Some((tree, key?)))
-}
-
-impl Ledger {
-    /// Indexes some records; false when all are indexed already.
-    pub fn index_step(&mut self) -> bool {
-        let indexes = &mut self.indexes;
-        indexes
-            .transfers
-            .step(&self.transfers, |transfer, at, tree, entries| {
-                if let Some(key) = transfer_fields(transfer).keys()[tree] {
-                    entries.push(key, at);
-                }
+    pub(super) fn new() -> Self {
+        let of = |first: u8| {
+            std::array::from_fn(|field| {
+                IndexTree::new(first + u8::try_from(field).expect("there are few"))
             })
-            || indexes
-                .sides
-                .step(&self.transfers, |transfer, at, _, entries| {
-                    entries.push(key(transfer.debit_account_id.get()), at);
-                    entries.push(key(transfer.credit_account_id.get()), at);
-                })
-            || indexes
-                .accounts
-                .step(&self.accounts, |account, at, tree, entries| {
-                    if let Some(key) = account_fields(account).keys()[tree] {
-                        entries.push(key, at);
-                    }
-                })
-    }
-
-    /// Indexes all records.
-    pub(super) fn index_all(&mut self) {
-        while self.index_step() {}
-    }
-
-    /// Indexes as much as a batch of creates must not leave behind.
-    pub(super) fn index_enough(&mut self) {
-        while self.indexes.transfers.lag(self.transfers.len()) > LAG_MAX
-            || self.indexes.sides.lag(self.transfers.len()) > LAG_MAX
-            || self.indexes.accounts.lag(self.accounts.len()) > LAG_MAX
-        {
-            let _ = self.index_step();
+        };
+        Self {
+            accounts: of(tree::ACCOUNT_FIELDS),
+            transfers: of(tree::TRANSFER_FIELDS),
+            sides: IndexTree::new(tree::TRANSFER_SIDES),
+            indexed: Lengths::default(),
         }
     }
 
-    /// Bytes that so many more events, and what waits, take in the indexes at most.
-    pub(super) fn indexes_growth(&self, events: u64) -> u64 {
-        let transfers = self.transfers.len();
-        self.indexes.accounts.growth(self.accounts.len(), events, 1)
-            + self.indexes.transfers.growth(transfers, events, 1)
-            + self.indexes.sides.growth(transfers, events, 2)
+    /// All trees, in the order of their numbers.
+    fn trees(&self) -> impl Iterator<Item = &IndexTree> {
+        let fields = self.accounts.iter().chain(&self.transfers);
+        fields.chain(std::iter::once(&self.sides))
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.trees().map(IndexTree::memory).sum()
+    }
+
+    pub(super) fn block_count(&self) -> u64 {
+        self.trees().map(IndexTree::block_count).sum()
+    }
+
+    /// The trees of account fields that are asked for.
+    pub(super) fn of_accounts(&self, wanted: &Fields) -> Vec<Asked<'_>> {
+        asked(&self.accounts, wanted).collect()
+    }
+
+    /// The same for transfers.
+    pub(super) fn of_transfers(&self, wanted: &Fields) -> Vec<Asked<'_>> {
+        asked(&self.transfers, wanted).collect()
+    }
+
+    /// The transfers of an account, and the trees of fields that are asked for.
+    pub(super) fn of_account(&self, id: u128, wanted: &Fields) -> Vec<Asked<'_>> {
+        let sides = Asked {
+            tree: &self.sides,
+            key: key(id),
+            always: true,
+        };
+        let fields = asked(&self.transfers, wanted);
+        std::iter::once(sides).chain(fields).collect()
+    }
+
+    pub(super) fn add_account(&mut self, position: u64, account: &Account) {
+        for (tree, key) in self.accounts.iter_mut().zip(account_fields(account).keys()) {
+            if let Some(key) = key {
+                tree.push(key, position);
+            }
+        }
+    }
+
+    pub(super) fn add_transfer(&mut self, position: u64, transfer: &Transfer) {
+        let keys = transfer_fields(transfer).keys();
+        for (tree, key) in self.transfers.iter_mut().zip(keys) {
+            if let Some(key) = key {
+                tree.push(key, position);
+            }
+        }
+        self.sides
+            .push(key(transfer.debit_account_id.get()), position);
+        self.sides
+            .push(key(transfer.credit_account_id.get()), position);
+    }
+}
+
+fn asked<'t>(
+    trees: &'t [IndexTree; FIELDS],
+    wanted: &Fields,
+) -> impl Iterator<Item = Asked<'t>> + use<'t> {
+    let pairs = trees.iter().zip(wanted.keys());
+    pairs.filter_map(|(tree, key)| {
+        Some(Asked {
+            tree,
+            key: key?,
+            always: false,
+        })
+    })
+}
+
+/// The tree of ids.
+pub(super) fn ids() -> IdTree {
+    IdTree::new(tree::TRANSFER_IDS)
+}
+
+impl Ledger {
+    /// What an op leaves to do: its records are indexed, merges go on, and blocks that have become
+    /// full are written.
+    pub async fn finish<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+        self.index_records();
+        yield_once().await;
+        self.transfers.write_full(grid).await;
+        self.events.write_full(grid).await;
+        self.wide.write_full(grid).await;
+        self.expiries.write_full(grid).await;
+        self.failed.write_full(grid).await;
+    }
+
+    fn lengths(&self) -> Lengths {
+        Lengths {
+            accounts: self.accounts.len(),
+            transfers: self.transfers.len(),
+            failed: self.failed.len(),
+        }
+    }
+
+    /// Indexes what the op added; all of it is in memory.
+    fn index_records(&mut self) {
+        let (from, to) = (self.indexes.indexed, self.lengths());
+        for position in from.accounts..to.accounts {
+            self.indexes
+                .add_account(position, self.accounts.get(position));
+        }
+        for position in from.transfers..to.transfers {
+            self.indexes
+                .add_transfer(position, self.transfers.get_recent(position));
+        }
+        self.indexes.indexed = to;
     }
 }
 

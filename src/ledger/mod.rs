@@ -8,45 +8,56 @@
 
 mod accounts;
 mod chain;
+mod checkpoint;
 mod events;
 mod exists;
 mod expiry;
+mod fetch;
+mod in_memory;
 mod index;
 mod query;
 mod records;
 mod resolve;
+mod scan;
 mod state;
 mod transfers;
 
-pub use state::{Ledger, LedgerOptions, RestoreError};
+pub use checkpoint::RestoreError;
+pub use in_memory::LedgerInMemory;
+pub use state::{Ledger, LedgerOptions};
 
-use crate::wire::{Family, Operation, ReplyEncoder};
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::wire::{Account, Family, Operation, ReplyEncoder, Transfer};
+use zerocopy::FromBytes;
+
+/// A request whose body was found valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// What it asks for.
+    pub operation: Operation,
+    /// That of its last event, over all batches.
+    pub timestamp: u64,
+    /// Its body.
+    pub body: &'a [u8],
+}
 
 impl Ledger {
-    /// Executes one request whose body was found valid, and appends the body of the reply.
-    /// `timestamp` is that of its last event, over all batches.
+    /// Executes a request, and appends the body of the reply; [`Ledger::finish`] has to follow.
     ///
     /// # Panics
     /// When the body is not valid for the operation, or the operation is none of the ledger's.
-    pub fn execute(
+    pub async fn execute<I: Io>(
         &mut self,
-        operation: Operation,
-        timestamp: u64,
-        body: &[u8],
+        grid: &mut Grid<'_, I>,
+        request: &Request<'_>,
         reply: &mut Vec<u8>,
     ) {
-        match operation.family() {
-            Family::CreateAccounts | Family::CreateTransfers => self.index_enough(),
-            Family::GetAccountTransfers
-            | Family::GetAccountBalances
-            | Family::QueryAccounts
-            | Family::QueryTransfers => self.index_all(),
-            Family::Register
-            | Family::Pulse
-            | Family::LookupAccounts
-            | Family::LookupTransfers
-            | Family::GetChangeEvents => {}
-        }
+        let Request {
+            operation,
+            timestamp,
+            body,
+        } = *request;
         let batches = operation.batches(body);
         let mut encoder = std::mem::take(&mut self.encoder);
         let mut events_left = operation.event_count(body);
@@ -55,7 +66,12 @@ impl Ledger {
             if operation.is_create() {
                 events_left -= crate::stdx::to_u64(batch.len() / operation.event_size());
             }
-            self.execute_batch(operation, timestamp - events_left, batch, reply);
+            let batch = Request {
+                operation,
+                timestamp: timestamp - events_left,
+                body: batch,
+            };
+            self.execute_batch(grid, &batch, reply).await;
             if operation.is_multi_batch() {
                 encoder.batch_end(reply);
             }
@@ -66,24 +82,58 @@ impl Ledger {
         self.encoder = encoder;
     }
 
-    fn execute_batch(
+    async fn execute_batch<I: Io>(
         &mut self,
-        operation: Operation,
-        timestamp: u64,
-        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        request: &Request<'_>,
         reply: &mut Vec<u8>,
     ) {
-        match operation.family() {
+        let batch = request.body;
+        match request.operation.family() {
             Family::Register | Family::Pulse => unreachable!("not executed by the ledger"),
-            Family::CreateAccounts => self.create_accounts(operation, timestamp, batch, reply),
-            Family::CreateTransfers => self.create_transfers(operation, timestamp, batch, reply),
+            Family::CreateAccounts => {
+                let events = <[Account]>::ref_from_bytes(batch);
+                let events = events.expect("the body was found valid");
+                self.fetch_for_accounts(events, grid).await;
+                self.create_accounts(request.operation, request.timestamp, events, reply);
+            }
+            Family::CreateTransfers => {
+                let events = <[Transfer]>::ref_from_bytes(batch);
+                let events = events.expect("the body was found valid");
+                self.fetch_for_transfers(events, grid).await;
+                self.create_transfers(request.operation, request.timestamp, events, reply);
+            }
+            Family::GetAccountTransfers
+            | Family::GetAccountBalances
+            | Family::QueryAccounts
+            | Family::QueryTransfers
+            | Family::GetChangeEvents => self.query(request, grid, reply).await,
             Family::LookupAccounts => self.lookup_accounts(batch, reply),
-            Family::LookupTransfers => self.lookup_transfers(batch, reply),
-            Family::GetAccountTransfers => self.account_transfers(batch, reply),
-            Family::GetAccountBalances => self.account_balances(batch, reply),
-            Family::QueryAccounts => self.query_accounts(batch, reply),
-            Family::QueryTransfers => self.query_transfers(batch, reply),
-            Family::GetChangeEvents => self.change_events(batch, reply),
+            Family::LookupTransfers => self.lookup_transfers(batch, grid, reply).await,
+        }
+    }
+
+    async fn query<I: Io>(
+        &mut self,
+        request: &Request<'_>,
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        // What earlier requests of the same op added.
+        self.index_records();
+        let batch = request.body;
+        match request.operation.family() {
+            Family::GetAccountTransfers => self.account_transfers(batch, grid, reply).await,
+            Family::GetAccountBalances => self.account_balances(batch, grid, reply).await,
+            Family::QueryAccounts => self.query_accounts(batch, grid, reply).await,
+            Family::QueryTransfers => self.query_transfers(batch, grid, reply).await,
+            Family::GetChangeEvents => self.change_events(batch, grid, reply).await,
+            Family::Register
+            | Family::Pulse
+            | Family::CreateAccounts
+            | Family::CreateTransfers
+            | Family::LookupAccounts
+            | Family::LookupTransfers => unreachable!("not a query"),
         }
     }
 }

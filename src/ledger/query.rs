@@ -2,25 +2,37 @@
 
 use super::Ledger;
 use super::index::{Fields, account_fields, transfer_fields};
-use crate::constants::{BATCH_EVENTS_MAX, CHANGE_EVENTS_MAX, TIMESTAMP_MAX};
-use crate::lsm::{Record, RecordTable, Tree};
+use super::scan::Scan;
+use crate::constants::{BATCH_EVENTS_MAX, TIMESTAMP_MAX};
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::lsm::{LogTable, Ranked, Record};
 use crate::stdx::to_usize;
 use crate::wire::types::{account_filter_flags, account_flags, query_filter_flags};
-use crate::wire::{AccountBalance, AccountFilter, ChangeEventsFilter, QueryFilter, Transfer};
+use crate::wire::{AccountBalance, AccountFilter, QueryFilter, Transfer};
 use std::ops::RangeInclusive;
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Positions that are looked at together: their pages are read side by side.
+const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
+
 /// The times that a filter names, and how it wants the results.
 #[derive(Clone, Copy)]
-struct Range {
-    min: u64,
-    max: u64,
+pub(super) struct Range {
+    pub(super) min: u64,
+    pub(super) max: u64,
     reversed: bool,
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl Range {
-    fn new(min: u64, max: u64, limit: u32, limit_max: u32, reversed: bool) -> Option<Self> {
+    pub(super) fn new(
+        min: u64,
+        max: u64,
+        limit: u32,
+        limit_max: u32,
+        reversed: bool,
+    ) -> Option<Self> {
         let valid = min <= TIMESTAMP_MAX && max <= TIMESTAMP_MAX && (max == 0 || min <= max);
         if !valid || limit == 0 {
             return None;
@@ -32,36 +44,6 @@ impl Range {
             reversed,
             limit: to_usize(limit.min(limit_max)),
         })
-    }
-}
-
-/// Positions of the records of those times; `None` when there is none.
-fn positions<T: Record>(
-    range: &Range,
-    table: &RecordTable<T>,
-    timestamp_of: impl Fn(&T) -> u64,
-) -> Option<RangeInclusive<u32>> {
-    let low = table.partition_point(|record| timestamp_of(record) < range.min);
-    let end = table.partition_point(|record| timestamp_of(record) <= range.max);
-    (low < end).then(|| low..=end - 1)
-}
-
-/// Calls `visit` with the positions within bounds that may hold what is wanted, in the order that
-/// the range asks for, until it says that enough is found; `asked` are the trees to choose from.
-fn walk<'a>(
-    asked: impl Iterator<Item = (&'a Tree, u32)>,
-    bounds: RangeInclusive<u32>,
-    reversed: bool,
-    mut visit: impl FnMut(u32) -> bool,
-) {
-    match asked.min_by_key(|(tree, key)| tree.count(*key, &bounds)) {
-        Some((tree, key)) => tree.walk(key, &bounds, reversed, visit),
-        None if reversed => {
-            let _ = bounds.rev().all(&mut visit);
-        }
-        None => {
-            let _ = { bounds }.all(&mut visit);
-        }
     }
 }
 
@@ -94,61 +76,17 @@ fn query_range(filter: &QueryFilter) -> Option<Range> {
     Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed)
 }
 
-impl Ledger {
-    pub(super) fn query_accounts(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
-        let Some(range) = query_range(filter) else {
-            return;
-        };
-        let wanted = query_fields(filter);
-        let mut found = 0;
-        let Some(bounds) = positions(&range, &self.accounts, |account| account.timestamp.get())
-        else {
-            return;
-        };
-        walk(
-            self.indexes.of_accounts(&wanted),
-            bounds,
-            range.reversed,
-            |position| {
-                let account = self.accounts.get(position);
-                if matches(&wanted, &account_fields(account)) {
-                    reply.extend_from_slice(account.as_bytes());
-                    found += 1;
-                }
-                found < range.limit
-            },
-        );
-    }
+/// What an account filter asks for, once it was found valid.
+struct AccountQuery {
+    id: u128,
+    debits: bool,
+    credits: bool,
+    range: Range,
+    fields: Fields,
+}
 
-    pub(super) fn query_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
-        let Some(range) = query_range(filter) else {
-            return;
-        };
-        let wanted = query_fields(filter);
-        let mut found = 0;
-        let Some(bounds) = positions(&range, &self.transfers, |transfer| transfer.timestamp.get())
-        else {
-            return;
-        };
-        walk(
-            self.indexes.of_transfers(&wanted),
-            bounds,
-            range.reversed,
-            |position| {
-                let transfer = self.transfers.get(position);
-                if matches(&wanted, &transfer_fields(transfer)) {
-                    reply.extend_from_slice(transfer.as_bytes());
-                    found += 1;
-                }
-                found < range.limit
-            },
-        );
-    }
-
-    /// Calls `found_one` with the transfers of an account that a filter asks for.
-    fn walk_account(&self, filter: &AccountFilter, mut found_one: impl FnMut(u32, &Transfer)) {
+impl AccountQuery {
+    fn new(filter: &AccountFilter) -> Option<Self> {
         let flags = filter.flags.get();
         let debits = flags & account_filter_flags::DEBITS != 0;
         let credits = flags & account_filter_flags::CREDITS != 0;
@@ -158,85 +96,247 @@ impl Ledger {
             && (debits || credits)
             && id != 0
             && id != u128::MAX;
+        if !valid {
+            return None;
+        }
         let reversed = flags & account_filter_flags::REVERSED != 0;
         let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
-        let range = Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed);
-        let (true, Some(range)) = (valid, range) else {
-            return;
-        };
-        let wanted = Fields {
-            user_data_128: filter.user_data_128.get(),
-            user_data_64: filter.user_data_64.get(),
-            user_data_32: filter.user_data_32.get(),
-            ledger: 0,
-            code: filter.code.get(),
-        };
-        let mut found = 0;
-        let Some(bounds) = positions(&range, &self.transfers, |transfer| transfer.timestamp.get())
-        else {
-            return;
-        };
-        let visit = |position| {
-            let transfer = self.transfers.get(position);
-            let side = debits && transfer.debit_account_id.get() == id
-                || credits && transfer.credit_account_id.get() == id;
-            if side && matches(&wanted, &transfer_fields(transfer)) {
-                found_one(position, transfer);
-                found += 1;
-            }
-            found < range.limit
-        };
-        let (tree, key) = self.indexes.of_account(id);
-        tree.walk(key, &bounds, range.reversed, visit);
+        let range = Range::new(min, max, filter.limit.get(), BATCH_EVENTS_MAX, reversed)?;
+        Some(Self {
+            id,
+            debits,
+            credits,
+            range,
+            fields: Fields {
+                user_data_128: filter.user_data_128.get(),
+                user_data_64: filter.user_data_64.get(),
+                user_data_32: filter.user_data_32.get(),
+                ledger: 0,
+                code: filter.code.get(),
+            },
+        })
     }
 
-    pub(super) fn account_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
-        self.walk_account(filter, |_, transfer| {
-            reply.extend_from_slice(transfer.as_bytes())
-        });
+    fn accepts(&self, transfer: &Transfer) -> bool {
+        let side = self.debits && transfer.debit_account_id.get() == self.id
+            || self.credits && transfer.credit_account_id.get() == self.id;
+        side && matches(&self.fields, &transfer_fields(transfer))
+    }
+}
+
+impl Ledger {
+    /// Positions of the transfers of those times; `None` when there is none.
+    async fn transfer_positions<I: Io>(
+        &self,
+        range: &Range,
+        grid: &mut Grid<'_, I>,
+    ) -> Option<RangeInclusive<u64>> {
+        let low = self.transfers_before(range.min, grid).await;
+        let end = self.transfers_before(range.max + 1, grid).await;
+        (low < end).then(|| low..=end - 1)
     }
 
-    pub(super) fn account_balances(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
-        let Some(position) = self.find_account(filter.account_id.get()) else {
+    pub(super) async fn query_accounts<I: Io>(
+        &self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(range) = query_range(filter) else {
             return;
         };
-        if self.accounts.get(position).flags.get() & account_flags::HISTORY == 0 {
+        let wanted = query_fields(filter);
+        let before = |time: u64| {
+            self.accounts
+                .partition_point(|account| account.timestamp.get() < time)
+        };
+        let (low, end) = (before(range.min), before(range.max + 1));
+        if low == end {
             return;
         }
-        self.walk_account(filter, |transfer_at, transfer| {
-            let event = self.event_of(transfer_at);
-            let debit_side = event.debit_account.get() == position;
-            let balances = if debit_side {
-                event.debit
-            } else {
-                event.credit
-            };
-            let balance = AccountBalance {
-                debits_pending: balances.debits_pending,
-                debits_posted: balances.debits_posted,
-                credits_pending: balances.credits_pending,
-                credits_posted: balances.credits_posted,
-                timestamp: transfer.timestamp,
-                reserved: [0; 56],
-            };
-            reply.extend_from_slice(balance.as_bytes());
-        });
-    }
-
-    pub(super) fn change_events(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let filter = ChangeEventsFilter::ref_from_bytes(batch).expect("the body was found valid");
-        let (min, max) = (filter.timestamp_min.get(), filter.timestamp_max.get());
-        let range = Range::new(min, max, filter.limit.get(), CHANGE_EVENTS_MAX, false);
-        let (true, Some(range)) = (filter.reserved == [0; 44], range) else {
-            return;
-        };
-        for event in self.events_from(range.min).take(range.limit) {
-            if event.timestamp.get() > range.max {
+        let asked = self.indexes.of_accounts(&wanted);
+        let mut scan = Scan::new(asked, low..=end - 1, range.reversed, grid).await;
+        let mut left = range.limit;
+        while left > 0 {
+            let positions = scan.take(left.min(TOGETHER), grid).await;
+            if positions.is_empty() {
                 return;
             }
-            reply.extend_from_slice(self.change_event(event).as_bytes());
+            for position in positions {
+                let account = self.accounts.get(position);
+                if matches(&wanted, &account_fields(account)) {
+                    reply.extend_from_slice(account.as_bytes());
+                    left -= 1;
+                }
+            }
         }
+    }
+
+    pub(super) async fn query_transfers<I: Io>(
+        &self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let filter = QueryFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(range) = query_range(filter) else {
+            return;
+        };
+        let wanted = query_fields(filter);
+        let Some(bounds) = self.transfer_positions(&range, grid).await else {
+            return;
+        };
+        let asked = self.indexes.of_transfers(&wanted);
+        let mut scan = Scan::new(asked, bounds, range.reversed, grid).await;
+        let mut left = range.limit;
+        while left > 0 {
+            let positions = scan.take(left.min(TOGETHER), grid).await;
+            if positions.is_empty() {
+                return;
+            }
+            load(&self.transfers, &positions, grid).await;
+            for position in positions {
+                let transfer = loaded(&self.transfers, position, grid);
+                if matches(&wanted, &transfer_fields(transfer)) {
+                    reply.extend_from_slice(transfer.as_bytes());
+                    left -= 1;
+                }
+            }
+        }
+    }
+
+    /// A scan of the transfers of an account.
+    async fn scan_account<'t, I: Io>(
+        &'t self,
+        query: &AccountQuery,
+        grid: &mut Grid<'_, I>,
+    ) -> Option<Scan<'t>> {
+        let bounds = self.transfer_positions(&query.range, grid).await?;
+        let asked = self.indexes.of_account(query.id, &query.fields);
+        Some(Scan::new(asked, bounds, query.range.reversed, grid).await)
+    }
+
+    pub(super) async fn account_transfers<I: Io>(
+        &self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(query) = AccountQuery::new(filter) else {
+            return;
+        };
+        let Some(mut scan) = self.scan_account(&query, grid).await else {
+            return;
+        };
+        let mut left = query.range.limit;
+        while left > 0 {
+            let positions = scan.take(left.min(TOGETHER), grid).await;
+            if positions.is_empty() {
+                return;
+            }
+            load(&self.transfers, &positions, grid).await;
+            for position in positions {
+                let transfer = loaded(&self.transfers, position, grid);
+                if query.accepts(transfer) {
+                    reply.extend_from_slice(transfer.as_bytes());
+                    left -= 1;
+                }
+            }
+        }
+    }
+
+    pub(super) async fn account_balances<I: Io>(
+        &self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let filter = AccountFilter::ref_from_bytes(batch).expect("the body was found valid");
+        let Some(query) = AccountQuery::new(filter) else {
+            return;
+        };
+        let Some(account) = self.find_account(query.id) else {
+            return;
+        };
+        if self.accounts.get(account.into()).flags.get() & account_flags::HISTORY == 0 {
+            return;
+        }
+        let Some(mut scan) = self.scan_account(&query, grid).await else {
+            return;
+        };
+        let mut left = query.range.limit;
+        while left > 0 {
+            let mut positions = scan.take(left.min(TOGETHER), grid).await;
+            if positions.is_empty() {
+                return;
+            }
+            if query.fields != Fields::default() {
+                load(&self.transfers, &positions, grid).await;
+                positions.retain(|at| query.accepts(loaded(&self.transfers, *at, grid)));
+            }
+            for event in self.load_events(&positions, grid).await {
+                let debit = query.debits && event.debit_account == account;
+                let credit = query.credits && event.credit_account == account;
+                if !debit && !credit {
+                    continue;
+                }
+                let balances = if debit { event.debit } else { event.credit };
+                let balance = AccountBalance {
+                    debits_pending: balances.debits_pending,
+                    debits_posted: balances.debits_posted,
+                    credits_pending: balances.credits_pending,
+                    credits_posted: balances.credits_posted,
+                    timestamp: event.timestamp.into(),
+                    reserved: [0; 56],
+                };
+                reply.extend_from_slice(balance.as_bytes());
+                left -= 1;
+            }
+        }
+    }
+}
+
+/// Has the pages of records in the cache, until the next call.
+pub(super) async fn load<T: Record + Ranked, I: Io>(
+    table: &LogTable<T>,
+    positions: &[u64],
+    grid: &mut Grid<'_, I>,
+) {
+    grid.cache.begin();
+    loop {
+        for position in positions {
+            let _ = std::hint::black_box(table.get(&grid.cache, *position).is_some());
+        }
+        if !grid.cache.has_missing() {
+            return;
+        }
+        grid.load_missing().await;
+    }
+}
+
+/// A record that [`load`] was asked for.
+pub(super) fn loaded<'a, T: Record + Ranked, I: Io>(
+    table: &'a LogTable<T>,
+    position: u64,
+    grid: &'a Grid<'_, I>,
+) -> &'a T {
+    let record = table.get(&grid.cache, position);
+    record.expect("its page was loaded and stays for now")
+}
+
+/// The number of records before a time.
+pub(super) async fn before<T: Record + Ranked, I: Io>(
+    table: &LogTable<T>,
+    timestamp: u64,
+    grid: &mut Grid<'_, I>,
+) -> u64 {
+    grid.cache.begin();
+    loop {
+        if let Some(count) = table.lower_bound(&grid.cache, timestamp) {
+            return count;
+        }
+        grid.load_missing().await;
     }
 }

@@ -7,7 +7,7 @@ use super::records::PendingStatus;
 use super::transfers::Accepted;
 use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
-use crate::wire::{ChangeEventKind, CreateTransferStatus as Status, Transfer};
+use crate::wire::{CreateTransferStatus as Status, Transfer};
 
 impl Ledger {
     /// Checks a post or void; on success the pending transfer is resolved, the rest is the caller's.
@@ -21,7 +21,7 @@ impl Ledger {
         let post = bits & flags::POST_PENDING_TRANSFER != 0;
         let pending_at = self.find_transfer(event.pending_id.get());
         let pending_at = pending_at.ok_or(Status::PendingTransferNotFound)?;
-        let pending = *self.transfers.get(pending_at);
+        let pending = *self.transfer(pending_at);
         if pending.flags.get() & flags::PENDING == 0 {
             return Err(Status::PendingTransferNotPending);
         }
@@ -33,10 +33,7 @@ impl Ledger {
         if !post && amount < pending.amount.get() {
             return Err(Status::PendingTransferHasDifferentAmount);
         }
-        let record_at = self
-            .find_pending(pending_at)
-            .expect("a pending transfer has a record");
-        check_unresolved(self.pending.get(record_at).status())?;
+        check_unresolved(self.status(pending_at))?;
         let expires = expires_at(&pending);
         if expires.is_some_and(|expires| expires <= event_timestamp) {
             return Err(Status::PendingTransferExpired);
@@ -54,8 +51,8 @@ impl Ledger {
         };
         let debit_at = find(pending.debit_account_id.get());
         let credit_at = find(pending.credit_account_id.get());
-        let mut debit = *self.accounts.get(debit_at);
-        let mut credit = *self.accounts.get(credit_at);
+        let mut debit = *self.accounts.get(debit_at.into());
+        let mut credit = *self.accounts.get(credit_at.into());
         if post && debit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
         }
@@ -78,9 +75,8 @@ impl Ledger {
             reopen(&pending, &mut debit.flags, &mut credit.flags);
         }
         if let Some(expires) = expires {
-            let removed = self
-                .expiry
-                .remove(&(expires, pending.timestamp.get(), record_at));
+            let due = (expires, pending.timestamp.get(), pending_at);
+            let removed = self.due.remove(&due);
             assert!(removed, "an unresolved transfer that expires waits for it");
         }
         let status = if post {
@@ -88,7 +84,7 @@ impl Ledger {
         } else {
             PendingStatus::Voided
         };
-        self.pending.get_mut(record_at).set(status);
+        self.status_set(pending_at, status);
         let mut transfer = inherit(event, &pending);
         transfer.amount = amount.into();
         transfer.timestamp = timestamp.into();
@@ -96,12 +92,7 @@ impl Ledger {
             transfer,
             debit: (debit_at, debit),
             credit: (credit_at, credit),
-            kind: if post {
-                ChangeEventKind::TwoPhasePosted
-            } else {
-                ChangeEventKind::TwoPhaseVoided
-            },
-            resolved: Some(record_at),
+            resolved: Some(pending_at),
         })
     }
 }

@@ -4,13 +4,11 @@ use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
-use super::records::PendingRecord;
+use super::fetch::FAILED;
+use super::records::{EventRecord, FailedRecord};
 use crate::constants;
-use crate::lsm::Hash;
 use crate::wire::types::{account_flags, transfer_flags as flags};
-use crate::wire::{Account, ChangeEventKind, CreateTransferStatus as Status, Operation, Transfer};
-use zerocopy::little_endian::U128;
-use zerocopy::{FromBytes, IntoBytes};
+use crate::wire::{Account, CreateTransferStatus as Status, Operation, Transfer};
 
 const STATUSES: Statuses = Statuses {
     created: Status::Created.code(),
@@ -53,9 +51,8 @@ pub(super) struct Accepted {
     pub(super) transfer: Transfer,
     pub(super) debit: (u32, Account),
     pub(super) credit: (u32, Account),
-    pub(super) kind: ChangeEventKind,
-    /// The pending record that it resolves.
-    pub(super) resolved: Option<u32>,
+    /// The pending transfer that it resolves.
+    pub(super) resolved: Option<u64>,
 }
 
 impl Ledger {
@@ -63,10 +60,9 @@ impl Ledger {
         &mut self,
         operation: Operation,
         timestamp: u64,
-        batch: &[u8],
+        events: &[Transfer],
         reply: &mut Vec<u8>,
     ) {
-        let events = <[Transfer]>::ref_from_bytes(batch).expect("the body was found valid");
         reply.reserve(events.len() * 16 + 256);
         let mut batch = Batch::new(STATUSES, operation, timestamp, events.len(), reply);
         let mut located = [Located::default(); LOCATE_AHEAD];
@@ -101,8 +97,8 @@ impl Ledger {
             batch.end(self, facts, outcome, reply);
             if burnt {
                 // After the roll-back of a chain, which keeps burnt ids burnt.
-                let position = self.failed.push(event.id);
-                self.failed_ids.insert(Hash::of(event.id.get()), position);
+                let position = self.failed.push(&FailedRecord { id: event.id });
+                self.transfer_ids.push(event.id.get(), FAILED | position);
             }
         }
         batch.finish(reply);
@@ -112,10 +108,7 @@ impl Ledger {
     /// its execution is going to need.
     #[inline]
     fn locate(&self, event: &Transfer) -> Located {
-        self.transfer_ids.touch(Hash::of(event.id.get()));
-        if event.pending_id.get() != 0 {
-            let _ = std::hint::black_box(self.find_transfer(event.pending_id.get()));
-        }
+        self.transfer_ids.touch(event.id.get());
         Located {
             debit: self.find_account(event.debit_account_id.get()),
             credit: self.find_account(event.credit_account_id.get()),
@@ -139,29 +132,18 @@ impl Ledger {
         if id == u128::MAX {
             return (Status::IdMustNotBeIntMax, event_timestamp);
         }
-        let hashed = Hash::of(id);
-        let transfers = &self.transfers;
-        let found = self
-            .transfer_ids
-            .find(hashed, |at| transfers.get(at).id.get() == id);
-        if let Some(position) = found {
-            let existing = self.transfers.get(position);
+        if let Some(value) = self.find_id(id) {
+            if value & FAILED != 0 {
+                return (Status::IdAlreadyFailed, event_timestamp);
+            }
+            let existing = self.transfer(value);
             let pending = self.find_transfer(event.pending_id.get());
-            let pending = pending.map(|position| self.transfers.get(position));
+            let pending = pending.map(|position| self.transfer(position));
             let status = transfer_exists(event, existing, pending);
             if status == Status::Exists {
                 return (status, existing.timestamp.get());
             }
             return (status, event_timestamp);
-        }
-        if !self.failed_ids.is_empty() {
-            let failed = &self.failed;
-            let burnt = self
-                .failed_ids
-                .find(hashed, |at| failed.get(at).get() == id);
-            if burnt.is_some() {
-                return (Status::IdAlreadyFailed, event_timestamp);
-            }
         }
         let resolves = bits & (flags::POST_PENDING_TRANSFER | flags::VOID_PENDING_TRANSFER) != 0;
         let accepted = if resolves {
@@ -170,7 +152,7 @@ impl Ledger {
             self.check_transfer(event, located, event_timestamp)
         };
         match accepted {
-            Ok(accepted) => (Status::Created, self.accept(hashed, accepted)),
+            Ok(accepted) => (Status::Created, self.accept(accepted)),
             Err(status) => (status, event_timestamp),
         }
     }
@@ -184,8 +166,8 @@ impl Ledger {
         check_fields(event)?;
         let debit_at = located.debit.ok_or(Status::DebitAccountNotFound)?;
         let credit_at = located.credit.ok_or(Status::CreditAccountNotFound)?;
-        let mut debit = *self.accounts.get(debit_at);
-        let mut credit = *self.accounts.get(credit_at);
+        let mut debit = *self.accounts.get(debit_at.into());
+        let mut credit = *self.accounts.get(credit_at.into());
         if debit.ledger != credit.ledger {
             return Err(Status::AccountsMustHaveTheSameLedger);
         }
@@ -229,16 +211,10 @@ impl Ledger {
         let mut transfer = *event;
         transfer.amount = amount.into();
         transfer.timestamp = timestamp.into();
-        let kind = if pending {
-            ChangeEventKind::TwoPhasePending
-        } else {
-            ChangeEventKind::SinglePhase
-        };
         Ok(Accepted {
             transfer,
             debit: (debit_at, debit),
             credit: (credit_at, credit),
-            kind,
             resolved: None,
         })
     }
@@ -267,52 +243,42 @@ impl Ledger {
 
     /// Whether an imported transfer of that time would come before another, or equal an account.
     pub(super) fn import_regresses(&self, timestamp: u64) -> bool {
-        let last = self
-            .transfers
-            .last()
-            .map_or(0, |transfer| transfer.timestamp.get());
-        timestamp <= last || self.account_at(timestamp)
+        timestamp <= self.transfer_timestamp || self.account_at(timestamp)
     }
 
     /// Stores a transfer, its accounts and its event. Gives its timestamp.
-    fn accept(&mut self, hashed: Hash, accepted: Accepted) -> u64 {
+    fn accept(&mut self, accepted: Accepted) -> u64 {
         let Accepted {
             transfer,
             debit,
             credit,
-            kind,
             resolved,
         } = accepted;
         let timestamp = transfer.timestamp.get();
-        let position = self.transfers.push(transfer);
-        self.transfer_ids.insert(hashed, position);
+        let position = self.transfers.push(&transfer);
+        self.transfer_ids.push(transfer.id.get(), position);
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
-                debit: (debit.0, *self.accounts.get(debit.0)),
-                credit: (credit.0, *self.accounts.get(credit.0)),
+                debit: (debit.0, *self.accounts.get(debit.0.into())),
+                credit: (credit.0, *self.accounts.get(credit.0.into())),
                 resolved,
+                timestamp_before: self.transfer_timestamp,
             });
         }
-        *self.accounts.get_mut(debit.0) = debit.1;
-        *self.accounts.get_mut(credit.0) = credit.1;
-        if transfer.flags.get() & flags::PENDING != 0 {
-            let pending = self.pending.push(PendingRecord::new(position));
-            self.pending_of.insert(Hash::of(position.into()), pending);
-            if let Some(expires) = expires_at(&transfer) {
-                let _ = self.expiry.insert((expires, timestamp, pending));
-            }
+        self.transfer_timestamp = timestamp;
+        if let Some(expires) = expires_at(&transfer) {
+            let _ = self.due.insert((expires, timestamp, position));
         }
-        self.event_push(timestamp, position, debit.0, credit.0, kind);
+        let at = (debit.0, credit.0);
+        let wide = self.wide.len();
+        let (event, balances) = EventRecord::new(timestamp, at, &debit.1, &credit.1, wide);
+        let _ = self.events.push(&event);
+        if let Some(balances) = balances {
+            let _ = self.wide.push(&balances);
+        }
+        *self.accounts.get_mut(debit.0.into()) = debit.1;
+        *self.accounts.get_mut(credit.0.into()) = credit.1;
         timestamp
-    }
-
-    pub(super) fn lookup_transfers(&self, batch: &[u8], reply: &mut Vec<u8>) {
-        let ids = <[U128]>::ref_from_bytes(batch).expect("the body was found valid");
-        for id in ids {
-            if let Some(position) = self.find_transfer(id.get()) {
-                reply.extend_from_slice(self.transfers.get(position).as_bytes());
-            }
-        }
     }
 }
 

@@ -1,8 +1,12 @@
-//! Records in a slab: a vector of fixed capacity.
+//! Records in a slab, laid out as in the data of a block: a vector of fixed capacity.
+//!
+//! No record straddles a page. What a page has left behind its last record is zero, so that equal
+//! records make equal blocks.
 
+use crate::constants::BLOCK_DATA_SIZE;
 use crate::stdx::Slab;
-use crate::stdx::slab::SLAB_SIZE;
 use std::marker::PhantomData;
+use storage_format::SECTOR_SIZE;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What can be kept in a slab.
@@ -19,8 +23,12 @@ pub struct Chunk<T> {
 }
 
 impl<T: Record> Chunk<T> {
+    /// Records of a page.
+    pub const PER_PAGE: usize = SECTOR_SIZE / size_of::<T>();
     /// Records that fit.
-    pub const CAPACITY: usize = SLAB_SIZE / size_of::<T>();
+    pub const CAPACITY: usize = BLOCK_DATA_SIZE / SECTOR_SIZE * Self::PER_PAGE;
+    /// Bytes of a page behind its last record.
+    const REST: usize = SECTOR_SIZE - Self::PER_PAGE * size_of::<T>();
 
     /// A chunk without records.
     #[must_use]
@@ -30,6 +38,12 @@ impl<T: Record> Chunk<T> {
             len: 0,
             record: PhantomData,
         }
+    }
+
+    /// Where the record at a position begins.
+    #[inline]
+    const fn offset(index: usize) -> usize {
+        index / Self::PER_PAGE * SECTOR_SIZE + index % Self::PER_PAGE * size_of::<T>()
     }
 
     /// Records that there are.
@@ -45,25 +59,29 @@ impl<T: Record> Chunk<T> {
         self.len == 0
     }
 
+    /// Whether no record fits any more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len == Self::CAPACITY
+    }
+
     /// Adds a record; there must be room.
     #[inline]
     pub fn push(&mut self, record: &T) {
-        let at = self.len * size_of::<T>();
+        assert!(self.len < Self::CAPACITY, "a chunk has room");
+        let at = Self::offset(self.len);
+        if Self::REST > 0 && self.len.is_multiple_of(Self::PER_PAGE) {
+            self.slab[at + SECTOR_SIZE - Self::REST..at + SECTOR_SIZE].fill(0);
+        }
         self.slab[at..at + size_of::<T>()].copy_from_slice(record.as_bytes());
         self.len += 1;
     }
 
-    /// Adds records; there must be room.
-    pub fn extend(&mut self, records: &[T]) {
-        let at = self.len * size_of::<T>();
-        self.slab[at..at + size_of_val(records)].copy_from_slice(records.as_bytes());
-        self.len += records.len();
-    }
-
     /// Takes the last record back.
     pub fn pop(&mut self) -> Option<T> {
-        let last = self.as_slice().last().copied()?;
-        self.len -= 1;
+        let index = self.len.checked_sub(1)?;
+        let last = *self.get(index);
+        self.len = index;
         Some(last)
     }
 
@@ -72,7 +90,7 @@ impl<T: Record> Chunk<T> {
     #[must_use]
     pub fn get(&self, index: usize) -> &T {
         assert!(index < self.len, "no record is there");
-        let at = index * size_of::<T>();
+        let at = Self::offset(index);
         T::ref_from_bytes(&self.slab[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
@@ -80,26 +98,44 @@ impl<T: Record> Chunk<T> {
     #[inline]
     pub fn get_mut(&mut self, index: usize) -> &mut T {
         assert!(index < self.len, "no record is there");
-        let at = index * size_of::<T>();
+        let at = Self::offset(index);
         T::mut_from_bytes(&mut self.slab[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
-    /// All records, to be changed.
-    pub fn as_mut_slice(&mut self) -> &mut [T] {
-        let bytes = &mut self.slab[..self.len * size_of::<T>()];
-        <[T]>::mut_from_bytes(bytes).expect("size and alignment fit")
-    }
-
-    /// All records.
+    /// The data of a block with these records: up to the end of the last record.
     #[must_use]
-    pub fn as_slice(&self) -> &[T] {
-        let bytes = &self.slab[..self.len * size_of::<T>()];
-        <[T]>::ref_from_bytes(bytes).expect("size and alignment fit")
+    pub fn bytes(&self) -> &[u8] {
+        match self.len.checked_sub(1) {
+            None => &[],
+            Some(last) => &self.slab[..Self::offset(last) + size_of::<T>()],
+        }
     }
 }
 
 impl<T: Record> Default for Chunk<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Chunk;
+    use storage_format::SECTOR_SIZE;
+
+    #[test]
+    fn no_record_straddles_a_page_and_rests_are_zero() {
+        let mut chunk = Chunk::<[u8; 90]>::new();
+        for value in 0..=255_u8 {
+            chunk.push(&[value; 90]);
+        }
+        assert_eq!(Chunk::<[u8; 90]>::PER_PAGE, 45);
+        assert!((0..=255_u8).all(|value| *chunk.get(value.into()) == [value; 90]));
+        let bytes = chunk.bytes();
+        assert_eq!(bytes.len(), 5 * SECTOR_SIZE + 31 * 90);
+        assert_eq!(bytes[45 * 90..SECTOR_SIZE], [0; SECTOR_SIZE - 45 * 90]);
+        assert_eq!(bytes[SECTOR_SIZE..SECTOR_SIZE + 90], [45; 90]);
+        assert_eq!(chunk.pop(), Some([255; 90]));
+        assert_eq!(chunk.len(), 255);
     }
 }

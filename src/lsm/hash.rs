@@ -59,6 +59,12 @@ const fn low16(value: u64) -> u16 {
     value as u16
 }
 
+/// 64 bits of a key, each of which depends on all of it.
+#[must_use]
+pub const fn mix(key: u128) -> u64 {
+    fold(fold(low(key) ^ KEY_LOW, KEY_HIGH) ^ high(key), KEY_LOW)
+}
+
 const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     low(product) ^ high(product)

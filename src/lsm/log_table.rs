@@ -6,7 +6,6 @@
 //! * What an op appended can be taken back until [`LogTable::write_full`], which ends the op.
 
 use super::chunk::{Chunk, Record};
-use crate::constants::BLOCK_DATA_SIZE;
 use crate::grid::{BlockStore, NewBlock, Pages};
 use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, u64_to_usize};
@@ -80,6 +79,13 @@ impl<T: Record + Ranked> LogTable<T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Records in full blocks on disk; those behind are in memory.
+    #[must_use]
+    #[inline]
+    pub fn written(&self) -> u64 {
+        to_u64(self.blocks.len() * Self::PER_BLOCK)
     }
 
     /// Full blocks on disk.
@@ -183,7 +189,9 @@ impl<T: Record + Ranked> LogTable<T> {
         let bytes = pages.page(reference, 1 + page)?;
         let records = Self::PER_PAGE.min(Self::PER_BLOCK - page * Self::PER_PAGE);
         let within = partition(0..records, |slot| Self::record(bytes, slot).rank() < rank);
-        Some(to_u64(block * Self::PER_BLOCK + page * Self::PER_PAGE + within))
+        Some(to_u64(
+            block * Self::PER_BLOCK + page * Self::PER_PAGE + within,
+        ))
     }
 
     fn lower_bound_recent(&self, rank: u64) -> u64 {

@@ -1,19 +1,19 @@
-//! Tables of fixed-size records, and the indexes over them.
+//! Tables of fixed-size records, and trees that index them.
 //!
-//! State lives in memory; a table's chunks have the size of a block's data, so that a checkpoint
-//! writes them as they are. Indexes are never written: they are made again from the tables when a
-//! data file is opened. Nothing here is ever iterated in the order of a hash.
+//! Tables that only grow, and trees, are on disk but for what was added last; tables whose records
+//! change are in memory. What is done and written follows from the records alone. Nothing here is ever
+//! iterated in the order of a hash.
 
 pub mod chunk;
 pub mod hash;
 pub mod id_index;
-pub mod record_table;
-pub mod segments;
-pub mod tree;
+pub mod log_table;
+pub mod mutable_table;
 
 pub use chunk::{Chunk, Record};
 pub use hash::Hash;
 pub use id_index::IdIndex;
-pub use record_table::{LoadError, RecordTable, Table};
-pub use segments::Segments;
-pub use tree::Tree;
+pub use log_table::{BlockEntry, LogTable, Ranked, Tail};
+pub use mutable_table::MutableTable;
+pub mod stub;
+pub use stub::*;

@@ -7,6 +7,8 @@ pub mod slab;
 pub use sectors::SectorBuf;
 pub use slab::Slab;
 
+use std::task::Poll;
+
 /// `usize` to `u64`: lossless on every platform that daftari runs on.
 #[must_use]
 pub const fn to_u64(value: usize) -> u64 {
@@ -29,4 +31,18 @@ pub const fn to_usize(value: u32) -> usize {
 pub const fn u64_to_usize(value: u64) -> usize {
     const { assert!(size_of::<usize>() == size_of::<u64>()) }
     value as usize
+}
+
+/// Lets everything else go on once: what was queued reaches the device.
+pub async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -6,7 +6,7 @@ use crate::record::{
     ACCOUNT, ACCOUNT_FLAGS, BALANCE, CHANGE_EVENT, CHANGE_EVENTS_FILTER, Record, TRANSFER,
     TRANSFER_FLAGS, number,
 };
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::{LedgerInMemory, LedgerOptions};
 use daftari::wire::multi_batch::{Batches, encode};
 use daftari::wire::{CreateAccountStatus, CreateResult, CreateTransferStatus, Operation};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ struct Event {
 
 struct Runner<'a> {
     file: &'a str,
-    ledger: Ledger,
+    ledger: LedgerInMemory,
     /// The timestamp of the next event.
     next: u64,
     operation: Operation,
@@ -64,8 +64,8 @@ pub(crate) fn run(file: &str, text: &str) -> Covered {
     runner.covered
 }
 
-fn ledger() -> Ledger {
-    Ledger::new(LedgerOptions {
+fn ledger() -> LedgerInMemory {
+    LedgerInMemory::new(LedgerOptions {
         memory_limit: 1 << 30,
     })
 }
@@ -112,7 +112,7 @@ impl Runner<'_> {
             "at" => self.advance(time_of(words)?)?,
             "pulse" => return self.pulse(row),
             "next_pulse" => {
-                let next = self.ledger.pulse_next();
+                let next = self.ledger.ledger.pulse_next();
                 let found = if next == u64::MAX {
                     "never".into()
                 } else {
@@ -306,7 +306,7 @@ impl Runner<'_> {
         let first = self.next;
         self.advance(time)?;
         self.next += 1;
-        if self.ledger.pulse_due(time) {
+        if self.ledger.ledger.pulse_due(time) {
             self.ledger.pulse(time);
         }
         if row.expected.is_empty() {

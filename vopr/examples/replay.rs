@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::{LedgerInMemory, LedgerOptions};
 use vopr::machine::Machine;
 use vopr::model::Model;
 use vopr::traces::{Outcome, Packets, expand, replay, replay_frames};
@@ -24,7 +24,7 @@ fn run(path: &Path, mut machine: impl FnMut() -> Box<dyn Machine>) -> Outcome {
 
 fn new_machine(ledger: bool) -> Box<dyn Machine> {
     if ledger {
-        Box::new(Ledger::new(LedgerOptions {
+        Box::new(LedgerInMemory::new(LedgerOptions {
             memory_limit: MEMORY,
         }))
     } else {

@@ -1,6 +1,6 @@
 //! What executes requests: the model, or the ledger of the server.
 
-use daftari::ledger::Ledger;
+use daftari::ledger::LedgerInMemory;
 use daftari::wire::Operation;
 
 use crate::model::Model;
@@ -29,7 +29,7 @@ impl Machine for Model {
     }
 }
 
-impl Machine for Ledger {
+impl Machine for LedgerInMemory {
     fn execute(&mut self, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
         let operation = Operation::from_u8(operation).expect("the caller knows the operations");
         let mut reply = Vec::new();
@@ -38,7 +38,7 @@ impl Machine for Ledger {
     }
 
     fn pulse_due(&self, now: u64) -> bool {
-        Self::pulse_due(self, now)
+        self.ledger.pulse_due(now)
     }
 
     fn pulse(&mut self, timestamp: u64) {

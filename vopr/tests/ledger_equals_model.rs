@@ -1,6 +1,6 @@
 //! The ledger answers every request as the model does, byte for byte.
 
-use daftari::ledger::{Ledger, LedgerOptions};
+use daftari::ledger::{LedgerInMemory, LedgerOptions};
 use quickcheck::{QuickCheck, TestResult};
 use vopr::clock::{Clock, PULSE_TIMESTAMPS};
 use vopr::generate::{Generator, Request};
@@ -19,29 +19,14 @@ const SEEDS: u64 = 600;
 const REQUESTS: u32 = 200;
 const MEMORY: u64 = 1 << 28;
 
-fn empty() -> Ledger {
-    Ledger::new(LedgerOptions {
+fn empty() -> LedgerInMemory {
+    LedgerInMemory::new(LedgerOptions {
         memory_limit: MEMORY,
     })
 }
 
-fn execute(ledger: &mut Ledger, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
+fn execute(ledger: &mut LedgerInMemory, operation: u8, timestamp: u64, body: &[u8]) -> Vec<u8> {
     Machine::execute(ledger, operation, timestamp, body)
-}
-
-/// The ledger as it is after a restart: its tables loaded, all else made from them.
-fn restarted(ledger: &Ledger) -> Ledger {
-    let mut after = empty();
-    for (from, to) in ledger.tables().into_iter().zip(after.tables_mut()) {
-        for chunk in 0..from.chunk_count() {
-            to.load_chunk(from.chunk_bytes(chunk))
-                .expect("chunks in their order");
-        }
-    }
-    after
-        .restore(&ledger.state())
-        .expect("tables that fit each other");
-    after
 }
 
 fn show_event(kind: Kind, event: &[u8]) -> String {
@@ -119,7 +104,7 @@ fn difference(operation: u8, body: &[u8], want: &[u8], got: &[u8]) -> String {
 }
 
 /// Expires what is due; now and then too late, or exactly in time.
-fn pulses(random: &mut Random, clock: &mut Clock, model: &mut Model, ledger: &mut Ledger) {
+fn pulses(random: &mut Random, clock: &mut Clock, model: &mut Model, ledger: &mut LedgerInMemory) {
     match (random.below(20), model.pulse_next()) {
         // A request that was prepared before the pulse: the time alone decides.
         (0..=4, _) => return,
@@ -180,11 +165,11 @@ fn compare(seed: u64, requests: u32) -> Result<(), String> {
         let operation = request.operation;
         let about = |text: String| format!("seed {seed} request {index} ({operation}): {text}");
         if random.percent(3) {
-            ledger = restarted(&ledger);
+            ledger.restart();
         }
         clock.advance(request.pause);
         pulses(&mut random, &mut clock, &mut model, &mut ledger);
-        if model.pulse_next() != Some(ledger.pulse_next()).filter(|&next| next != u64::MAX) {
+        if model.pulse_next() != Some(ledger.ledger.pulse_next()).filter(|&next| next != u64::MAX) {
             return Err(about("the next pulse is not at the same time".to_owned()));
         }
         let timestamp = clock.request(operation, &request.body);

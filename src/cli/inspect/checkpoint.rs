@@ -18,7 +18,7 @@ pub struct Visited {
     pub header: Result<BlockHeader, String>,
 }
 
-/// Visits every block that the checkpoint references: each index block, then what it lists.
+/// Visits every block that the checkpoint references: each block of the manifest, then what it lists.
 ///
 /// # Errors
 /// That of `visit`. What is wrong with a block is told to `visit`, and its successors are left out.
@@ -33,12 +33,12 @@ pub fn walk(
     let mut next = superblock.checkpoint_index;
     while next.address.get() != 0 && left > 0 {
         left -= 1;
-        let (visited, data) = read(file, superblock, &next, BlockKind::Index);
+        let (visited, data) = read(file, superblock, &next, &[BlockKind::Manifest]);
         visit(&visited)?;
         let Ok(header) = visited.header else { break };
-        for entry in data.chunks_exact(size_of::<BlockReference>()) {
-            let entry = BlockReference::read_from_bytes(entry).expect("the size of a reference");
-            visit(&read(file, superblock, &entry, BlockKind::Records).0)?;
+        for record in storage_format::manifest::blocks(&data) {
+            let kinds = [BlockKind::Records, BlockKind::Run];
+            visit(&read(file, superblock, &record.block, &kinds).0)?;
         }
         next = header.next;
     }
@@ -50,7 +50,7 @@ fn read(
     file: &DataFile,
     superblock: &Superblock,
     reference: &BlockReference,
-    kind: BlockKind,
+    kinds: &[BlockKind],
 ) -> (Visited, Vec<u8>) {
     let geometry = &superblock.geometry;
     let address = reference.address.get();
@@ -69,7 +69,9 @@ fn read(
     let block = file.block(geometry, address);
     match verify(&block, reference) {
         Err(error) => wrong(error.to_string()),
-        Ok(header) if header.kind != kind as u8 => wrong(format!("it is of kind {}", header.kind)),
+        Ok(header) if !kinds.iter().any(|kind| header.kind == *kind as u8) => {
+            wrong(format!("it is of kind {}", header.kind))
+        }
         Ok(header) if header.cluster != superblock.cluster => {
             wrong(format!("it belongs to cluster {}", header.cluster))
         }
@@ -132,7 +134,7 @@ pub fn run(file: &DataFile) -> anyhow::Result<Document> {
     );
     let sums = tables.iter().map(|(table, sum)| {
         let name = if *table == 0 {
-            "index".into()
+            "manifest".into()
         } else {
             table.to_string()
         };

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use storage_format::block::{self, BlockHeader};
 use storage_format::geometry::SUPERBLOCK_COPY_SIZE;
 use storage_format::{
-    BlockKind, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader,
-    SECTOR_SIZE, Superblock, checksum,
+    BlockKind, BlockReference, Checksum, Geometry, ManifestKind, ManifestRecord, ManifestTag,
+    PrepareHeader, PrepareKind, ReplySlotHeader, SECTOR_SIZE, Superblock, checksum,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -69,7 +69,17 @@ impl Made {
             made.put_block(1, BlockKind::Records, 3, &[1; 1280], no_next),
             made.put_block(2, BlockKind::Records, 5, &[2; 9000], no_next),
         ];
-        let index = made.put_block(3, BlockKind::Index, 0, listed.as_bytes(), no_next);
+        let listed = listed.map(|block| ManifestRecord {
+            block,
+            first: 0.into(),
+            count: 1.into(),
+            tag: ManifestTag {
+                kind: ManifestKind::TableBlock as u8,
+                table: block.table,
+                ..ManifestTag::default()
+            },
+        });
+        let manifest = made.put_block(3, BlockKind::Manifest, 0, listed.as_bytes(), no_next);
         let mut superblock = Superblock::zeroed();
         superblock.cluster = CLUSTER.into();
         superblock.replica_count = 1;
@@ -77,7 +87,7 @@ impl Made {
         superblock.geometry = geometry;
         superblock.view = 2.into();
         superblock.checkpoint = ops[1];
-        superblock.checkpoint_index = index;
+        superblock.checkpoint_index = manifest;
         superblock.checkpoint_block_count = 2.into();
         superblock.seal();
         for copy in 0..4 {
@@ -226,7 +236,7 @@ fn the_checkpoint_lists_blocks_by_table() {
         .iter()
         .map(|table| table["table"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["index", "3", "5"]);
+    assert_eq!(names, ["manifest", "3", "5"]);
     assert_eq!(
         (&tables[1]["records"], &tables[1]["bytes"]),
         (&10.into(), &1280.into())
@@ -293,8 +303,8 @@ fn a_damaged_reply_is_a_notice() {
 }
 
 #[test]
-fn an_index_that_leads_nowhere_is_damage() {
-    let mut made = Made::new("index");
+fn a_manifest_that_leads_nowhere_is_damage() {
+    let mut made = Made::new("manifest");
     made.flip(made.geometry.block_offset(3) + 30);
     made.check(&["block 3", "has 2 blocks, and 0 are listed"], &[]);
 }

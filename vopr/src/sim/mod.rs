@@ -159,6 +159,7 @@ async fn process() {
         replica: Some(0),
         replica_count: 1,
         memory_limit: 1 << 30,
+        cache_size: with(|world| world.options.cache_size),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {

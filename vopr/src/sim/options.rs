@@ -29,6 +29,8 @@ pub enum Ending {
 pub struct Options {
     /// Sizes of the data file.
     pub geometry: Geometry,
+    /// Bytes of the cache of pages.
+    pub cache_size: u64,
     /// Clients at work.
     pub clients: usize,
     /// Requests that they get answered, all together.
@@ -107,6 +109,7 @@ impl Options {
         };
         Self {
             geometry,
+            cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
             clients: usize::try_from(clients).expect("small"),
             requests: random.between(120, 350),
             crashes: if calm {

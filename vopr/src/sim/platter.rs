@@ -98,11 +98,11 @@ pub fn references(disk: &Disk, superblock: &Superblock) -> Result<BTreeSet<u64>,
         let (header, bytes) = read(&next)?;
         addresses.insert(next.address.get());
         let data = &bytes[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-        let listed = <[BlockReference]>::ref_from_bytes(data);
-        for reference in listed.map_err(|_| "half a reference".to_owned())? {
-            let (..) = read(reference)?;
-            if !addresses.insert(reference.address.get()) {
-                return Err(format!("block {} is referenced twice", reference.address));
+        for record in storage_format::manifest::blocks(data) {
+            let (..) = read(&record.block)?;
+            let address = record.block.address.get();
+            if !addresses.insert(address) {
+                return Err(format!("block {address} is referenced twice"));
             }
         }
         next = header.next;

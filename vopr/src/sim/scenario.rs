@@ -360,15 +360,11 @@ fn spoil(world: &mut World) -> bool {
             lose_writes(world, op)
         }
         Ending::DamageBlock => {
-            let addresses = platter::references(&world.disk, &superblock).unwrap_or_default();
-            if addresses.is_empty() {
+            // A block that is read when the file is opened: the first of the manifest.
+            let address = superblock.checkpoint_index.address.get();
+            if address == 0 {
                 return false;
             }
-            let chosen = random.index(addresses.len());
-            let address = *addresses
-                .iter()
-                .nth(chosen)
-                .expect("it is below the length");
             let offset = geometry.block_offset(address);
             let first = world.disk.bytes(offset, SECTOR_SIZE);
             let (header, _) = BlockHeader::read_from_prefix(&first).expect("a sector");

@@ -1,0 +1,376 @@
+//! The ledger in a checkpoint: what is not in blocks yet is written, the manifest names all of it,
+//! and from both the ledger is made again.
+
+use super::Ledger;
+use super::records::{DueRecord, EventRecord, ExpiryRecord, FailedRecord, WideRecord};
+use super::state::table;
+use crate::grid::{BlockStore, Grid, NewBlock};
+use crate::io::Io;
+use crate::lsm::{BlockEntry, Chunk, Hash, LogTable, Ranked, Record, Tail};
+use crate::stdx::{to_u64, u64_to_usize};
+use crate::wire::Transfer;
+use std::collections::BTreeSet;
+use storage_format::block::BlockKind;
+use storage_format::{
+    BlockReference, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord, ManifestTag, SECTOR_SIZE,
+};
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What the superblock keeps of the ledger (256 bytes).
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+struct LedgerState {
+    /// Records of the tables, in the order of their numbers.
+    counts: [U64; 8],
+    /// Of the last transfer.
+    transfer_timestamp: U64,
+    /// Of the last expiry.
+    expiry_timestamp: U64,
+    reserved: [u8; 176],
+}
+
+const _: () = assert!(size_of::<LedgerState>() == 256);
+
+/// Why a checkpoint does not make a ledger.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RestoreError {
+    /// A table has another number of records than the superblock says.
+    #[error("table {table} has {found} records, the superblock says {expected}")]
+    Count {
+        /// The table.
+        table: u8,
+        /// As the superblock says.
+        expected: u64,
+        /// As the blocks have it.
+        found: u64,
+    },
+    /// A record of the manifest is of a table that there is not, or of an unknown kind.
+    #[error("record {record} of the manifest makes no sense")]
+    Manifest {
+        /// Its position.
+        record: usize,
+    },
+    /// A table cannot be put together.
+    #[error("table {table}: {what}")]
+    Table {
+        /// The table.
+        table: u8,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// A part of the manifest on its way to a checkpoint.
+#[derive(Debug, Default)]
+struct Manifest(Vec<u8>);
+
+impl Manifest {
+    fn table_block(&mut self, table: u8, block: BlockReference, first: u128, count: u64) {
+        let record = ManifestRecord {
+            block,
+            first: first.into(),
+            count: count.into(),
+            tag: ManifestTag {
+                kind: ManifestKind::TableBlock as u8,
+                table,
+                ..ManifestTag::default()
+            },
+        };
+        self.0.extend_from_slice(record.as_bytes());
+    }
+
+    async fn log_table<T: Record + Ranked>(
+        &mut self,
+        number: u8,
+        table: &mut LogTable<T>,
+        store: &mut impl BlockStore,
+    ) {
+        let tail = table.write_tail(store).await;
+        for block in table.blocks() {
+            let count = to_u64(LogTable::<T>::PER_BLOCK);
+            self.table_block(number, block.reference, block.first, count);
+        }
+        if let Some(block) = tail.block {
+            self.table_block(number, block, 0, to_u64(tail.len));
+        }
+    }
+}
+
+/// The blocks of a log table, as the manifest lists them.
+#[derive(Debug, Default)]
+struct Listed {
+    blocks: Vec<(BlockEntry, u64)>,
+}
+
+impl Listed {
+    async fn restore<T: Record + Ranked>(
+        mut self,
+        number: u8,
+        table: &mut LogTable<T>,
+        store: &mut impl BlockStore,
+    ) -> Result<(), RestoreError> {
+        let full = to_u64(LogTable::<T>::PER_BLOCK);
+        let tail = self.blocks.pop_if(|(_, count)| *count < full);
+        let tail = tail.map(|(entry, count)| (entry.reference, u64_to_usize(count)));
+        if self.blocks.iter().any(|(_, count)| *count != full) {
+            let what = "a block that is not the last one is not full";
+            return Err(RestoreError::Table {
+                table: number,
+                what,
+            });
+        }
+        let blocks = self.blocks.into_iter().map(|(entry, _)| entry).collect();
+        let tail = Tail {
+            block: tail.map(|(block, _)| block),
+            len: tail.map_or(0, |(_, len)| len),
+        };
+        table.restore(blocks, tail, store).await;
+        Ok(())
+    }
+}
+
+impl Ledger {
+    /// What the superblock keeps beside the manifest.
+    #[must_use]
+    pub fn state(&self) -> [u8; 256] {
+        let state = LedgerState {
+            counts: self.counts().map(U64::new),
+            transfer_timestamp: self.transfer_timestamp.into(),
+            expiry_timestamp: self.expiry_timestamp.into(),
+            reserved: [0; 176],
+        };
+        zerocopy::transmute!(state)
+    }
+
+    fn counts(&self) -> [u64; 8] {
+        [
+            self.accounts.len(),
+            self.transfers.len(),
+            self.events.len(),
+            self.wide.len(),
+            self.expiries.len(),
+            self.failed.len(),
+            self.statuses.len(),
+            to_u64(self.due.len()),
+        ]
+    }
+
+    /// Writes what is not in blocks yet; gives the manifest.
+    pub async fn checkpoint<I: Io>(&mut self, grid: &mut Grid<'_, I>) -> Vec<u8> {
+        let mut manifest = Manifest::default();
+        for (block, count) in self.accounts.checkpoint(grid).await {
+            manifest.table_block(table::ACCOUNTS, block, 0, count);
+        }
+        let (of, manifest_of) = (&mut *self, &mut manifest);
+        manifest_of
+            .log_table(table::TRANSFERS, &mut of.transfers, grid)
+            .await;
+        manifest_of
+            .log_table(table::EVENTS, &mut of.events, grid)
+            .await;
+        manifest_of.log_table(table::WIDE, &mut of.wide, grid).await;
+        manifest_of
+            .log_table(table::EXPIRIES, &mut of.expiries, grid)
+            .await;
+        manifest_of
+            .log_table(table::FAILED, &mut of.failed, grid)
+            .await;
+        for (block, count) in self.statuses.checkpoint(grid).await {
+            manifest.table_block(table::STATUSES, block, 0, count);
+        }
+        self.checkpoint_due(grid, &mut manifest).await;
+        manifest.0
+    }
+
+    /// Writes the queue of expiries anew.
+    async fn checkpoint_due<I: Io>(&mut self, grid: &mut Grid<'_, I>, manifest: &mut Manifest) {
+        for old in std::mem::take(&mut self.due_blocks) {
+            grid.release(&old);
+        }
+        let mut due = self.due.iter();
+        for position in 0.. {
+            let mut chunk = Chunk::new();
+            for (expires, timestamp, transfer) in due.by_ref().take(Chunk::<DueRecord>::CAPACITY) {
+                chunk.push(&DueRecord {
+                    expires: (*expires).into(),
+                    timestamp: (*timestamp).into(),
+                    transfer: (*transfer).into(),
+                });
+            }
+            if chunk.is_empty() {
+                return;
+            }
+            let mut buffer = grid.buffer().await;
+            let bytes = chunk.bytes();
+            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+            let block = grid.write(NewBlock {
+                kind: BlockKind::Records,
+                table: table::DUE,
+                record_size: 24,
+                position,
+                size: bytes.len(),
+                next: BlockReference::default(),
+                buffer,
+            });
+            manifest.table_block(table::DUE, block, 0, to_u64(chunk.len()));
+            self.due_blocks.push(block);
+        }
+    }
+
+    /// Makes the ledger that a checkpoint holds. It is empty before.
+    ///
+    /// # Errors
+    /// When the parts do not fit each other.
+    pub async fn restore<I: Io>(
+        &mut self,
+        state: &[u8; 256],
+        manifest: &[u8],
+        grid: &mut Grid<'_, I>,
+    ) -> Result<(), RestoreError> {
+        let mut listed: [Listed; 9] = Default::default();
+        for (index, bytes) in manifest.chunks_exact(MANIFEST_RECORD_SIZE).enumerate() {
+            let record = ManifestRecord::read_from_bytes(bytes).expect("the size of a record");
+            let wrong = RestoreError::Manifest { record: index };
+            match ManifestKind::from_code(record.tag.kind) {
+                // The sessions are the driver's.
+                Some(ManifestKind::TableBlock) if record.tag.table == u8::MAX => {}
+                Some(ManifestKind::TableBlock) => {
+                    let table = listed.get_mut(usize::from(record.tag.table)).ok_or(wrong)?;
+                    let entry = BlockEntry {
+                        reference: record.block,
+                        first: record.first.get(),
+                    };
+                    table.blocks.push((entry, record.count.get()));
+                }
+                _ => return Err(wrong),
+            }
+        }
+        self.restore_tables(listed, grid).await?;
+        let state: LedgerState = zerocopy::transmute!(*state);
+        for ((number, expected), found) in (1..).zip(state.counts).zip(self.counts()) {
+            let expected = expected.get();
+            if expected != found {
+                return Err(RestoreError::Count {
+                    table: number,
+                    expected,
+                    found,
+                });
+            }
+        }
+        self.transfer_timestamp = state.transfer_timestamp.get();
+        self.expiry_timestamp = state.expiry_timestamp.get();
+        for (position, account) in (0..).zip(self.accounts.iter()) {
+            self.account_ids
+                .insert(Hash::of(account.id.get()), position);
+        }
+        self.restore_indexes(grid).await;
+        Ok(())
+    }
+
+    async fn restore_tables<I: Io>(
+        &mut self,
+        listed: [Listed; 9],
+        grid: &mut Grid<'_, I>,
+    ) -> Result<(), RestoreError> {
+        let [
+            none,
+            accounts,
+            transfers,
+            events,
+            wide,
+            expiries,
+            failed,
+            statuses,
+            due,
+        ] = listed;
+        if !none.blocks.is_empty() {
+            return Err(RestoreError::Table {
+                table: 0,
+                what: "there is no such table",
+            });
+        }
+        for (entry, count) in accounts.blocks {
+            let restored = self.accounts.restore(entry.reference, count, grid).await;
+            restored.map_err(|what| RestoreError::Table {
+                table: table::ACCOUNTS,
+                what,
+            })?;
+        }
+        transfers
+            .restore::<Transfer>(table::TRANSFERS, &mut self.transfers, grid)
+            .await?;
+        events
+            .restore::<EventRecord>(table::EVENTS, &mut self.events, grid)
+            .await?;
+        wide.restore::<WideRecord>(table::WIDE, &mut self.wide, grid)
+            .await?;
+        expiries
+            .restore::<ExpiryRecord>(table::EXPIRIES, &mut self.expiries, grid)
+            .await?;
+        failed
+            .restore::<FailedRecord>(table::FAILED, &mut self.failed, grid)
+            .await?;
+        for (entry, count) in statuses.blocks {
+            let restored = self.statuses.restore(entry.reference, count, grid).await;
+            restored.map_err(|what| RestoreError::Table {
+                table: table::STATUSES,
+                what,
+            })?;
+        }
+        self.due = restore_due(&due.blocks, grid).await;
+        let blocks = due.blocks.iter().map(|(entry, _)| entry.reference);
+        self.due_blocks = blocks.collect();
+        Ok(())
+    }
+
+    async fn restore_indexes<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+        let lengths = (self.accounts.len(), self.transfers.len(), self.failed.len());
+        for position in 0..lengths.0 {
+            self.indexes
+                .add_account(position, self.accounts.get(position));
+        }
+        let (indexes, ids) = (&mut self.indexes, &mut self.transfer_ids);
+        self.transfers
+            .visit(0..lengths.1, grid, |position, transfer| {
+                indexes.add_transfer(position, transfer);
+                ids.push(transfer.id.get(), position);
+            })
+            .await;
+        self.failed
+            .visit(0..lengths.2, grid, |position, record| {
+                ids.push(record.id.get(), super::fetch::FAILED | position);
+            })
+            .await;
+        self.indexes.indexed = super::index::Lengths {
+            accounts: lengths.0,
+            transfers: lengths.1,
+            failed: lengths.2,
+        };
+    }
+}
+
+async fn restore_due<I: Io>(
+    blocks: &[(BlockEntry, u64)],
+    grid: &mut Grid<'_, I>,
+) -> BTreeSet<super::expiry::Due> {
+    let mut due = BTreeSet::new();
+    for (entry, count) in blocks {
+        let buffer = grid.read(&entry.reference).await;
+        for at in 0..u64_to_usize(*count) {
+            let page = SECTOR_SIZE * (1 + at / Chunk::<DueRecord>::PER_PAGE);
+            let offset = page + at % Chunk::<DueRecord>::PER_PAGE * size_of::<DueRecord>();
+            let (record, _) =
+                DueRecord::ref_from_prefix(&buffer[offset..]).expect("a record fits its page");
+            let _ = due.insert((
+                record.expires.get(),
+                record.timestamp.get(),
+                record.transfer.get(),
+            ));
+        }
+        grid.recycle(buffer);
+    }
+    due
+}

@@ -1,0 +1,219 @@
+//! What a batch needs of the disk, fetched before it is executed.
+//!
+//! Executing a batch never waits: its ids are looked for beforehand, and the transfers of those that
+//! are there already, and of those that it posts or voids, are copied here. What the batch itself
+//! creates is in memory.
+
+use super::Ledger;
+use super::query::{load, loaded};
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::lsm::Lookup;
+use crate::wire::types::account_flags;
+use crate::wire::{Account, Transfer};
+use hashbrown::HashTable;
+use zerocopy::little_endian::U128;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// Ids that are looked for together.
+const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
+
+/// A value in the tree of ids: the id was burnt by a failure, and is no transfer's.
+pub(super) const FAILED: u64 = 1 << 47;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    ids: HashTable<(u128, u64)>,
+    transfers: HashTable<(u64, Transfer)>,
+    /// Timestamps of imported accounts that a transfer has.
+    timestamps: Vec<u64>,
+}
+
+const fn hash(key: u128) -> u64 {
+    crate::lsm::hash::mix(key)
+}
+
+impl Fetched {
+    pub(super) fn clear(&mut self) {
+        self.ids.clear();
+        self.transfers.clear();
+        self.timestamps.clear();
+    }
+
+    pub(super) fn id(&self, id: u128) -> Option<u64> {
+        if self.ids.is_empty() {
+            return None;
+        }
+        let found = self.ids.find(hash(id), |(key, _)| *key == id);
+        found.map(|(_, value)| *value)
+    }
+
+    fn add_id(&mut self, id: u128, value: u64) {
+        if self.id(id).is_none() {
+            let _ = self
+                .ids
+                .insert_unique(hash(id), (id, value), |(key, _)| hash(*key));
+        }
+    }
+
+    pub(super) fn transfer(&self, position: u64) -> Option<&Transfer> {
+        let found = self
+            .transfers
+            .find(hash(position.into()), |(key, _)| *key == position);
+        found.map(|(_, transfer)| transfer)
+    }
+
+    fn add_transfer(&mut self, position: u64, transfer: &Transfer) {
+        let _ = self.transfers.insert_unique(
+            hash(position.into()),
+            (position, *transfer),
+            |(key, _)| hash(u128::from(*key)),
+        );
+    }
+
+    pub(super) fn has_timestamp(&self, timestamp: u64) -> bool {
+        self.timestamps.contains(&timestamp)
+    }
+}
+
+impl Ledger {
+    /// Fetches what a batch of transfers needs.
+    pub(super) async fn fetch_for_transfers<I: Io>(
+        &mut self,
+        events: &[Transfer],
+        grid: &mut Grid<'_, I>,
+    ) {
+        self.fetched.clear();
+        for events in events.chunks(TOGETHER) {
+            self.fetch_ids(events.iter().map(|event| event.id.get()), grid)
+                .await;
+            let pending = events.iter().map(|event| event.pending_id.get());
+            self.fetch_ids(pending.filter(|id| *id != 0), grid).await;
+        }
+    }
+
+    /// Fetches the values of ids, and the transfers that they lead to.
+    async fn fetch_ids<I: Io>(&mut self, ids: impl Iterator<Item = u128>, grid: &mut Grid<'_, I>) {
+        let mut positions = Vec::new();
+        let mut unknown = Vec::new();
+        for id in ids {
+            match self.transfer_ids.find(id) {
+                Some(value) => positions.push(value),
+                None => unknown.push(id),
+            }
+        }
+        for (id, value) in self.look_up(&unknown, grid).await {
+            self.fetched.add_id(id, value);
+            positions.push(value);
+        }
+        self.fetch_transfers(positions, grid).await;
+    }
+
+    /// Looks for ids on disk; gives those that are there, with their values.
+    pub(super) async fn look_up<I: Io>(
+        &self,
+        ids: &[u128],
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<(u128, u64)> {
+        if ids.is_empty() || !self.transfer_ids.has_runs() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        grid.cache.begin();
+        loop {
+            found.clear();
+            self.transfer_ids
+                .lookup_many(&grid.cache, ids, |index, lookup| match lookup {
+                    Lookup::Found(value) => found.push((ids[index], value)),
+                    Lookup::Absent | Lookup::Missing => {}
+                });
+            if !grid.cache.has_missing() {
+                return found;
+            }
+            grid.load_missing().await;
+        }
+    }
+
+    /// Fetches the transfers at positions, but for those in memory.
+    pub(super) async fn fetch_transfers<I: Io>(
+        &mut self,
+        mut positions: Vec<u64>,
+        grid: &mut Grid<'_, I>,
+    ) {
+        let in_memory = self.transfers.written();
+        positions.retain(|at| at & FAILED == 0 && *at < in_memory);
+        positions.sort_unstable();
+        positions.dedup();
+        positions.retain(|at| self.fetched.transfer(*at).is_none());
+        for positions in positions.chunks(TOGETHER) {
+            load(&self.transfers, positions, grid).await;
+            for position in positions {
+                let transfer = loaded(&self.transfers, *position, grid);
+                self.fetched.add_transfer(*position, transfer);
+            }
+        }
+    }
+
+    /// Fetches what a batch of accounts needs: whether a transfer has the timestamp of an imported
+    /// account.
+    pub(super) async fn fetch_for_accounts<I: Io>(
+        &mut self,
+        events: &[Account],
+        grid: &mut Grid<'_, I>,
+    ) {
+        self.fetched.clear();
+        for event in events {
+            let timestamp = event.timestamp.get();
+            let imported = event.flags.get() & account_flags::IMPORTED != 0;
+            if imported && self.transfer_has(timestamp, grid).await {
+                self.fetched.timestamps.push(timestamp);
+            }
+        }
+    }
+
+    async fn transfer_has<I: Io>(&self, timestamp: u64, grid: &mut Grid<'_, I>) -> bool {
+        let position = self.transfers_before(timestamp, grid).await;
+        if position == self.transfers.len() {
+            return false;
+        }
+        load(&self.transfers, &[position], grid).await;
+        loaded(&self.transfers, position, grid).timestamp.get() == timestamp
+    }
+
+    /// The number of transfers before a time.
+    pub(super) async fn transfers_before<I: Io>(
+        &self,
+        timestamp: u64,
+        grid: &mut Grid<'_, I>,
+    ) -> u64 {
+        super::query::before(&self.transfers, timestamp, grid).await
+    }
+
+    pub(super) async fn lookup_transfers<I: Io>(
+        &mut self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let ids = <[U128]>::ref_from_bytes(batch).expect("the body was found valid");
+        self.fetched.clear();
+        for ids in ids.chunks(TOGETHER) {
+            self.fetch_ids(ids.iter().map(|id| id.get()), grid).await;
+        }
+        for id in ids {
+            if let Some(position) = self.find_transfer(id.get()) {
+                reply.extend_from_slice(self.transfer(position).as_bytes());
+            }
+        }
+    }
+
+    /// The transfer at a position that was fetched, or is in memory.
+    pub(super) fn transfer(&self, position: u64) -> &Transfer {
+        if position >= self.transfers.written() {
+            return self.transfers.get_recent(position);
+        }
+        let fetched = self.fetched.transfer(position);
+        fetched.expect("what a batch needs was fetched before")
+    }
+}
