@@ -82,7 +82,7 @@ const LONG_EXECUTION: usize = 32 * 1024;
 
 /// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most.
 #[must_use]
-pub fn buffers_memory(geometry: &storage_format::Geometry) -> u64 {
+pub fn buffers_memory(geometry: &Geometry) -> u64 {
     let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.

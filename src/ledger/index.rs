@@ -187,7 +187,7 @@ impl Ledger {
     }
 
     /// Indexes what the op added; all of it is in memory.
-    fn index_records(&mut self) {
+    pub(super) fn index_records(&mut self) {
         let (from, to) = (self.indexes.indexed, self.lengths());
         for position in from.accounts..to.accounts {
             self.indexes

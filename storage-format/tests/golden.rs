@@ -11,8 +11,9 @@
 
 use storage_format::block::{BlockKind, data_size_max, seal, verify};
 use storage_format::{
-    BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader,
-    RequestEntry, Superblock,
+    BarRecord, BlockHeader, BlockReference, Checksum, Geometry, ManifestKind, ManifestRecord,
+    ManifestTag, MergeRecord, PrepareHeader, PrepareKind, ReplySlotHeader, RequestEntry, RunRecord,
+    Superblock,
 };
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -125,11 +126,11 @@ fn superblock() -> Superblock {
 fn prepare_headers() {
     let header = prepare_header();
     assert!(header.valid(0x0C0D_0E0F));
-    check("prepare_header_v1.hex", &header);
-    check("prepare_root_v1.hex", &PrepareHeader::root(5));
-    check("prepare_empty_v1.hex", &PrepareHeader::empty(5, 17));
+    check("prepare_header_v2.hex", &header);
+    check("prepare_root_v2.hex", &PrepareHeader::root(5));
+    check("prepare_empty_v2.hex", &PrepareHeader::empty(5, 17));
     check(
-        "request_entry_v1.hex",
+        "request_entry_v2.hex",
         &RequestEntry {
             request_checksum: Checksum([0x3E; 16]),
             client: 0x1234_5678_9ABC_u128.into(),
@@ -148,15 +149,15 @@ fn prepare_headers() {
 fn superblocks() {
     let superblock = superblock();
     assert!(superblock.valid());
-    check("superblock_v1.hex", &superblock);
-    check("geometry_v1.hex", &geometry());
+    check("superblock_v2.hex", &superblock);
+    check("geometry_v2.hex", &geometry());
 }
 
 #[test]
 fn reply_slot_headers() {
     let header = ReplySlotHeader::new(77, 1000, b"a reply");
     assert!(header.valid());
-    check("reply_slot_header_v1.hex", &header);
+    check("reply_slot_header_v2.hex", &header);
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn blocks() {
     let (reference, written) = seal(&mut block, header);
     assert_eq!(written, 3 * 4096);
     let page = hex(&block[..512]);
-    assert_eq!(page, golden("block_header_page_v1.hex", &page));
+    assert_eq!(page, golden("block_header_page_v2.hex", &page));
     assert_eq!(verify(&block, &reference).unwrap().op.get(), 1234);
 }
 
@@ -262,6 +263,58 @@ fn a_quorum_of_copies_decides() {
         choose([version; 4]),
         Err(SuperblockError::Version { found: 9 })
     );
+}
+
+fn tag(kind: ManifestKind) -> ManifestTag {
+    ManifestTag {
+        kind: kind as u8,
+        table: 48,
+        tier: 2,
+        reserved: [0; 5],
+    }
+}
+
+#[test]
+fn manifest_records() {
+    let block = ManifestRecord {
+        block: block_reference(),
+        first: 0x0102_0304_0506_0708_090A_u128.into(),
+        count: 2016.into(),
+        tag: tag(ManifestKind::RunBlock),
+    };
+    check("manifest_record_v2.hex", &block);
+    check(
+        "run_record_v2.hex",
+        &RunRecord {
+            last: 0x0102_0304_0506_0708_090B_u128.into(),
+            entries: 300_000.into(),
+            position_min: 7.into(),
+            position_max: 0x8000_0000_0001.into(),
+            blocks: 15.into(),
+            reserved: [0; 12],
+            tag: tag(ManifestKind::Run),
+        },
+    );
+    check(
+        "merge_record_v2.hex",
+        &MergeRecord {
+            taken: std::array::from_fn(|input| [u8::try_from(input).unwrap(); 6]),
+            done: 77.into(),
+            tag: tag(ManifestKind::Merge),
+        },
+    );
+    check(
+        "bar_record_v2.hex",
+        &BarRecord {
+            values: [1.into(), 2.into(), 3.into()],
+            reserved: [0; 32],
+            tag: tag(ManifestKind::Bar),
+        },
+    );
+    let mut bytes = block.as_bytes().to_vec();
+    bytes.extend_from_slice(&[0; 64]);
+    let found: Vec<ManifestRecord> = storage_format::manifest::blocks(&bytes).collect();
+    assert_eq!(found, [block], "a record of no kind is no block");
 }
 
 macro_rules! offsets {
@@ -398,6 +451,45 @@ fn offsets_and_constants() {
             reserved
         }
     );
+    offsets!(
+        out,
+        ManifestTag {
+            kind,
+            table,
+            tier,
+            reserved
+        }
+    );
+    offsets!(
+        out,
+        ManifestRecord {
+            block,
+            first,
+            count,
+            tag
+        }
+    );
+    offsets!(
+        out,
+        RunRecord {
+            last,
+            entries,
+            position_min,
+            position_max,
+            blocks,
+            reserved,
+            tag,
+        }
+    );
+    offsets!(out, MergeRecord { taken, done, tag });
+    offsets!(
+        out,
+        BarRecord {
+            values,
+            reserved,
+            tag
+        }
+    );
     let geometry = geometry();
     for (name, value) in [
         ("headers_offset", geometry.headers_offset()),
@@ -414,7 +506,7 @@ fn offsets_and_constants() {
     ] {
         out.push_str(&format!("{name} {value}\n"));
     }
-    assert_eq!(out, golden("offsets_v1.txt", &out));
+    assert_eq!(out, golden("offsets_v2.txt", &out));
     let spec = include_str!("../SPEC.md");
     let mut table = "";
     for line in out

@@ -7,6 +7,7 @@
 use super::disk::{Disk, Survived, Write, Zone};
 use super::platter;
 use crate::model::Model;
+use daftari::constants::PIPELINE_PREPARES_MAX;
 use daftari::stdx::{to_u64, to_usize, u64_to_usize};
 use daftari::wire::header::command;
 use daftari::wire::{
@@ -587,7 +588,7 @@ impl Checker {
         let known = self.sessions.get(&client);
         let justified = if reason == Evicted::NoSession.code() {
             // The replica may not have executed the newest durable ops yet.
-            let fresh = |session: u64| session + 2 > self.head();
+            let fresh = |session: u64| session + PIPELINE_PREPARES_MAX + 1 > self.head();
             known.is_none_or(|known| fresh(known.session)) || self.replies_damaged.contains(&client)
         } else if reason == Evicted::SessionTooLow.code() {
             self.registered
