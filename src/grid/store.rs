@@ -59,5 +59,7 @@ pub trait BlockStore {
     async fn read(&mut self, block: &BlockReference) -> SectorBuf;
 
     /// Takes a buffer back that [`Self::read`] or [`Self::buffer`] gave.
-    fn recycle(&mut self, buffer: SectorBuf);
+    fn recycle(&mut self, buffer: SectorBuf) {
+        drop(buffer);
+    }
 }

@@ -231,7 +231,8 @@ impl Ledger {
             let _ = self.wide.pop();
         }
         let transfer = self.transfers.pop();
-        self.transfer_ids.pop(transfer.id.get());
+        let popped = self.indexes.ids.pop();
+        assert!(popped.is_some_and(|entry| entry.id == transfer.id.get()));
         if let Some(expires) = expires_at(&transfer) {
             let due = (expires, transfer.timestamp.get(), self.transfers.len());
             let removed = self.due.remove(&due);

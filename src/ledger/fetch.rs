@@ -98,7 +98,7 @@ impl Ledger {
         let mut positions = Vec::new();
         let mut unknown = Vec::new();
         for id in ids {
-            match self.transfer_ids.find(id) {
+            match self.indexes.ids.find(id) {
                 Some(value) => positions.push(value),
                 None => unknown.push(id),
             }
@@ -116,23 +116,23 @@ impl Ledger {
         ids: &[u128],
         grid: &mut Grid<'_, I>,
     ) -> Vec<(u128, u64)> {
-        if ids.is_empty() || !self.transfer_ids.has_runs() {
-            return Vec::new();
-        }
-        let mut found = Vec::new();
+        let mut lookups = Vec::new();
         grid.cache.begin();
         loop {
-            found.clear();
-            self.transfer_ids
-                .lookup_many(&grid.cache, ids, |index, lookup| match lookup {
-                    Lookup::Found(value) => found.push((ids[index], value)),
-                    Lookup::Absent | Lookup::Missing => {}
-                });
+            let tree = &self.indexes.ids;
+            tree.lookup_many(&grid.cache, ids, &mut lookups);
             if !grid.cache.has_missing() {
-                return found;
+                break;
             }
             grid.load_missing().await;
         }
+        let found = ids.iter().zip(lookups);
+        found
+            .filter_map(|(id, lookup)| match lookup {
+                Lookup::Found(value) => Some((*id, value)),
+                Lookup::Absent | Lookup::Missing => None,
+            })
+            .collect()
     }
 
     /// Fetches the transfers at positions, but for those in memory.

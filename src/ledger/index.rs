@@ -4,12 +4,16 @@
 //! since the next event may repeat one.
 
 use super::Ledger;
+use super::fetch::FAILED;
+use super::records::FailedRecord;
 use super::scan::Asked;
 use crate::grid::Grid;
 use crate::io::Io;
-use crate::lsm::{IdTree, IndexTree};
-use crate::stdx::yield_once;
+use crate::lsm::entry::FAN;
+use crate::lsm::{Clock, IdTree, IndexTree, TreeOptions, TreeState};
+use crate::stdx::{to_u64, u64_to_usize, yield_once};
 use crate::wire::{Account, Transfer};
+use std::collections::{BTreeMap, VecDeque};
 
 /// The fields of a record that queries name; zero asks for nothing, and is not indexed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -63,44 +67,108 @@ pub(super) struct Lengths {
     pub(super) failed: u64,
 }
 
-/// All indexes but that of ids.
+impl Lengths {
+    fn sum(&self) -> u64 {
+        self.accounts + self.transfers + self.failed
+    }
+}
+
+/// Bars whose entries a tree may have in memory, and the one before.
+const BARS_MAX: usize = 2 * FAN + 1;
+
+/// All indexes.
 #[derive(Debug)]
 pub(super) struct Indexes {
-    pub(super) accounts: [IndexTree; FIELDS],
-    pub(super) transfers: [IndexTree; FIELDS],
+    accounts: [IndexTree; FIELDS],
+    transfers: [IndexTree; FIELDS],
     /// By account, of either side, the transfers.
-    pub(super) sides: IndexTree,
-    /// What is indexed.
-    pub(super) indexed: Lengths,
+    sides: IndexTree,
+    /// By id, positions of transfers, and of burnt ids.
+    pub(super) ids: IdTree,
+    /// When the trees do what they do together.
+    pub(super) clock: Clock,
+    /// The ends of the last bars, the oldest first.
+    pub(super) bars: VecDeque<Lengths>,
+    /// What is indexed; ids always are.
+    indexed: Lengths,
+    /// What the clock knows of.
+    counted: Lengths,
 }
 
 impl Indexes {
     pub(super) fn new() -> Self {
+        let options = TreeOptions::default();
         let of = |first: u8| {
             std::array::from_fn(|field| {
-                IndexTree::new(first + u8::try_from(field).expect("there are few"))
+                let field = u8::try_from(field).expect("there are few");
+                IndexTree::new(first + field, options)
             })
         };
         Self {
             accounts: of(tree::ACCOUNT_FIELDS),
             transfers: of(tree::TRANSFER_FIELDS),
-            sides: IndexTree::new(tree::TRANSFER_SIDES),
+            sides: IndexTree::new(tree::TRANSFER_SIDES, options),
+            ids: IdTree::new(tree::TRANSFER_IDS, options),
+            clock: Clock::default(),
+            bars: VecDeque::new(),
             indexed: Lengths::default(),
+            counted: Lengths::default(),
         }
     }
 
-    /// All trees, in the order of their numbers.
+    /// The trees of positions, in the order of their numbers.
     fn trees(&self) -> impl Iterator<Item = &IndexTree> {
         let fields = self.accounts.iter().chain(&self.transfers);
         fields.chain(std::iter::once(&self.sides))
     }
 
-    pub(super) fn memory(&self) -> u64 {
-        self.trees().map(IndexTree::memory).sum()
+    fn trees_mut(&mut self) -> impl Iterator<Item = &mut IndexTree> {
+        let fields = self.accounts.iter_mut().chain(&mut self.transfers);
+        fields.chain(std::iter::once(&mut self.sides))
     }
 
+    pub(super) fn memory(&self) -> u64 {
+        self.trees().map(IndexTree::memory).sum::<u64>() + self.ids.memory()
+    }
+
+    /// Blocks of all trees.
     pub(super) fn block_count(&self) -> u64 {
-        self.trees().map(IndexTree::block_count).sum()
+        self.trees().map(IndexTree::block_count).sum::<u64>() + self.ids.block_count()
+    }
+
+    /// The states of all trees, with their numbers.
+    pub(super) fn states(&self) -> Vec<(u8, TreeState)> {
+        let ids = std::iter::once((self.ids.number(), self.ids.state()));
+        self.trees()
+            .map(|tree| (tree.number(), tree.state()))
+            .chain(ids)
+            .collect()
+    }
+
+    /// Makes the trees as a manifest has them: a state for each number. What was in memory is to be
+    /// pushed again.
+    pub(super) async fn restore<I: Io>(
+        &mut self,
+        mut states: BTreeMap<u8, TreeState>,
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<Repush> {
+        let options = TreeOptions::default();
+        let mut repushes = Vec::new();
+        let mut take = |number: u8| {
+            let state = states.remove(&number).unwrap_or_default();
+            repushes.push(Repush {
+                number,
+                bars: state.memory_runs,
+            });
+            state
+        };
+        for tree in self.trees_mut() {
+            let number = tree.number();
+            *tree = IndexTree::restore(number, options, take(number), grid).await;
+        }
+        let number = self.ids.number();
+        self.ids = IdTree::restore(number, options, take(number), grid).await;
+        repushes
     }
 
     /// The trees of account fields that are asked for.
@@ -124,7 +192,7 @@ impl Indexes {
         std::iter::once(sides).chain(fields).collect()
     }
 
-    pub(super) fn add_account(&mut self, position: u64, account: &Account) {
+    fn add_account(&mut self, position: u64, account: &Account) {
         for (tree, key) in self.accounts.iter_mut().zip(account_fields(account).keys()) {
             if let Some(key) = key {
                 tree.push(key, position);
@@ -132,18 +200,51 @@ impl Indexes {
         }
     }
 
-    pub(super) fn add_transfer(&mut self, position: u64, transfer: &Transfer) {
+    fn add_transfer(&mut self, position: u64, transfer: &Transfer) {
         let keys = transfer_fields(transfer).keys();
         for (tree, key) in self.transfers.iter_mut().zip(keys) {
             if let Some(key) = key {
                 tree.push(key, position);
             }
         }
-        self.sides
-            .push(key(transfer.debit_account_id.get()), position);
-        self.sides
-            .push(key(transfer.credit_account_id.get()), position);
+        for account in [transfer.debit_account_id, transfer.credit_account_id] {
+            self.sides.push(key(account.get()), position);
+        }
     }
+
+    /// A beat of so many units: merges advance. Others may go on between two trees.
+    async fn beat<I: Io>(&mut self, units: u64, grid: &mut Grid<'_, I>) {
+        for tree in self.trees_mut() {
+            tree.beat(grid, units).await;
+            grid.start().await;
+            yield_once().await;
+        }
+        self.ids.beat(grid, units).await;
+        grid.start().await;
+        yield_once().await;
+    }
+
+    /// Sorts what one tree added in a bar that has ended, if any is not sorted yet.
+    fn sort_one(&mut self) {
+        let _ = self.trees_mut().any(IndexTree::sort_frozen) || self.ids.sort_frozen();
+    }
+
+    fn bar(&mut self) {
+        self.trees_mut().for_each(IndexTree::bar);
+        self.ids.bar();
+        if self.bars.len() == BARS_MAX {
+            let _ = self.bars.pop_front();
+        }
+        self.bars.push_back(self.indexed);
+    }
+}
+
+/// What a restored tree lacks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repush {
+    number: u8,
+    /// Bars whose entries are to be pushed again, beside those after the last bar.
+    bars: u64,
 }
 
 fn asked<'t>(
@@ -160,17 +261,23 @@ fn asked<'t>(
     })
 }
 
-/// The tree of ids.
-pub(super) fn ids() -> IdTree {
-    IdTree::new(tree::TRANSFER_IDS)
-}
-
 impl Ledger {
     /// What an op leaves to do: its records are indexed, merges go on, and blocks that have become
     /// full are written.
     pub async fn finish<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
         self.index_records();
-        yield_once().await;
+        let indexes = &mut self.indexes;
+        let units = indexes.indexed.sum() - indexes.counted.sum();
+        indexes.counted = indexes.indexed;
+        let due = indexes.clock.op_end(units);
+        if let Some(units) = due.beat {
+            yield_once().await;
+            indexes.sort_one();
+            indexes.beat(units, grid).await;
+        }
+        if due.bar {
+            indexes.bar();
+        }
         self.transfers.write_full(grid).await;
         self.events.write_full(grid).await;
         self.wide.write_full(grid).await;
@@ -186,7 +293,7 @@ impl Ledger {
         }
     }
 
-    /// Indexes what the op added; all of it is in memory.
+    /// Indexes what was added; all of it is in memory.
     pub(super) fn index_records(&mut self) {
         let (from, to) = (self.indexes.indexed, self.lengths());
         for position in from.accounts..to.accounts {
@@ -198,6 +305,108 @@ impl Ledger {
                 .add_transfer(position, self.transfers.get_recent(position));
         }
         self.indexes.indexed = to;
+    }
+
+    /// Brings restored trees to where they were: what they had in memory is pushed again, bar by
+    /// bar, and merges go on.
+    pub(super) async fn repush<I: Io>(&mut self, repushes: &[Repush], grid: &mut Grid<'_, I>) {
+        let bars = self.indexes.bars.clone();
+        let kept = to_u64(bars.len());
+        let most = repushes.iter().map(|repush| repush.bars).max().unwrap_or(0);
+        assert!(most <= kept, "a checkpoint has the bars that are in memory");
+        let start = |bars_left: u64| match (kept - bars_left).checked_sub(1) {
+            Some(before) => bars[u64_to_usize(before)],
+            // All bars that there ever were.
+            None => Lengths::default(),
+        };
+        let mut from = start(most);
+        for bar in (kept - most)..=kept {
+            let last = bar == kept;
+            let to = if last {
+                self.lengths()
+            } else {
+                bars[u64_to_usize(bar)]
+            };
+            let wanted = |number: u8| {
+                let found = repushes.iter().find(|repush| repush.number == number);
+                let repush = found.expect("every tree was restored");
+                last || bar >= kept - repush.bars
+            };
+            self.push_again(from, to, &wanted, grid).await;
+            if !last {
+                self.indexes.bar_again(&wanted);
+            }
+            from = to;
+        }
+        self.indexes.indexed = from;
+        self.indexes.counted = from;
+        for tree in self.indexes.trees_mut() {
+            tree.resume(grid).await;
+        }
+        self.indexes.ids.resume(grid).await;
+    }
+
+    /// Pushes the records between two lengths to the trees that lack them.
+    async fn push_again<I: Io>(
+        &mut self,
+        from: Lengths,
+        to: Lengths,
+        wanted: &impl Fn(u8) -> bool,
+        grid: &mut Grid<'_, I>,
+    ) {
+        let indexes = &mut self.indexes;
+        for position in from.accounts..to.accounts {
+            let keys = account_fields(self.accounts.get(position)).keys();
+            push_fields(&mut indexes.accounts, keys, position, wanted);
+        }
+        let (sides, ids) = (wanted(tree::TRANSFER_SIDES), wanted(tree::TRANSFER_IDS));
+        let transfers = from.transfers..to.transfers;
+        let visit = |position: u64, transfer: &Transfer| {
+            let keys = transfer_fields(transfer).keys();
+            push_fields(&mut indexes.transfers, keys, position, wanted);
+            if sides {
+                for account in [transfer.debit_account_id, transfer.credit_account_id] {
+                    indexes.sides.push(key(account.get()), position);
+                }
+            }
+            if ids {
+                indexes.ids.push(transfer.id.get(), position);
+            }
+        };
+        self.transfers.visit(transfers, grid, visit).await;
+        if ids {
+            let failed = from.failed..to.failed;
+            let visit = |position: u64, record: &FailedRecord| {
+                indexes.ids.push(record.id.get(), FAILED | position);
+            };
+            self.failed.visit(failed, grid, visit).await;
+        }
+    }
+}
+
+/// Pushes the fields of a record to the trees that are wanted.
+fn push_fields(
+    trees: &mut [IndexTree; FIELDS],
+    keys: [Option<u64>; FIELDS],
+    position: u64,
+    wanted: &impl Fn(u8) -> bool,
+) {
+    for (tree, key) in trees.iter_mut().zip(keys) {
+        if let Some(key) = key
+            && wanted(tree.number())
+        {
+            tree.push(key, position);
+        }
+    }
+}
+
+impl Indexes {
+    fn bar_again(&mut self, wanted: &impl Fn(u8) -> bool) {
+        let trees = self.trees_mut().filter(|tree| wanted(tree.number()));
+        trees.for_each(IndexTree::bar);
+        if wanted(self.ids.number()) {
+            self.ids.bar();
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::expiry::Due;
 use super::fetch::{FAILED, Fetched};
 use super::index::Indexes;
 use super::records::{EventRecord, ExpiryRecord, FailedRecord, PendingStatus, WideRecord};
-use crate::lsm::{Hash, IdIndex, IdTree, LogTable, MutableTable};
+use crate::lsm::{Hash, IdIndex, LogTable, MutableTable};
 use crate::stdx::to_u64;
 use crate::wire::{Account, ReplyEncoder, Transfer};
 use std::collections::BTreeSet;
@@ -61,8 +61,6 @@ pub struct Ledger {
     pub(super) expiry_timestamp: u64,
 
     pub(super) account_ids: IdIndex,
-    /// To positions of transfers, and of failed ids.
-    pub(super) transfer_ids: IdTree,
     pub(super) indexes: Indexes,
 
     pub(super) fetched: Fetched,
@@ -88,7 +86,6 @@ impl Ledger {
             transfer_timestamp: 0,
             expiry_timestamp: 0,
             account_ids: IdIndex::new(),
-            transfer_ids: super::index::ids(),
             indexes: Indexes::new(),
             fetched: Fetched::default(),
             undo: Undo::default(),
@@ -106,8 +103,7 @@ impl Ledger {
             + self.expiries.memory()
             + self.failed.memory()
             + self.statuses.memory();
-        let indexes =
-            self.account_ids.memory() + self.transfer_ids.memory() + self.indexes.memory();
+        let indexes = self.account_ids.memory() + self.indexes.memory();
         tables + indexes + to_u64(self.due.len()) * DUE_SIZE_MAX
     }
 
@@ -145,7 +141,7 @@ impl Ledger {
     pub fn blocks_rewritten(&self) -> u64 {
         let due = to_u64(self.due.len()) / 1000 + 1;
         let mutable = self.accounts.chunk_count() + self.statuses.chunk_count();
-        mutable + due + self.indexes.block_count() + self.transfer_ids.block_count() + 5
+        mutable + due + self.indexes.block_count() + 5
     }
 
     /// The highest timestamp that an account, a transfer or an expiry has.
@@ -171,7 +167,7 @@ impl Ledger {
     /// fetched.
     #[inline]
     pub(super) fn find_id(&self, id: u128) -> Option<u64> {
-        self.transfer_ids.find(id).or_else(|| self.fetched.id(id))
+        self.indexes.ids.find(id).or_else(|| self.fetched.id(id))
     }
 
     /// Position of the transfer with that id.

@@ -98,7 +98,7 @@ impl Ledger {
             if burnt {
                 // After the roll-back of a chain, which keeps burnt ids burnt.
                 let position = self.failed.push(&FailedRecord { id: event.id });
-                self.transfer_ids.push(event.id.get(), FAILED | position);
+                self.indexes.ids.push(event.id.get(), FAILED | position);
             }
         }
         batch.finish(reply);
@@ -108,7 +108,7 @@ impl Ledger {
     /// its execution is going to need.
     #[inline]
     fn locate(&self, event: &Transfer) -> Located {
-        self.transfer_ids.touch(event.id.get());
+        self.indexes.ids.touch(event.id.get());
         Located {
             debit: self.find_account(event.debit_account_id.get()),
             credit: self.find_account(event.credit_account_id.get()),
@@ -256,7 +256,7 @@ impl Ledger {
         } = accepted;
         let timestamp = transfer.timestamp.get();
         let position = self.transfers.push(&transfer);
-        self.transfer_ids.push(transfer.id.get(), position);
+        self.indexes.ids.push(transfer.id.get(), position);
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
                 debit: (debit.0, *self.accounts.get(debit.0.into())),

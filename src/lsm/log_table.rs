@@ -6,6 +6,8 @@
 //! * What an op appended can be taken back until [`LogTable::write_full`], which ends the op.
 
 use super::chunk::{Chunk, Record};
+use super::layout::page_first;
+use super::run::BlockEntry;
 use crate::grid::{BlockStore, NewBlock, Pages};
 use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, u64_to_usize};
@@ -13,15 +15,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
 use storage_format::{BlockReference, SECTOR_SIZE};
-
-/// A block and the rank of its first record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BlockEntry {
-    /// The block.
-    pub reference: BlockReference,
-    /// The rank of its first record: a timestamp in a table, a key in a tree.
-    pub first: u128,
-}
 
 /// What a table is searched by.
 pub trait Ranked {
@@ -184,7 +177,7 @@ impl<T: Record + Ranked> LogTable<T> {
         let reference = &self.blocks[block].reference;
         let header = pages.page(reference, 0)?;
         let pages_count = Self::PER_BLOCK.div_ceil(Self::PER_PAGE);
-        let starts_before = |page: usize| page_rank(header, page) < u128::from(rank);
+        let starts_before = |page: usize| page_first(header, page) < u128::from(rank);
         let page = partition(0..pages_count, starts_before) - 1;
         let bytes = pages.page(reference, 1 + page)?;
         let records = Self::PER_PAGE.min(Self::PER_BLOCK - page * Self::PER_PAGE);
@@ -326,16 +319,8 @@ impl<T: Record + Ranked> LogTable<T> {
     }
 }
 
-/// The rank of the first record of a page, from the page index of its block.
-#[must_use]
-pub fn page_rank(header_page: &[u8], page: usize) -> u128 {
-    let at = PAGE_INDEX_OFFSET + 16 * page;
-    let bytes = header_page[at..at + 16].try_into();
-    u128::from_le_bytes(bytes.expect("16 bytes"))
-}
-
 /// The first of a range for which `before` does not hold; it holds for none behind that.
-pub fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
+fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (range.start, range.end);
     while low < high {
         let middle = low + (high - low) / 2;

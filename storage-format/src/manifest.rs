@@ -22,6 +22,8 @@ pub enum ManifestKind {
     Bar = 6,
     /// Units since the last bar and the last beat. A [`BarRecord`].
     Clock = 7,
+    /// A tree begins. A [`BarRecord`].
+    Tree = 8,
 }
 
 impl ManifestKind {
@@ -36,6 +38,7 @@ impl ManifestKind {
             5 => Some(Self::MergeBlock),
             6 => Some(Self::Bar),
             7 => Some(Self::Clock),
+            8 => Some(Self::Tree),
             _ => None,
         }
     }
@@ -126,7 +129,8 @@ pub struct MergeRecord {
 #[repr(C)]
 pub struct BarRecord {
     /// Records of the tables of accounts, transfers and failed ids at its end; for the clock, units
-    /// since the last bar, units since the last beat, and bars in all.
+    /// since the last bar, units since the last beat, and bars in all; for a tree, bars that it has
+    /// in memory.
     pub values: [U64; 3],
     /// Zero.
     pub reserved: [u8; 32],

@@ -1,0 +1,176 @@
+//! Ids in memory: those of the eight bars that will merge together.
+//!
+//! They are found by a hash table over them in the order of arrival; neighbours share cache lines,
+//! see [`hash`](super::hash). Each bar is sorted once, for the merge; when the group is on disk it
+//! is emptied as a whole.
+
+use super::entry::{Entry, FAN, IdEntry};
+use super::hash::{Hash, spread};
+use super::sort;
+use crate::stdx::{to_u64, to_usize};
+use hashbrown::HashTable;
+
+/// An entry as it is kept: without the gap that alignment would leave.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    id: [u64; 2],
+    value: u64,
+}
+
+impl Kept {
+    #[inline]
+    fn id(&self) -> u128 {
+        u128::from(self.id[1]) << 64 | u128::from(self.id[0])
+    }
+}
+
+#[inline]
+fn hash_of(id: u128) -> u64 {
+    spread(Hash::of(id).slot)
+}
+
+#[derive(Debug)]
+pub(super) struct IdGroup {
+    arrived: Vec<Kept>,
+    /// Where they are among those that arrived.
+    table: HashTable<u32>,
+    /// Of each bar that ended, where it ended.
+    ends: Vec<usize>,
+    /// The first of these bars, sorted.
+    sorted: Vec<Box<[u8]>>,
+}
+
+impl IdGroup {
+    /// An empty group that has room for so many ids.
+    pub(super) fn new(ids: usize) -> Self {
+        Self {
+            arrived: Vec::with_capacity(ids),
+            table: HashTable::with_capacity(ids),
+            ends: Vec::with_capacity(FAN),
+            sorted: Vec::with_capacity(FAN),
+        }
+    }
+
+    /// Gives up all entries, and keeps their memory.
+    pub(super) fn clear(&mut self) {
+        self.arrived.clear();
+        self.table.clear();
+        self.ends.clear();
+        self.sorted.clear();
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, entry: IdEntry) {
+        let number = u32::try_from(self.arrived.len()).expect("a group has few ids");
+        let id = entry.id.to_le_bytes();
+        let (low, high) = id.split_at(8);
+        let word = |half: &[u8]| u64::from_le_bytes(*half.first_chunk().expect("half of an id"));
+        let kept = Kept {
+            id: [word(low), word(high)],
+            value: entry.value,
+        };
+        self.arrived.push(kept);
+        let arrived = &self.arrived;
+        let rehash = |number: &u32| hash_of(arrived[to_usize(*number)].id());
+        let _ = self.table.insert_unique(hash_of(entry.id), number, rehash);
+    }
+
+    /// Takes back what was pushed last since the last bar, if there is anything.
+    pub(super) fn pop(&mut self) -> Option<IdEntry> {
+        if self.arrived.len() == self.bar_start() {
+            return None;
+        }
+        let kept = self.arrived.pop()?;
+        let number = self.arrived.len();
+        let there = self
+            .table
+            .find_entry(hash_of(kept.id()), |at| to_usize(*at) == number);
+        let _ = there.expect("what was pushed is there").remove();
+        Some(IdEntry {
+            id: kept.id(),
+            value: kept.value,
+        })
+    }
+
+    fn bar_start(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: u128) -> Option<u64> {
+        let arrived = |number: &u32| &self.arrived[to_usize(*number)];
+        let found = self
+            .table
+            .find(hash_of(id), |number| arrived(number).id() == id);
+        found.map(|number| arrived(number).value)
+    }
+
+    /// Reads where an id would be.
+    #[inline]
+    pub(super) fn touch(&self, id: u128) {
+        let found = self.table.find(hash_of(id), |_| true);
+        let _ = std::hint::black_box(found.is_some());
+    }
+
+    pub(super) fn bar(&mut self) {
+        assert!(self.ends.len() < FAN);
+        self.ends.push(self.arrived.len());
+    }
+
+    /// Bars that ended.
+    pub(super) fn bars(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether all bars are there that will merge.
+    pub(super) fn is_full(&self) -> bool {
+        self.ends.len() == FAN
+    }
+
+    /// Entries of the bars that ended.
+    pub(super) fn entries(&self) -> u64 {
+        to_u64(self.bar_start())
+    }
+
+    /// Sorts a bar that ended; false if all are sorted.
+    pub(super) fn sort_bar(&mut self) -> bool {
+        let bar = self.sorted.len();
+        let Some(end) = self.ends.get(bar).copied() else {
+            return false;
+        };
+        let start = bar.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let arrived = &self.arrived[start..end];
+        let order = sort::ids_in_order(arrived.len(), |at| arrived[at].id());
+        let mut bytes = vec![0; arrived.len() * IdEntry::SIZE].into_boxed_slice();
+        for (room, number) in bytes.chunks_exact_mut(IdEntry::SIZE).zip(order) {
+            let kept = &arrived[to_usize(number)];
+            let entry = IdEntry {
+                id: kept.id(),
+                value: kept.value,
+            };
+            entry.store(room);
+        }
+        self.sorted.push(bytes);
+        true
+    }
+
+    /// The sorted bars of a full group, all of which are sorted.
+    pub(super) fn sorted(&self) -> [&[u8]; FAN] {
+        assert_eq!(self.sorted.len(), FAN, "all bars are sorted");
+        std::array::from_fn(|bar| &*self.sorted[bar])
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> u64 {
+        let sorted: usize = self.sorted.iter().map(|bytes| bytes.len()).sum();
+        let arrived = self.arrived.capacity() * size_of::<Kept>();
+        to_u64(arrived + self.table.allocation_size() + sorted)
+    }
+
+    /// Bytes on the heap of a full group that was made for so many ids.
+    pub(super) fn memory_max(ids: u64) -> u64 {
+        let buckets = (ids * 8 / 7 + 1).next_power_of_two().max(16);
+        let table = buckets * (to_u64(size_of::<u32>()) + 1) + 64;
+        ids * to_u64(size_of::<Kept>() + IdEntry::SIZE) + table
+    }
+}

@@ -1,0 +1,214 @@
+//! A tree from ids, unique over the whole of it, to values.
+//!
+//! What is in memory is found with [`IdTree::find`], at once and without pages; what is on disk with
+//! [`IdTree::lookup`] and [`IdTree::lookup_many`]. An id is in one of both, never in both.
+
+use super::entry::{FAN, FIELD_MAX, IdEntry};
+use super::id_group::IdGroup;
+use super::id_lookup::{self, Lookup, Scratch};
+use super::layout::{Layout, TreeOptions};
+use super::tiers::{Memory, Tiers, TreeState};
+use crate::constants::BATCH_EVENTS_MAX;
+use crate::grid::store::{BlockStore, Pages};
+use crate::stdx::{to_u64, u64_to_usize};
+use std::cell::RefCell;
+
+/// Groups in memory: one may be merging while the other one fills.
+const GROUPS: usize = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct IdTree {
+    /// The oldest first; the last one fills.
+    groups: Vec<IdGroup>,
+    /// Emptied groups.
+    spare: Vec<IdGroup>,
+    tiers: Tiers<IdEntry>,
+    scratch: RefCell<Scratch>,
+}
+
+/// Ids that a group has at most: a bar ends with the op that completes it.
+fn group_ids(options: TreeOptions) -> u64 {
+    to_u64(FAN) * (options.bar + u64::from(BATCH_EVENTS_MAX))
+}
+
+impl IdTree {
+    /// A tree without entries.
+    #[must_use]
+    pub fn new(number: u8, options: TreeOptions) -> Self {
+        Self::of(Tiers::new(number, options), options)
+    }
+
+    fn of(tiers: Tiers<IdEntry>, options: TreeOptions) -> Self {
+        let group = || IdGroup::new(u64_to_usize(group_ids(options)));
+        Self {
+            groups: vec![group()],
+            spare: std::iter::repeat_with(group).take(GROUPS - 1).collect(),
+            tiers,
+            scratch: RefCell::default(),
+        }
+    }
+
+    fn open(&mut self) -> &mut IdGroup {
+        self.groups.last_mut().expect("a group fills")
+    }
+
+    /// Adds an entry, whose id must be nowhere in the tree.
+    #[inline]
+    pub fn push(&mut self, id: u128, value: u64) {
+        assert!(id < u128::MAX);
+        assert!(value <= FIELD_MAX);
+        self.open().push(IdEntry { id, value });
+    }
+
+    /// Takes back the entry that was pushed last, within this bar.
+    pub fn pop(&mut self) -> Option<IdEntry> {
+        self.open().pop()
+    }
+
+    /// The value of an id in memory.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, id: u128) -> Option<u64> {
+        self.groups.iter().rev().find_map(|group| group.find(id))
+    }
+
+    /// Reads where an id in memory would be, so that the next use finds it in the processor's cache.
+    #[inline]
+    pub fn touch(&self, id: u128) {
+        for group in &self.groups {
+            group.touch(id);
+        }
+    }
+
+    /// Looks for an id on disk.
+    #[must_use]
+    pub fn lookup(&self, pages: &impl Pages, id: u128) -> Lookup {
+        let mut found = Lookup::Absent;
+        for run in self.tiers.runs().rev() {
+            match id_lookup::lookup(run, &self.tiers.layout, pages, id) {
+                Lookup::Absent => {}
+                Lookup::Found(value) => return Lookup::Found(value),
+                // Another run may have it; if not, all that is missing is noted at once.
+                Lookup::Missing => found = Lookup::Missing,
+            }
+        }
+        found
+    }
+
+    /// Looks for many ids on disk, in any order: `out` has what is known of each.
+    pub fn lookup_many(&self, pages: &impl Pages, ids: &[u128], out: &mut Vec<Lookup>) {
+        let scratch = &mut *self.scratch.borrow_mut();
+        let runs = self.tiers.runs().rev();
+        let layout = &self.tiers.layout;
+        id_lookup::lookup_many(runs, layout, pages, ids, (scratch, out));
+    }
+
+    /// Ends a bar: what was added since the last one becomes a run.
+    pub fn bar(&mut self) {
+        self.open().bar();
+        if self.open().is_full() {
+            let next = self.spare.pop().expect("a merge is done in time");
+            self.groups.push(next);
+        }
+        self.begin_if_due();
+    }
+
+    fn begin_if_due(&mut self) {
+        if self.groups[0].is_full() && !self.tiers.memory_merging() {
+            self.tiers.memory_begin(self.groups[0].entries());
+        }
+    }
+
+    /// Sorts the oldest run in memory that is not sorted yet; false if all are. Nobody has to call
+    /// it: it takes work from the op that would need the order.
+    pub fn sort_frozen(&mut self) -> bool {
+        self.groups.iter_mut().any(IdGroup::sort_bar)
+    }
+
+    /// Advances the merges by a beat of so many units.
+    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        let memory = memory(&mut self.groups, self.tiers.memory_merging());
+        if self.tiers.beat(store, units, memory).await {
+            let mut group = self.groups.remove(0);
+            group.clear();
+            self.spare.push(group);
+            self.begin_if_due();
+        }
+    }
+
+    /// What a manifest needs.
+    #[must_use]
+    pub fn state(&self) -> TreeState {
+        let bars: usize = self.groups.iter().map(IdGroup::bars).sum();
+        TreeState {
+            memory_runs: to_u64(bars),
+            ..self.tiers.state()
+        }
+    }
+
+    /// The tree of a manifest, without what was in memory: that is to be pushed again, with as many
+    /// bars as the state says, and then [`Self::resume`] is to be called.
+    pub async fn restore(
+        number: u8,
+        options: TreeOptions,
+        state: TreeState,
+        store: &mut impl BlockStore,
+    ) -> Self {
+        let tiers = Tiers::restore(number, options, state, store).await;
+        Self::of(tiers, options)
+    }
+
+    /// Goes on where the tree of the manifest was, when all is pushed again that was in memory.
+    pub async fn resume(&mut self, store: &mut impl BlockStore) {
+        let memory = memory(&mut self.groups, self.tiers.memory_merging());
+        self.tiers.resume(memory, store).await;
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let groups = self.groups.iter().chain(&self.spare);
+        groups.map(IdGroup::memory).sum::<u64>() + self.tiers.memory()
+    }
+
+    /// Bytes on the heap at most, when there are so many entries: everything that is on disk may be
+    /// merging, so that its filters are there twice.
+    #[must_use]
+    pub fn memory_max(entries: u64, options: TreeOptions) -> u64 {
+        let layout = Layout::new::<IdEntry>(options.pages);
+        super::tiers::memory_max::<IdEntry>(entries, &layout, options)
+            + to_u64(GROUPS) * IdGroup::memory_max(group_ids(options))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.tiers.number
+    }
+
+    /// Blocks on disk.
+    #[must_use]
+    pub fn block_count(&self) -> u64 {
+        self.tiers.block_count()
+    }
+
+    /// Tiers that there are, that in memory included.
+    #[must_use]
+    pub fn tiers(&self) -> usize {
+        self.tiers.len()
+    }
+}
+
+/// The bars of the first group, sorted, if they are merging.
+fn memory(groups: &mut [IdGroup], merging: bool) -> Option<Memory<'_>> {
+    if !merging {
+        return None;
+    }
+    while groups[0].sort_bar() {}
+    Some(Memory {
+        inputs: groups[0].sorted(),
+        position_low: 0,
+        position_high: 0,
+    })
+}

@@ -1,0 +1,296 @@
+//! A tree from keys to the positions of the records that have them.
+//!
+//! * Entries gather in a table. At a bar it becomes a run of tier 0, still in memory; from tier 1 on,
+//!   runs are on disk, see [`tiers`](super::tiers).
+//! * Positions only grow, so every entry of an older run is before every one of a newer run that has
+//!   the same key: who walks a key visits runs one after the other and merges nothing.
+//! * What is on disk depends on the entries, bars and beats alone.
+
+use super::cursor::{Cursor, Part};
+use super::entry::{Entry, FAN, FIELD_MAX, IndexEntry, index_rank, lower_bound};
+use super::index_table::IndexTable;
+use super::layout::{Layout, TreeOptions, page_of};
+use super::run::{Run, RunState};
+use super::tiers::{Memory, Tiers, TreeState};
+use crate::grid::store::{BlockStore, Pages};
+use crate::stdx::to_u64;
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+/// Pages of a key that are asked for at once, after the first.
+const PRIME_PAGES: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub struct IndexTree {
+    /// Entries since the last bar.
+    open: IndexTable,
+    /// Tier 0, the oldest first; the first eight may be merging.
+    frozen: VecDeque<IndexTable>,
+    tiers: Tiers<IndexEntry>,
+    /// Memory to be used again.
+    spare: Vec<IndexEntry>,
+}
+
+impl IndexTree {
+    /// A tree without entries.
+    #[must_use]
+    pub fn new(number: u8, options: TreeOptions) -> Self {
+        Self::of(Tiers::new(number, options))
+    }
+
+    fn of(tiers: Tiers<IndexEntry>) -> Self {
+        Self {
+            open: IndexTable::default(),
+            frozen: VecDeque::new(),
+            tiers,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Adds an entry; positions never go back, and begin anew above those before a bar.
+    #[inline]
+    pub fn push(&mut self, key: u64, position: u64) {
+        assert!(key <= FIELD_MAX);
+        assert!(position <= FIELD_MAX);
+        self.open.push(IndexEntry { key, position });
+    }
+
+    /// Ends a bar: what was added since the last one becomes a run.
+    pub fn bar(&mut self) {
+        let next = IndexTable::with(std::mem::take(&mut self.spare));
+        let table = std::mem::replace(&mut self.open, next);
+        self.frozen.push_back(table);
+        assert!(self.frozen.len() < 2 * FAN, "a merge is done in time");
+        self.begin_if_due();
+    }
+
+    fn begin_if_due(&mut self) {
+        if self.frozen.len() >= FAN && !self.tiers.memory_merging() {
+            let total = self.frozen.iter().take(FAN).map(|table| table.entries);
+            self.tiers.memory_begin(total.sum());
+        }
+    }
+
+    /// Sorts the oldest run in memory that is not sorted yet; false if all are. Nobody has to call
+    /// it: it takes work from the op that would need the order.
+    pub fn sort_frozen(&mut self) -> bool {
+        let Some(table) = self.frozen.iter_mut().find(|table| !table.is_settled()) else {
+            return false;
+        };
+        let spare = table.settle();
+        if self.spare.capacity() < spare.capacity() {
+            self.spare = spare;
+        }
+        true
+    }
+
+    /// Advances the merges by a beat of so many units.
+    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        if self.tiers.memory_merging() {
+            while self
+                .frozen
+                .iter()
+                .take(FAN)
+                .any(|table| !table.is_settled())
+            {
+                let _ = self.sort_frozen();
+            }
+        }
+        let memory = memory(&self.frozen, self.tiers.memory_merging());
+        if self.tiers.beat(store, units, memory).await {
+            let _ = self.frozen.drain(..FAN);
+            self.begin_if_due();
+        }
+    }
+
+    /// What a manifest needs.
+    #[must_use]
+    pub fn state(&self) -> TreeState {
+        TreeState {
+            memory_runs: to_u64(self.frozen.len()),
+            ..self.tiers.state()
+        }
+    }
+
+    /// The tree of a manifest, without what was in memory: that is to be pushed again, with as many
+    /// bars as the state says, and then [`Self::resume`] is to be called.
+    pub async fn restore(
+        number: u8,
+        options: TreeOptions,
+        state: TreeState,
+        store: &mut impl BlockStore,
+    ) -> Self {
+        Self::of(Tiers::restore(number, options, state, store).await)
+    }
+
+    /// Goes on where the tree of the manifest was, when all is pushed again that was in memory.
+    pub async fn resume(&mut self, store: &mut impl BlockStore) {
+        let memory = memory(&self.frozen, self.tiers.memory_merging());
+        self.tiers.resume(memory, store).await;
+    }
+
+    /// Entries of a key within bounds, at most: exact in memory, a guess by whole blocks on disk.
+    #[must_use]
+    pub fn count_max(&self, key: u64, positions: &RangeInclusive<u64>) -> u64 {
+        let low = index_rank(key, *positions.start());
+        let high = index_rank(key, (*positions.end()).min(FIELD_MAX));
+        if positions.is_empty() || low > high {
+            return 0;
+        }
+        let tables = self.frozen.iter().chain(std::iter::once(&self.open));
+        let in_memory = tables.map(|table| {
+            let sorted = table.sorted();
+            let end = lower_bound::<IndexEntry>(sorted, high + 1);
+            to_u64(end - lower_bound::<IndexEntry>(sorted, low))
+        });
+        let layout = self.tiers.layout;
+        let runs = self
+            .tiers
+            .runs()
+            .filter(|run| run.overlaps(low, high) && run.has_positions(positions));
+        let on_disk = runs.map(|run| {
+            let blocks = run.block_of(low, 0)..=run.block_of(high, 0);
+            let entries = |block| layout.entries_of(run.state.entries, block);
+            to_u64(blocks.map(entries).sum())
+        });
+        in_memory.sum::<u64>() + on_disk.sum::<u64>()
+    }
+
+    /// Walks the positions of a key within bounds, upwards or downwards.
+    #[must_use]
+    pub fn cursor<'a>(
+        &'a self,
+        key: u64,
+        positions: &RangeInclusive<u64>,
+        reversed: bool,
+    ) -> Cursor<'a> {
+        assert!(key <= FIELD_MAX);
+        let bounds = *positions.start()..=(*positions.end()).min(FIELD_MAX);
+        let within = |low: u64, high: u64| low <= *bounds.end() && *bounds.start() <= high;
+        let runs = self.tiers.runs().filter(|run| {
+            let RunState {
+                entries,
+                position_low,
+                position_high,
+                ..
+            } = run.state;
+            entries > 0 && within(position_low, position_high)
+        });
+        let tables = self.frozen.iter().chain(std::iter::once(&self.open));
+        let tables = tables
+            .filter(|table| table.entries > 0 && within(table.position_low, table.position_high));
+        let parts = runs.map(Part::Disk).chain(tables.map(Part::Memory));
+        let mut parts: Vec<Part<'a>> = parts.collect();
+        if !reversed {
+            // The next part is taken from the end.
+            parts.reverse();
+        }
+        Cursor::new(self.tiers.layout, key, bounds, reversed, parts)
+    }
+
+    /// Asks for the pages that a walk of a key would read first in each run, so that those which are
+    /// missing are noted all at once. When header pages were missing, it takes a second time.
+    pub fn prime(
+        &self,
+        pages: &impl Pages,
+        key: u64,
+        positions: &RangeInclusive<u64>,
+        reversed: bool,
+    ) {
+        let low = index_rank(key, *positions.start());
+        let high = index_rank(key, (*positions.end()).min(FIELD_MAX));
+        if positions.is_empty() {
+            return;
+        }
+        for run in self.tiers.runs() {
+            if run.overlaps(low, high) && run.has_positions(positions) {
+                prime(run, &self.tiers.layout, pages, low..=high, reversed);
+            }
+        }
+    }
+
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let tables = self.frozen.iter().chain(std::iter::once(&self.open));
+        let spare = to_u64(self.spare.capacity() * size_of::<IndexEntry>());
+        tables.map(IndexTable::memory).sum::<u64>() + spare + self.tiers.memory()
+    }
+
+    /// Bytes on the heap at most, when there are so many entries, and so many in a bar: everything
+    /// that is on disk may be merging, so that its blocks are known twice.
+    #[must_use]
+    pub fn memory_max(entries: u64, bar_entries: u64, options: TreeOptions) -> u64 {
+        let layout = Layout::new::<IndexEntry>(options.pages);
+        super::tiers::memory_max::<IndexEntry>(entries, &layout, options)
+            + (2 * to_u64(FAN) + 2) * bar_entries * to_u64(IndexEntry::SIZE)
+            + 4 * bar_entries * to_u64(size_of::<IndexEntry>())
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.tiers.number
+    }
+
+    /// Blocks on disk.
+    #[must_use]
+    pub fn block_count(&self) -> u64 {
+        self.tiers.block_count()
+    }
+
+    /// Tiers that there are, that in memory included.
+    #[must_use]
+    pub fn tiers(&self) -> usize {
+        self.tiers.len()
+    }
+}
+
+/// The first eight of some tables, if they are merging.
+fn memory(frozen: &VecDeque<IndexTable>, merging: bool) -> Option<Memory<'_>> {
+    if !merging {
+        return None;
+    }
+    let filled = || frozen.iter().take(FAN).filter(|table| table.entries > 0);
+    Some(Memory {
+        inputs: std::array::from_fn(|input| frozen[input].sorted()),
+        position_low: filled().next().map_or(0, |table| table.position_low),
+        position_high: filled().last().map_or(0, |table| table.position_high),
+    })
+}
+
+/// Asks for the pages of a run that hold the first ranks within bounds.
+fn prime(
+    run: &Run,
+    layout: &Layout,
+    pages: &impl Pages,
+    bounds: RangeInclusive<u128>,
+    reversed: bool,
+) {
+    let start = if reversed {
+        *bounds.end()
+    } else {
+        *bounds.start()
+    };
+    let block = run.block_of(start, 0);
+    let reference = &run.state.blocks[block].reference;
+    let Some(header) = pages.page(reference, 0) else {
+        return;
+    };
+    let count = layout
+        .entries_of(run.state.entries, block)
+        .div_ceil(IndexEntry::PER_PAGE);
+    let page = page_of(header, count, start);
+    let last = page_of(header, count, *bounds.end());
+    let first = page_of(header, count, *bounds.start());
+    let wanted = if reversed {
+        page.saturating_sub(PRIME_PAGES).max(first)..=page
+    } else {
+        page..=(page + PRIME_PAGES).min(last)
+    };
+    for page in wanted {
+        // Only asked for: what is missing is noted.
+        let _ = pages.page(reference, page + 1).is_some();
+    }
+}

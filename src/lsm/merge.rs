@@ -1,0 +1,299 @@
+//! Eight runs on their way to be one, a share at a time.
+//!
+//! What was merged depends on the entries and on how many were asked for in all, never on how they
+//! were asked for: a block is written when it is full, and when the merge is complete.
+
+use super::entry::{Entry, FAN};
+use super::fuse::Builder;
+use super::layout::{Layout, page_entries};
+use super::output::{Origin, Output};
+use super::run::{BlockEntry, Run, RunState};
+use crate::grid::store::BlockStore;
+use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
+use std::marker::PhantomData;
+use storage_format::SECTOR_SIZE;
+
+/// A merge, as a manifest has it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MergeState {
+    /// Entries taken of each input when the last block of output was complete.
+    pub taken: [u64; FAN],
+    /// Entries merged in all.
+    pub done: u64,
+    /// Blocks of output.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// What is merged, the oldest first.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// Sorted entries, without pages.
+    Memory([&'a [u8]; FAN]),
+    /// Runs on disk.
+    Disk(&'a [Run]),
+}
+
+impl Source<'_> {
+    fn entries<E: Entry>(&self, input: usize) -> u64 {
+        match self {
+            Self::Memory(inputs) => to_u64(inputs[input].len() / E::SIZE),
+            Self::Disk(runs) => runs[input].state.entries,
+        }
+    }
+}
+
+/// A block of an input.
+#[derive(Debug)]
+struct Loaded {
+    block: usize,
+    bytes: SectorBuf,
+}
+
+/// What is taken of the inputs, and what is read of them.
+#[derive(Debug)]
+struct Inputs<E> {
+    layout: Layout,
+    /// Entries taken of each.
+    taken: [u64; FAN],
+    /// Of each that is on disk, the block that is read.
+    loaded: [Option<Loaded>; FAN],
+    entry: PhantomData<E>,
+}
+
+impl<E: Entry> Inputs<E> {
+    /// The block and the entry within it that comes next of an input on disk.
+    fn next(&self, input: usize) -> (usize, usize) {
+        let taken = u64_to_usize(self.taken[input]);
+        (taken / self.layout.per_block, taken % self.layout.per_block)
+    }
+
+    /// Reads what comes next of each input.
+    async fn load(&mut self, runs: &[Run], store: &mut impl BlockStore) {
+        let wanted: [Option<usize>; FAN] = std::array::from_fn(|input| {
+            let (block, _) = self.next(input);
+            let there = self.loaded[input].as_ref().map(|loaded| loaded.block);
+            let left = self.taken[input] < runs[input].state.entries;
+            (left && there != Some(block)).then_some(block)
+        });
+        for (run, block) in runs.iter().zip(wanted) {
+            if let Some(block) = block {
+                store.read_ahead(&run.state.blocks[block].reference);
+            }
+        }
+        for (input, block) in wanted.into_iter().enumerate() {
+            let Some(block) = block else {
+                continue;
+            };
+            let blocks = &runs[input].state.blocks;
+            // The old one goes before the new one comes.
+            if let Some(old) = self.loaded[input].take() {
+                store.recycle(old.bytes);
+            }
+            let bytes = store.read(&blocks[block].reference).await;
+            self.loaded[input] = Some(Loaded { block, bytes });
+            if let Some(next) = blocks.get(block + 1) {
+                store.read_ahead(&next.reference);
+            }
+        }
+    }
+
+    /// The entries of an input that come next, as far as they are adjacent; `None` if they are to be
+    /// read first.
+    fn rest<'a>(&'a self, source: Source<'a>, input: usize) -> Option<&'a [u8]> {
+        let entries = source.entries::<E>(input);
+        if self.taken[input] == entries {
+            return Some(&[]);
+        }
+        if let Source::Memory(inputs) = source {
+            return Some(&inputs[input][u64_to_usize(self.taken[input]) * E::SIZE..]);
+        }
+        let (block, entry) = self.next(input);
+        let loaded = self.loaded[input].as_ref();
+        let loaded = loaded.filter(|loaded| loaded.block == block)?;
+        let (page, slot) = (entry / E::PER_PAGE, entry % E::PER_PAGE);
+        let here = self.layout.entries_of(entries, block);
+        let bytes = &loaded.bytes[SECTOR_SIZE * (1 + page)..];
+        Some(&page_entries::<E>(bytes, page, here)[slot * E::SIZE..])
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Merge<E> {
+    inputs: Inputs<E>,
+    total: u64,
+    done: u64,
+    /// Entries taken of each input when the last block was written.
+    taken_written: [u64; FAN],
+    output: Output<E>,
+    builder: Builder,
+}
+
+impl<E: Entry> Merge<E> {
+    /// Begins to merge runs that have so many entries together.
+    pub(super) fn new(origin: Origin, layout: Layout, total: u64) -> Self {
+        Self {
+            inputs: Inputs {
+                layout,
+                taken: [0; FAN],
+                loaded: Default::default(),
+                entry: PhantomData,
+            },
+            total,
+            done: 0,
+            taken_written: [0; FAN],
+            output: Output::new(origin, layout),
+            builder: Builder::default(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MergeState {
+        MergeState {
+            taken: self.taken_written,
+            done: self.done,
+            blocks: self.output.blocks.clone(),
+        }
+    }
+
+    /// Goes on where a merge of the same runs was, which has not advanced here yet.
+    pub(super) async fn restore(
+        &mut self,
+        state: MergeState,
+        source: Source<'_>,
+        store: &mut impl BlockStore,
+    ) {
+        assert_eq!(self.done, 0);
+        self.done = state.taken.iter().sum();
+        let written = to_u64(state.blocks.len() * self.inputs.layout.per_block);
+        assert_eq!(self.done, written, "blocks of output are full");
+        self.inputs.taken = state.taken;
+        self.taken_written = state.taken;
+        self.output.restore(state.blocks, store).await;
+        assert!(state.done < self.total.max(1));
+        self.advance(source, store, state.done - self.done).await;
+        assert_eq!(self.done, state.done);
+    }
+
+    /// Entries to merge in a beat of so many units, when there are `period` units until the next
+    /// merge of the tier begins: it takes half of the time.
+    pub(super) fn share(&self, units: u64, period: u64) -> u64 {
+        let share = u128::from(self.total) * 2 * u128::from(units);
+        let share = share.div_ceil(u128::from(period));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.done == self.total
+    }
+
+    /// Merges so many more entries, or as many as are left.
+    pub(super) async fn advance(
+        &mut self,
+        source: Source<'_>,
+        store: &mut impl BlockStore,
+        entries: u64,
+    ) {
+        let until = self.done.saturating_add(entries).min(self.total);
+        while self.done < until {
+            self.output.prepare(store).await;
+            if let Source::Disk(runs) = source {
+                self.inputs.load(runs, store).await;
+            }
+            self.step(source, until);
+            if self.output.is_full() || self.is_complete() {
+                self.output.write(store, &mut self.builder);
+                self.taken_written = self.inputs.taken;
+            }
+        }
+    }
+
+    /// Merges until so many entries are done, a block of an input is to be read, or the output is
+    /// full.
+    fn step(&mut self, source: Source<'_>, until: u64) {
+        while self.done < until && !self.output.is_full() {
+            let mut inputs: [&[u8]; FAN] = [&[]; FAN];
+            for (input, bytes) in inputs.iter_mut().enumerate() {
+                let Some(rest) = self.inputs.rest(source, input) else {
+                    return;
+                };
+                *bytes = rest;
+            }
+            let out = self.output.room(u64_to_usize(until - self.done));
+            let taken = merge::<E>(&inputs, out);
+            for (all, taken) in self.inputs.taken.iter_mut().zip(taken) {
+                *all += to_u64(taken);
+            }
+            let wrote = taken.iter().sum();
+            self.output.wrote(wrote);
+            self.done += to_u64(wrote);
+        }
+    }
+
+    /// The run that was made of these, which are complete.
+    pub(super) fn finish(self, position_low: u64, position_high: u64) -> Run {
+        assert!(self.is_complete());
+        assert_eq!(
+            self.output.blocks.len(),
+            self.inputs.layout.blocks(self.total)
+        );
+        Run {
+            state: RunState {
+                entries: self.total,
+                last: self.output.last,
+                position_low,
+                position_high,
+                blocks: self.output.blocks,
+            },
+            filters: self.output.filters,
+        }
+    }
+
+    /// Blocks written so far.
+    pub(super) fn block_count(&self) -> usize {
+        self.output.blocks.len()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> u64 {
+        let loaded = self.inputs.loaded.iter().flatten();
+        let loaded: u64 = loaded.map(|loaded| to_u64(loaded.bytes.len())).sum();
+        loaded + self.output.memory()
+    }
+}
+
+/// Merges entries until one of the inputs is at its end, or the output is full. Gives how many were
+/// taken of each input; one that is empty at first has ended before.
+fn merge<E: Entry>(inputs: &[&[u8]; FAN], out: &mut [u8]) -> [usize; FAN] {
+    let head = |input: usize, at: usize| {
+        let bytes = inputs[input];
+        if at < bytes.len() {
+            E::head(bytes, at, input)
+        } else {
+            E::END
+        }
+    };
+    let mut heads: [E::Head; FAN] = std::array::from_fn(|input| head(input, 0));
+    let mut at = [0; FAN];
+    let first = E::least(&heads) & (FAN - 1);
+    let size = inputs[first].len().min(out.len());
+    assert!(size > 0, "there is an entry, and room for it");
+    let other = (0..FAN).filter(|input| *input != first);
+    let other = other.map(|input| heads[input]).min();
+    if other.is_none_or(|other| head(first, size - E::SIZE) < other) {
+        // Sequential ids, and keys that nearly all have: one input is before all others.
+        out[..size].copy_from_slice(&inputs[first][..size]);
+        at[first] = size;
+        return at.map(|at| at / E::SIZE);
+    }
+    for out in out.chunks_exact_mut(E::SIZE) {
+        let least = E::least(&heads) & (FAN - 1);
+        let (bytes, from) = (inputs[least], at[least]);
+        let next = from + E::SIZE;
+        out.copy_from_slice(&bytes[from..next]);
+        at[least] = next;
+        if next >= bytes.len() {
+            break;
+        }
+        heads[least] = E::head(bytes, next, least);
+    }
+    at.map(|at| at / E::SIZE)
+}

@@ -1,0 +1,158 @@
+//! The blocks that a merge writes.
+//!
+//! A block is written as soon as it is full, so that what is not written yet never fills one.
+
+use super::entry::Entry;
+use super::fuse::{Builder, Filter};
+use super::layout::Layout;
+use super::run::{self, BlockEntry};
+use crate::grid::store::{BlockStore, NewBlock};
+use crate::stdx::{SectorBuf, to_u64};
+use std::marker::PhantomData;
+use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
+use storage_format::{BlockReference, SECTOR_SIZE};
+
+/// Whose blocks they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// Number of the tree.
+    pub(super) tree: u8,
+    /// Tier of the run that is made.
+    pub(super) tier: u8,
+}
+
+impl Origin {
+    /// The position that a block says it has: unique among those that one op writes.
+    fn position(self, index: usize) -> u64 {
+        u64::from(self.tier) << 56 | to_u64(index)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Output<E> {
+    origin: Origin,
+    layout: Layout,
+    /// Blocks that are written.
+    pub(super) blocks: Vec<BlockEntry>,
+    /// Their filters.
+    pub(super) filters: Vec<Option<Filter>>,
+    /// The block that fills; there is none before its first entry.
+    buffer: Option<SectorBuf>,
+    /// Entries in it.
+    filled: usize,
+    /// Rank of the last entry of the last written block.
+    pub(super) last: u128,
+    entry: PhantomData<E>,
+}
+
+impl<E: Entry> Output<E> {
+    pub(super) fn new(origin: Origin, layout: Layout) -> Self {
+        Self {
+            origin,
+            layout,
+            blocks: Vec::new(),
+            filters: Vec::new(),
+            buffer: None,
+            filled: 0,
+            last: 0,
+            entry: PhantomData,
+        }
+    }
+
+    /// Goes on after blocks that are written already.
+    pub(super) async fn restore(&mut self, blocks: Vec<BlockEntry>, store: &mut impl BlockStore) {
+        let entries = to_u64(blocks.len() * self.layout.per_block);
+        self.filters = run::filters::<E>(&blocks, entries, &self.layout, store).await;
+        self.blocks = blocks;
+    }
+
+    /// Has a buffer for the next entries.
+    pub(super) async fn prepare(&mut self, store: &mut impl BlockStore) {
+        if self.buffer.is_none() {
+            self.buffer = Some(store.buffer().await);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.layout.per_block
+    }
+
+    /// Room for at most so many entries in the page that fills.
+    pub(super) fn room(&mut self, entries: usize) -> &mut [u8] {
+        let (page, slot) = (self.filled / E::PER_PAGE, self.filled % E::PER_PAGE);
+        let room = (E::PER_PAGE - slot).min(self.layout.per_block - self.filled);
+        let at = SECTOR_SIZE * (1 + page) + slot * E::SIZE;
+        let buffer = self.buffer.as_mut().expect("a buffer was prepared");
+        &mut buffer[at..at + room.min(entries) * E::SIZE]
+    }
+
+    /// So many entries are in the room now.
+    pub(super) fn wrote(&mut self, entries: usize) {
+        let (page, slot) = (self.filled / E::PER_PAGE, self.filled % E::PER_PAGE);
+        assert!(entries > 0 && slot + entries <= E::PER_PAGE);
+        if slot == 0 {
+            let buffer = self.buffer.as_mut().expect("a buffer was prepared");
+            let rank = E::load(buffer, SECTOR_SIZE * (1 + page)).rank();
+            let at = PAGE_INDEX_OFFSET + 16 * page;
+            buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
+        }
+        self.filled += entries;
+    }
+
+    /// Writes the block that fills.
+    pub(super) fn write(&mut self, store: &mut impl BlockStore, builder: &mut Builder) {
+        let mut buffer = self.buffer.take().expect("there are entries in it");
+        let filled = std::mem::take(&mut self.filled);
+        assert!(filled > 0);
+        let data = &mut buffer[SECTOR_SIZE..];
+        let used = self.layout.used::<E>(filled);
+        for page in data[..used].chunks_exact_mut(SECTOR_SIZE) {
+            page[E::PER_PAGE * E::SIZE..].fill(0);
+        }
+        let last = filled - 1;
+        let last = last / E::PER_PAGE * SECTOR_SIZE + last % E::PER_PAGE * E::SIZE;
+        let (first, last) = (E::load(data, 0).rank(), E::load(data, last).rank());
+        let mut size = used;
+        if E::FILTERED {
+            // A filter of ids that leave no gaps would say nothing.
+            let dense = last - first < 2 * u128::from(to_u64(filled));
+            let at = self.layout.filter::<E>(filled).filter(|_| !dense);
+            let filter = at.and_then(|_| Filter::new(ranks::<E>(data, filled), filled, builder));
+            if let (Some(at), Some(filter)) = (at, &filter) {
+                size = at + Filter::size(filled);
+                data[used..at].fill(0);
+                filter.store(&mut data[at..size]);
+            }
+            self.filters.push(filter);
+        }
+        let reference = store.write(NewBlock {
+            kind: BlockKind::Run,
+            table: self.origin.tree,
+            record_size: u32::try_from(E::SIZE).expect("entries are small"),
+            position: self.origin.position(self.blocks.len()),
+            size,
+            next: BlockReference::default(),
+            buffer,
+        });
+        self.blocks.push(BlockEntry { reference, first });
+        self.last = last;
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> u64 {
+        let buffer = self
+            .buffer
+            .as_ref()
+            .map_or(0, |buffer| to_u64(buffer.len()));
+        let blocks = to_u64(self.blocks.capacity() * size_of::<BlockEntry>());
+        buffer + blocks + run::filters_memory(&self.filters)
+    }
+}
+
+/// The ranks of so many entries.
+fn ranks<E: Entry>(data: &[u8], entries: usize) -> impl Iterator<Item = u128> + Clone {
+    (0..entries.div_ceil(E::PER_PAGE)).flat_map(move |page| {
+        let slots = (entries - page * E::PER_PAGE).min(E::PER_PAGE);
+        (0..slots).map(move |slot| E::load(data, page * SECTOR_SIZE + slot * E::SIZE).rank())
+    })
+}

@@ -1,0 +1,281 @@
+//! The runs of a tree on disk, by tier, and the merges between them.
+//!
+//! Tier 0 is in memory: whoever owns it says what is there. A merge of a tier begins as soon as it has
+//! eight runs and none is merging; at a beat merges advance so that they take half of the time until
+//! the next eight runs are there.
+
+use super::entry::{Entry, FAN};
+use super::layout::{Layout, TreeOptions};
+use super::merge::{Merge, MergeState, Source};
+use super::output::Origin;
+use super::run::{Run, RunState};
+use crate::grid::store::BlockStore;
+use crate::stdx::to_u64;
+
+/// A tree, as a manifest has it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TreeState {
+    /// Runs of tier 0, which are in memory: to be pushed again, with a bar after each.
+    pub memory_runs: u64,
+    /// By tier, beginning with 0.
+    pub tiers: Vec<TierState>,
+}
+
+/// A tier, as a manifest has it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TierState {
+    /// The oldest first; none for tier 0.
+    pub runs: Vec<RunState>,
+    /// The merge of the first eight, if it is under way.
+    pub merge: Option<MergeState>,
+}
+
+#[derive(Debug)]
+struct Tier<E> {
+    /// The oldest first; empty for tier 0.
+    runs: Vec<Run>,
+    merge: Option<Merge<E>>,
+}
+
+impl<E> Default for Tier<E> {
+    fn default() -> Self {
+        Self {
+            runs: Vec::new(),
+            merge: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Tiers<E> {
+    pub(super) number: u8,
+    options: TreeOptions,
+    pub(super) layout: Layout,
+    tiers: Vec<Tier<E>>,
+    /// What the merge of tier 0 goes on from as soon as its inputs are there.
+    resume: Option<MergeState>,
+}
+
+/// The runs of tier 0 that are merging.
+#[derive(Clone, Copy)]
+pub(super) struct Memory<'a> {
+    /// Sorted entries.
+    pub(super) inputs: [&'a [u8]; FAN],
+    /// The lowest position in them.
+    pub(super) position_low: u64,
+    /// The highest position.
+    pub(super) position_high: u64,
+}
+
+impl<E: Entry> Tiers<E> {
+    pub(super) fn new(number: u8, options: TreeOptions) -> Self {
+        Self {
+            number,
+            options,
+            layout: Layout::new::<E>(options.pages),
+            tiers: vec![Tier::default()],
+            resume: None,
+        }
+    }
+
+    /// What a manifest needs; the number of runs in memory is to be added.
+    pub(super) fn state(&self) -> TreeState {
+        let tiers = self.tiers.iter().map(|tier| TierState {
+            runs: tier.runs.iter().map(|run| run.state.clone()).collect(),
+            merge: tier.merge.as_ref().map(Merge::state),
+        });
+        TreeState {
+            memory_runs: 0,
+            tiers: tiers.collect(),
+        }
+    }
+
+    pub(super) async fn restore(
+        number: u8,
+        options: TreeOptions,
+        state: TreeState,
+        store: &mut impl BlockStore,
+    ) -> Self {
+        let mut tiers = Self::new(number, options);
+        tiers.tiers.clear();
+        for (index, tier) in state.tiers.into_iter().enumerate() {
+            let mut restored = Tier::default();
+            for run in tier.runs {
+                let run = Run::restore::<E>(run, &tiers.layout, store).await;
+                restored.runs.push(run);
+            }
+            if index == 0 {
+                assert!(restored.runs.is_empty(), "tier 0 is in memory");
+                tiers.resume = tier.merge;
+            } else {
+                tiers.begin_if_due(index, &mut restored);
+                assert_eq!(restored.merge.is_some(), tier.merge.is_some());
+                if let (Some(merge), Some(state)) = (&mut restored.merge, tier.merge) {
+                    let source = Source::Disk(&restored.runs);
+                    merge.restore(state, source, store).await;
+                }
+            }
+            tiers.tiers.push(restored);
+        }
+        tiers
+    }
+
+    /// Goes on with the merge of tier 0 that there was, if there was one.
+    pub(super) async fn resume(&mut self, memory: Option<Memory<'_>>, store: &mut impl BlockStore) {
+        let state = self.resume.take();
+        let merge = self.tiers[0].merge.as_mut();
+        assert_eq!(state.is_some(), merge.is_some(), "what was pushed again");
+        if let (Some(state), Some(merge), Some(memory)) = (state, merge, memory) {
+            let source = Source::Memory(memory.inputs);
+            merge.restore(state, source, store).await;
+        }
+    }
+
+    /// Whether runs of tier 0 are merging.
+    pub(super) fn memory_merging(&self) -> bool {
+        self.tiers[0].merge.is_some()
+    }
+
+    /// Begins to merge eight runs of tier 0 that have so many entries.
+    pub(super) fn memory_begin(&mut self, total: u64) {
+        assert!(!self.memory_merging());
+        self.tiers[0].merge = Some(Merge::new(self.origin(0), self.layout, total));
+    }
+
+    /// Advances all merges by a beat. Whether that of tier 0 was completed: its inputs are no longer
+    /// needed then.
+    pub(super) async fn beat(
+        &mut self,
+        store: &mut impl BlockStore,
+        units: u64,
+        memory: Option<Memory<'_>>,
+    ) -> bool {
+        assert!(self.resume.is_none(), "a tree resumes before it goes on");
+        // From the top: a run is not merged further in the beat in which it is made.
+        for index in (1..self.tiers.len()).rev() {
+            self.tier_beat(index, store, units).await;
+        }
+        let period = self.period(0);
+        let (Some(merge), Some(memory)) = (&mut self.tiers[0].merge, memory) else {
+            assert!(!self.memory_merging());
+            return false;
+        };
+        let share = merge.share(units, period);
+        let source = Source::Memory(memory.inputs);
+        merge.advance(source, store, share).await;
+        if !merge.is_complete() {
+            return false;
+        }
+        let merge = self.tiers[0].merge.take().expect("it was advanced");
+        self.push(1, merge.finish(memory.position_low, memory.position_high));
+        true
+    }
+
+    async fn tier_beat(&mut self, index: usize, store: &mut impl BlockStore, units: u64) {
+        let period = self.period(index);
+        let tier = &mut self.tiers[index];
+        let Some(merge) = &mut tier.merge else {
+            return;
+        };
+        let share = merge.share(units, period);
+        merge
+            .advance(Source::Disk(&tier.runs[..FAN]), store, share)
+            .await;
+        if !merge.is_complete() {
+            return;
+        }
+        let merge = tier.merge.take().expect("it was advanced");
+        let inputs: Vec<Run> = tier.runs.drain(..FAN).collect();
+        let filled = || inputs.iter().filter(|run| run.state.entries > 0);
+        let low = filled().next().map_or(0, |run| run.state.position_low);
+        let high = filled()
+            .next_back()
+            .map_or(0, |run| run.state.position_high);
+        for block in inputs.iter().flat_map(|run| &run.state.blocks) {
+            store.release(&block.reference);
+        }
+        let mut tier = std::mem::take(&mut self.tiers[index]);
+        self.begin_if_due(index, &mut tier);
+        self.tiers[index] = tier;
+        self.push(index + 1, merge.finish(low, high));
+    }
+
+    /// Units in which eight runs of a tier are made.
+    fn period(&self, index: usize) -> u64 {
+        let exponent = u32::try_from(index + 1).expect("there are few tiers");
+        to_u64(FAN)
+            .saturating_pow(exponent)
+            .saturating_mul(self.options.bar)
+    }
+
+    fn push(&mut self, index: usize, run: Run) {
+        if index == self.tiers.len() {
+            self.tiers.push(Tier::default());
+        }
+        let mut tier = std::mem::take(&mut self.tiers[index]);
+        tier.runs.push(run);
+        assert!(tier.runs.len() < 2 * FAN, "a merge is done in time");
+        self.begin_if_due(index, &mut tier);
+        self.tiers[index] = tier;
+    }
+
+    /// Whose blocks a merge of a tier writes.
+    fn origin(&self, index: usize) -> Origin {
+        Origin {
+            tree: self.number,
+            tier: u8::try_from(index + 1).expect("there are few tiers"),
+        }
+    }
+
+    fn begin_if_due(&self, index: usize, tier: &mut Tier<E>) {
+        if tier.merge.is_none() && tier.runs.len() >= FAN {
+            let total = tier.runs[..FAN].iter().map(|run| run.state.entries).sum();
+            tier.merge = Some(Merge::new(self.origin(index), self.layout, total));
+        }
+    }
+
+    /// Runs on disk, the oldest first.
+    pub(super) fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.tiers.iter().rev().flat_map(|tier| &tier.runs)
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> u64 {
+        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
+        self.runs().map(Run::memory).sum::<u64>() + merges.map(Merge::memory).sum::<u64>()
+    }
+
+    /// Blocks of all runs and merges.
+    pub(super) fn block_count(&self) -> u64 {
+        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
+        let merged: usize = merges.map(Merge::block_count).sum();
+        let runs: usize = self.runs().map(|run| run.state.blocks.len()).sum();
+        to_u64(merged + runs)
+    }
+
+    /// Tiers that there are.
+    pub(super) fn len(&self) -> usize {
+        self.tiers.len()
+    }
+}
+
+/// Bytes that the runs on disk and the merges of a tree of so many entries take on the heap at most.
+pub(super) fn memory_max<E: Entry>(entries: u64, layout: &Layout, options: TreeOptions) -> u64 {
+    let block_size = to_u64((options.pages + 1) * storage_format::SECTOR_SIZE);
+    let mut tiers = 1;
+    let mut reach = to_u64(FAN) * options.bar;
+    while reach < entries {
+        reach = reach.saturating_mul(to_u64(FAN));
+        tiers += 1;
+    }
+    let partial = tiers * 4 * to_u64(FAN);
+    let blocks = entries.div_ceil(to_u64(layout.per_block)) + partial;
+    let filter = if E::FILTERED {
+        super::fuse::Filter::size(layout.per_block) + size_of::<Option<super::fuse::Filter>>()
+    } else {
+        0
+    };
+    // Vectors grow by doubling; while a merge is under way, its output is there beside the inputs.
+    let block = 4 * to_u64(size_of::<super::run::BlockEntry>()) + 2 * to_u64(filter);
+    blocks * block + tiers * (to_u64(FAN) + 1) * block_size
+}
