@@ -11,6 +11,7 @@
     reason = "tests wait, run threads and read their variables"
 )]
 
+mod benchmark;
 mod crash;
 mod garbage;
 mod limits;

@@ -3,8 +3,8 @@
 //! Accounts and transfers have the fields that the peer's benchmark gives them: random user data and
 //! codes, so that every index of the server has work to do.
 
-use super::IdOrder;
-use crate::stdx::u64_to_usize;
+use super::options::IdOrder;
+use crate::stdx::{to_u64, u64_to_usize};
 use crate::wire::types::{account_flags, transfer_flags};
 use crate::wire::{Account, Transfer};
 
@@ -14,6 +14,8 @@ const LEDGER: u32 = 2;
 const AMOUNT_MAX: u64 = 10_000;
 /// Seconds after which a pending transfer expires, at most.
 const TIMEOUT_MAX: u64 = 60;
+/// Seconds after which one expires that is to be posted, at least: longer than a run.
+const TIMEOUT_TWO_PHASE: u64 = 1_000_000;
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,8 @@ pub struct Workload {
     pub transfer_count: u64,
     pub transfer_batch_size: u64,
     pub pending: bool,
+    /// Each batch is pending, and posted when so many of them are open.
+    pub two_phase_distance: Option<u64>,
     pub history: bool,
     pub imported: bool,
 }
@@ -83,6 +87,27 @@ impl Generator {
             .div_ceil(self.workload.transfer_batch_size)
     }
 
+    /// Transfers in all, those that post others among them.
+    pub fn created_count(&self) -> u64 {
+        let phases = 1 + u64::from(self.two_phase());
+        self.workload.transfer_count * phases
+    }
+
+    fn two_phase(&self) -> bool {
+        self.workload.two_phase_distance.is_some()
+    }
+
+    /// The index of the id of a batch's first transfer. Two phases take turns in the ids, as they do
+    /// in time at a distance of 1.
+    fn id_first(&self, batch: u64, posting: bool) -> u64 {
+        let turn = if self.two_phase() {
+            2 * batch + u64::from(posting)
+        } else {
+            batch
+        };
+        turn * self.workload.transfer_batch_size
+    }
+
     /// The id with that index, different from those of all other indexes.
     pub fn id(&self, index: u64) -> u128 {
         let number = self.workload.id_start + index;
@@ -133,16 +158,36 @@ impl Generator {
         let first = batch * self.workload.transfer_batch_size;
         let mut random = Random::new(self.workload.seed, 2 * batch + 1);
         let mut transfers = Vec::with_capacity(u64_to_usize(self.batch_size(batch)));
-        for index in first..first + self.batch_size(batch) {
-            transfers.push(self.transfer(index, &mut random));
+        let id_first = self.id_first(batch, false);
+        for index in 0..self.batch_size(batch) {
+            let id = self.id(id_first + index);
+            transfers.push(self.transfer(first + index, id, &mut random));
         }
         transfers
     }
 
-    fn transfer(&self, index: u64, random: &mut Random) -> Transfer {
+    /// The transfers that post those of a batch, whole. Every field says what the server will say,
+    /// so that it reads back as it was sent.
+    pub fn postings(&self, batch: u64) -> Vec<Transfer> {
+        let mut random = Random::new(!self.workload.seed, batch);
+        let id_first = self.id_first(batch, true);
+        let mut transfers = self.transfers(batch);
+        for (index, transfer) in transfers.iter_mut().enumerate() {
+            transfer.pending_id = transfer.id;
+            transfer.id = self.id(id_first + to_u64(index)).into();
+            transfer.flags = transfer_flags::POST_PENDING_TRANSFER.into();
+            transfer.timeout = 0.into();
+            transfer.user_data_128 = random_u128(&mut random).into();
+            transfer.user_data_64 = random.next_u64().into();
+            transfer.user_data_32 = random_u32(&mut random).into();
+        }
+        transfers
+    }
+
+    fn transfer(&self, index: u64, id: u128, random: &mut Random) -> Transfer {
         let (debit, credit) = self.account_pair(random);
         let mut transfer = Transfer::zeroed();
-        transfer.id = self.id(index).into();
+        transfer.id = id.into();
         transfer.debit_account_id = self.id(debit).into();
         transfer.credit_account_id = self.id(credit).into();
         transfer.amount = u128::from(1 + random.below(AMOUNT_MAX)).into();
@@ -162,6 +207,11 @@ impl Generator {
                 let timeout = 1 + random.below(TIMEOUT_MAX);
                 transfer.timeout = u32::try_from(timeout).expect("it is small").into();
             }
+        }
+        if self.two_phase() {
+            flags |= transfer_flags::PENDING;
+            let timeout = TIMEOUT_TWO_PHASE + random.below(TIMEOUT_MAX);
+            transfer.timeout = u32::try_from(timeout).expect("it is small").into();
         }
         transfer.flags = flags.into();
         transfer
@@ -195,12 +245,12 @@ fn random_code(random: &mut Random) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{Generator, Workload};
-    use crate::cli::benchmark::IdOrder;
+    use crate::cli::benchmark::options::IdOrder;
     use std::collections::BTreeSet;
 
-    fn workload(id_order: IdOrder) -> Workload {
+    pub(in crate::cli::benchmark) fn workload(id_order: IdOrder) -> Workload {
         Workload {
             seed: 7,
             id_order,
@@ -211,6 +261,7 @@ mod tests {
             transfer_count: 25_000,
             transfer_batch_size: 1000,
             pending: false,
+            two_phase_distance: None,
             history: false,
             imported: false,
         }
@@ -300,5 +351,31 @@ mod tests {
                 .iter()
                 .all(|transfer| (1..=60).contains(&transfer.timeout.get()))
         );
+    }
+
+    #[test]
+    fn two_phases_post_each_pending_transfer_once_with_ids_that_grow() {
+        let generator = Generator::new(Workload {
+            transfer_count: 2500,
+            two_phase_distance: Some(1),
+            ..workload(IdOrder::Sequential)
+        });
+        assert_eq!(generator.created_count(), 5000);
+        let mut ids = Vec::new();
+        for batch in 0..3 {
+            let pending = generator.transfers(batch);
+            let postings = generator.postings(batch);
+            assert_eq!(pending.len(), postings.len());
+            ids.extend(pending.iter().map(|transfer| transfer.id.get()));
+            ids.extend(postings.iter().map(|transfer| transfer.id.get()));
+            for (pending, posting) in pending.iter().zip(&postings) {
+                assert_eq!(posting.pending_id, pending.id);
+                assert_eq!((pending.flags.get(), posting.flags.get()), (2, 4));
+                assert_eq!(pending.amount, posting.amount);
+                assert!(pending.timeout.get() >= 1_000_000 && posting.timeout.get() == 0);
+            }
+        }
+        assert_eq!(ids.len(), 5000);
+        assert!(ids.is_sorted_by(|a, b| a < b));
     }
 }

@@ -1,13 +1,29 @@
-//! The server that a benchmark starts for itself, and what it used.
+//! The server that a benchmark starts for itself, stops, kills and starts again, and what it used.
+#![expect(
+    clippy::disallowed_types,
+    reason = "starts are timed, over sockets of this client"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the load generator may wait as it likes"
+)]
 
-use super::Options;
+use super::connection::Connection;
+use super::options::Options;
+use super::process::Process;
 use crate::cli::exit::{Status, failure};
-use crate::stdx::to_u64;
+use crate::cli::inspect::DataFile;
 use anyhow::Context;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(3600);
+/// How often that is looked at.
+const START_PAUSE: Duration = Duration::from_millis(1);
 
 /// A server process and its data file. Dropping it ends the one and removes the other.
 #[derive(Debug)]
@@ -17,6 +33,8 @@ pub struct Server {
     file: PathBuf,
     keep: bool,
     file_empty: u64,
+    /// The most memory of those processes that ended.
+    memory: Option<u64>,
 }
 
 /// What a server used.
@@ -28,6 +46,17 @@ pub struct Usage {
     pub file_empty: u64,
     /// Bytes on disk in the end.
     pub file: u64,
+    /// What the last checkpoint holds.
+    pub live: Live,
+}
+
+/// What the last checkpoint of a file holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Live {
+    /// Bytes of the blocks that it lists; those of the list itself are not among them.
+    pub bytes: u64,
+    /// The server's time of its last op.
+    pub timestamp: u64,
 }
 
 impl Server {
@@ -35,8 +64,7 @@ impl Server {
     pub fn start(options: &Options) -> anyhow::Result<Self> {
         let unique = format!("daftari-benchmark-{}.daftari", std::process::id());
         let file = options.file.clone().unwrap_or_else(|| unique.into());
-        let binary = std::env::current_exe().context("finding this program itself")?;
-        let status = Command::new(&binary)
+        let status = Command::new(binary()?)
             .args(["format", "--replica=0", "--replica-count=1"])
             .arg(format!("--cluster={}", options.cluster))
             .arg(&file)
@@ -48,27 +76,18 @@ impl Server {
                 format!("`daftari format {}` failed; see above", file.display()),
             ));
         }
-        let address = free_address()?;
-        let mut command = Command::new(&binary);
-        command
-            .args(["start", "--log-level=warn"])
-            .arg(format!("--addresses={address}"));
-        if let Some(limit) = options.limit_memory {
-            command.arg(format!("--limit-memory={limit}"));
-        }
         let file_empty = size_on_disk(&file)?;
-        let keep = options.file.is_some();
-        let child = command
-            .arg(&file)
-            .spawn()
-            .context("starting `daftari start`")?;
-        Ok(Self {
+        let (child, address) = spawn(options, &file)?;
+        let mut server = Self {
             child,
             address,
             file,
-            keep,
+            keep: options.file.is_some(),
             file_empty,
-        })
+            memory: None,
+        };
+        server.wait_until_it_listens()?;
+        Ok(server)
     }
 
     /// Where it listens.
@@ -83,15 +102,42 @@ impl Server {
         &self.file
     }
 
-    /// Stops it, as an operator would.
+    /// The process as it runs now.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+
+    /// Kills it as a crash would, and starts it again; gives the time from the start to the first
+    /// reply.
+    pub fn crash(&mut self, options: &Options) -> anyhow::Result<Duration> {
+        self.check_alive()?;
+        self.note_memory();
+        self.child.kill()?;
+        self.child.wait()?;
+        self.start_again(options)
+    }
+
+    /// Stops it as an operator would, and starts it again; gives the same.
+    pub fn restart(&mut self, options: &Options) -> anyhow::Result<Duration> {
+        self.terminate()?;
+        self.start_again(options)
+    }
+
+    /// Stops it as an operator would, for good.
     pub fn stop(&mut self) -> anyhow::Result<Usage> {
-        let memory = memory_max(self.child.id());
-        if let Some(status) = self.child.try_wait()? {
-            return Err(failure(
-                Status::Server,
-                format!("the server ended by itself: {status}"),
-            ));
-        }
+        self.terminate()?;
+        Ok(Usage {
+            memory: self.memory,
+            file_empty: self.file_empty,
+            file: size_on_disk(&self.file)?,
+            live: live(&self.file)?,
+        })
+    }
+
+    fn terminate(&mut self) -> anyhow::Result<()> {
+        self.check_alive()?;
+        self.note_memory();
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
@@ -101,12 +147,90 @@ impl Server {
                 format!("the server ended badly: {status}"),
             ));
         }
-        Ok(Usage {
-            memory,
-            file_empty: self.file_empty,
-            file: size_on_disk(&self.file)?,
-        })
+        Ok(())
     }
+
+    /// On another port: the sockets of one that was killed may accept for a moment longer.
+    fn start_again(&mut self, options: &Options) -> anyhow::Result<Duration> {
+        let begin = Instant::now();
+        (self.child, self.address) = spawn(options, &self.file)?;
+        self.wait_until_it_listens()?;
+        // To register a client is an op: everything before it has been replayed by then.
+        Connection::open(self.address, options.cluster, 0)?;
+        Ok(begin.elapsed())
+    }
+
+    fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            self.check_alive()?;
+            if begin.elapsed() > START_PATIENCE {
+                let seconds = START_PATIENCE.as_secs();
+                let sentence = format!("the server does not listen after {seconds} s");
+                return Err(failure(Status::Server, sentence));
+            }
+            std::thread::sleep(START_PAUSE);
+        }
+        Ok(())
+    }
+
+    fn check_alive(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(ended(status)),
+        }
+    }
+
+    fn note_memory(&mut self) {
+        self.memory = self.memory.max(self.process().memory_peak());
+    }
+}
+
+/// Why a server that nobody has stopped is gone.
+fn ended(status: ExitStatus) -> anyhow::Error {
+    if status.code() == Some(Status::Usage as i32) {
+        return failure(
+            Status::Usage,
+            "`daftari start` refused its arguments, as said above; check --server-arg",
+        );
+    }
+    failure(
+        Status::Server,
+        format!("the server ended by itself: {status}"),
+    )
+}
+
+fn binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("finding this program itself")
+}
+
+fn spawn(options: &Options, file: &Path) -> anyhow::Result<(Child, SocketAddr)> {
+    let address = free_address()?;
+    let mut command = Command::new(binary()?);
+    command
+        .arg("start")
+        .arg(format!("--addresses={address}"))
+        .args(&options.server_arg);
+    let named = |name: &str| options.server_arg.iter().any(|arg| arg.starts_with(name));
+    if !named("--log-level") {
+        command.arg("--log-level=warn");
+    }
+    if let Some(limit) = options.limit_memory {
+        command.arg(format!("--limit-memory={limit}"));
+    }
+    let child = command.arg(file).spawn();
+    Ok((child.context("starting `daftari start`")?, address))
+}
+
+/// What the last checkpoint of a file holds that nobody serves.
+fn live(file: &Path) -> anyhow::Result<Live> {
+    // The kernel keeps the lock of a process for a moment after it; so it is not asked for.
+    let superblock = DataFile::open(file, true)?.superblock()?;
+    let block_size = u64::from(superblock.geometry.block_size.get());
+    Ok(Live {
+        bytes: superblock.checkpoint_block_count.get() * block_size,
+        timestamp: superblock.checkpoint.timestamp.get(),
+    })
 }
 
 impl Drop for Server {
@@ -138,31 +262,4 @@ fn size_on_disk(file: &Path) -> anyhow::Result<u64> {
     let metadata = std::fs::metadata(file)
         .with_context(|| format!("reading the size of {}", file.display()))?;
     Ok(metadata.blocks() * 512)
-}
-
-/// The most memory that the process had, from `/proc`.
-fn memory_max(process: u32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    parse_memory(&text)
-}
-
-fn parse_memory(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * to_u64(1024))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{memory_max, parse_memory};
-
-    #[test]
-    fn memory_is_the_high_water_mark() {
-        let status = "Name:\tx\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
-        assert_eq!(parse_memory(status), Some(2 << 20));
-        assert_eq!(parse_memory("Name:\tx\n"), None);
-        assert!(memory_max(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::generator::Generator;
+use super::progress::Progress;
 use crate::cli::exit::{Status, failure};
 use crate::constants::BATCH_EVENTS_MAX;
 use crate::wire::{Account, Batches, Operation, Transfer};
@@ -29,41 +30,52 @@ struct Turnover {
 /// Names the first object that differs.
 pub fn compare(generator: &Generator, connection: &mut Connection) -> anyhow::Result<Compared> {
     let mut turnover: BTreeMap<u128, Turnover> = BTreeMap::new();
+    let mut progress = Progress::new("batches compared", generator.batch_count());
     for batch in 0..generator.batch_count() {
         let expected = generator.transfers(batch);
-        let ids: Vec<U128> = expected.iter().map(|transfer| transfer.id).collect();
-        let found: Vec<Transfer> = lookup(connection, Operation::LookupTransfers, &ids)?;
-        if found.len() != expected.len() {
-            return differs(&format!("{} transfers of batch {batch} are missing", {
-                expected.len() - found.len().min(expected.len())
-            }));
+        compare_transfers(&expected, connection)?;
+        if generator.workload().two_phase_distance.is_some() {
+            compare_transfers(&generator.postings(batch), connection)?;
         }
-        for (expected, found) in expected.iter().zip(&found) {
-            if *expected
-                != (Transfer {
-                    timestamp: expected.timestamp,
-                    ..*found
-                })
-            {
-                return differs(&format!("transfer {} reads {found:?}", expected.id));
-            }
-            let amount = expected.amount.get();
+        for transfer in &expected {
+            let amount = transfer.amount.get();
             turnover
-                .entry(expected.debit_account_id.get())
+                .entry(transfer.debit_account_id.get())
                 .or_default()
                 .debits += amount;
             turnover
-                .entry(expected.credit_account_id.get())
+                .entry(transfer.credit_account_id.get())
                 .or_default()
                 .credits += amount;
         }
+        progress.advance(batch + 1);
     }
     compare_accounts(generator, connection, &turnover)?;
     let workload = generator.workload();
     Ok(Compared {
         accounts: workload.account_count,
-        transfers: workload.transfer_count,
+        transfers: generator.created_count(),
     })
+}
+
+fn compare_transfers(expected: &[Transfer], connection: &mut Connection) -> anyhow::Result<()> {
+    let ids: Vec<U128> = expected.iter().map(|transfer| transfer.id).collect();
+    let found: Vec<Transfer> = lookup(connection, Operation::LookupTransfers, &ids)?;
+    if found.len() != expected.len() {
+        let missing = expected.len() - found.len().min(expected.len());
+        return differs(&format!("{missing} transfers of a batch are missing"));
+    }
+    for (expected, found) in expected.iter().zip(&found) {
+        if *expected
+            != (Transfer {
+                timestamp: expected.timestamp,
+                ..*found
+            })
+        {
+            return differs(&format!("transfer {} reads {found:?}", expected.id));
+        }
+    }
+    Ok(())
 }
 
 fn compare_accounts(
@@ -90,7 +102,10 @@ fn compare_accounts(
                 account.debits_pending.get() <= expected.debits
                     && account.credits_pending.get() <= expected.credits
             } else {
-                account.debits_posted.get() == expected.debits
+                // Two phases leave nothing pending.
+                account.debits_pending.get() == 0
+                    && account.credits_pending.get() == 0
+                    && account.debits_posted.get() == expected.debits
                     && account.credits_posted.get() == expected.credits
             };
             if !matches {
