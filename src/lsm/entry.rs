@@ -3,6 +3,7 @@
 //! Entries lie in pages of 4096 bytes and never straddle two of them; what is left of a page is zero.
 //! Runs in memory have the same encoding, without pages.
 
+use crate::stdx::{to_u64, u64_to_usize};
 use storage_format::SECTOR_SIZE;
 
 /// Runs that merge into one.
@@ -21,9 +22,7 @@ pub trait Entry: Copy + std::fmt::Debug {
     /// Whether blocks have filters.
     const FILTERED: bool;
     /// What a merge compares.
-    type Head: Copy + Ord;
-    /// Greater than that of every entry.
-    const END: Self::Head;
+    type Head: Head;
 
     /// Reads the entry that begins at a byte.
     fn load(bytes: &[u8], at: usize) -> Self;
@@ -31,10 +30,21 @@ pub trait Entry: Copy + std::fmt::Debug {
     fn store(&self, bytes: &mut [u8]);
     /// Its order: unique in an id tree; in an index tree equal only for equal entries.
     fn rank(&self) -> u128;
-    /// What a merge compares; older inputs come first.
+    /// What a merge compares of the entry that begins at a byte.
     fn head(bytes: &[u8], at: usize, input: usize) -> Self::Head;
-    /// The input that is first, found without a branch that could be mispredicted.
-    fn least(heads: &[Self::Head; FAN]) -> usize;
+}
+
+/// The next entry of an input of a merge, as far as its order goes.
+pub trait Head: Copy {
+    /// Behind every entry.
+    const END: Self;
+    /// The input.
+    fn input(self) -> usize;
+    /// Whether it comes before another one.
+    fn is_before(self, other: Self) -> bool;
+    /// The one that comes before the other one, and that; found without a branch, which could not be
+    /// predicted.
+    fn ordered(self, other: Self) -> (Self, Self);
 }
 
 /// A key and the position of a record that has it.
@@ -78,9 +88,7 @@ fn word(bytes: &[u8]) -> u64 {
 impl Entry for IndexEntry {
     const SIZE: usize = 12;
     const FILTERED: bool = false;
-    /// The key, then the input: positions of older inputs are lower.
-    type Head = u64;
-    const END: u64 = u64::MAX;
+    type Head = IndexHead;
 
     #[inline]
     fn load(bytes: &[u8], at: usize) -> Self {
@@ -106,23 +114,38 @@ impl Entry for IndexEntry {
     }
 
     #[inline]
-    fn head(bytes: &[u8], at: usize, input: usize) -> u64 {
-        (word(&bytes[at..at + 8]) & FIELD_MAX) << 3 | crate::stdx::to_u64(input)
+    fn head(bytes: &[u8], at: usize, input: usize) -> IndexHead {
+        IndexHead((word(&bytes[at..at + 8]) & FIELD_MAX) << 3 | to_u64(input))
+    }
+}
+
+/// A key, then the input: positions of older inputs are lower.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IndexHead(u64);
+
+impl Head for IndexHead {
+    const END: Self = Self(u64::MAX);
+
+    #[inline]
+    fn input(self) -> usize {
+        u64_to_usize(self.0 & 7)
     }
 
     #[inline]
-    fn least(heads: &[u64; FAN]) -> usize {
-        let [a, b, c, d, e, f, g, h] = *heads;
-        let least = a.min(b).min(c.min(d)).min(e.min(f).min(g.min(h)));
-        crate::stdx::u64_to_usize(least & 7)
+    fn is_before(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+
+    #[inline]
+    fn ordered(self, other: Self) -> (Self, Self) {
+        (Self(self.0.min(other.0)), Self(self.0.max(other.0)))
     }
 }
 
 impl Entry for IdEntry {
     const SIZE: usize = 22;
     const FILTERED: bool = true;
-    type Head = u128;
-    const END: u128 = u128::MAX;
+    type Head = IdHead;
 
     #[inline]
     fn load(bytes: &[u8], at: usize) -> Self {
@@ -146,17 +169,49 @@ impl Entry for IdEntry {
     }
 
     #[inline]
-    fn head(bytes: &[u8], at: usize, _input: usize) -> u128 {
-        u128::from_le_bytes(*bytes[at..at + 16].first_chunk().expect("just sliced"))
+    fn head(bytes: &[u8], at: usize, input: usize) -> IdHead {
+        IdHead {
+            id: u128::from_le_bytes(*bytes[at..at + 16].first_chunk().expect("just sliced")),
+            input,
+        }
+    }
+}
+
+/// An id, and the input.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IdHead {
+    id: u128,
+    input: usize,
+}
+
+impl Head for IdHead {
+    const END: Self = Self {
+        id: u128::MAX,
+        input: 0,
+    };
+
+    #[inline]
+    fn input(self) -> usize {
+        self.input & 7
     }
 
     #[inline]
-    fn least(heads: &[u128; FAN]) -> usize {
-        let pick = |a: (u128, usize), b: (u128, usize)| if b.0 < a.0 { b } else { a };
-        let at = |index: usize| (heads[index], index);
-        let low = pick(pick(at(0), at(1)), pick(at(2), at(3)));
-        let high = pick(pick(at(4), at(5)), pick(at(6), at(7)));
-        pick(low, high).1
+    fn is_before(self, other: Self) -> bool {
+        self.id < other.id
+    }
+
+    #[inline]
+    fn ordered(self, other: Self) -> (Self, Self) {
+        let before = self.id < other.id;
+        (pick(before, self, other), pick(before, other, self))
+    }
+}
+
+#[inline]
+fn pick(one: bool, a: IdHead, b: IdHead) -> IdHead {
+    IdHead {
+        id: std::hint::select_unpredictable(one, a.id, b.id),
+        input: std::hint::select_unpredictable(one, a.input, b.input),
     }
 }
 
@@ -191,7 +246,7 @@ mod tests {
             let entry = IndexEntry { key, position };
             entry.store(&mut bytes[3..]);
             assert_eq!(IndexEntry::load(&bytes, 3), entry);
-            assert_eq!(IndexEntry::head(&bytes, 3, 5), key << 3 | 5);
+            assert_eq!(IndexEntry::head(&bytes, 3, 5).0, key << 3 | 5);
             let id = u128::MAX - u128::from(position);
             let entry = IdEntry { id, value: key };
             entry.store(&mut bytes[20..]);

@@ -3,7 +3,7 @@
 //! What was merged depends on the entries and on how many were asked for in all, never on how they
 //! were asked for: a block is written when it is full, and when the merge is complete.
 
-use super::entry::{Entry, FAN};
+use super::entry::{Entry, FAN, Head};
 use super::fuse::Builder;
 use super::layout::{Layout, page_entries};
 use super::output::{Origin, Output};
@@ -260,6 +260,63 @@ impl<E: Entry> Merge<E> {
     }
 }
 
+/// An input of a merge, with what it compares by after its next entry.
+#[derive(Clone, Copy)]
+struct Way<'a, H> {
+    bytes: &'a [u8],
+    at: usize,
+    /// Known ahead of time, so that no comparison waits for it.
+    ahead: H,
+}
+
+/// The better and the worse of each two heads, up to one that is better than all others.
+struct Tournament<H> {
+    /// The worse of each pair of inputs.
+    pairs: [H; 4],
+    /// The worse of the winners of two pairs.
+    halves: [H; 2],
+    /// The worse of the winners of both halves.
+    last: H,
+    winner: H,
+}
+
+impl<H: Head> Tournament<H> {
+    fn new(heads: [H; FAN]) -> Self {
+        let pairs: [(H, H); 4] = std::array::from_fn(|pair| {
+            let (one, other) = (heads[2 * pair], heads[2 * pair + 1]);
+            one.ordered(other)
+        });
+        let halves = [
+            pairs[0].0.ordered(pairs[1].0),
+            pairs[2].0.ordered(pairs[3].0),
+        ];
+        let (winner, last) = halves[0].0.ordered(halves[1].0);
+        Self {
+            pairs: pairs.map(|pair| pair.1),
+            halves: halves.map(|half| half.1),
+            last,
+            winner,
+        }
+    }
+
+    /// The best but the winner.
+    fn second(&self) -> H {
+        let input = self.winner.input();
+        let (second, _) = self.pairs[input / 2].ordered(self.halves[input / 4]);
+        second.ordered(self.last).0
+    }
+
+    /// What follows the winner takes its place.
+    #[inline]
+    fn replace(&mut self, input: usize, head: H) {
+        let (head, worse) = head.ordered(self.pairs[input / 2]);
+        self.pairs[input / 2] = worse;
+        let (head, worse) = head.ordered(self.halves[input / 4]);
+        self.halves[input / 4] = worse;
+        (self.winner, self.last) = head.ordered(self.last);
+    }
+}
+
 /// Merges entries until one of the inputs is at its end, or the output is full. Gives how many were
 /// taken of each input; one that is empty at first has ended before.
 fn merge<E: Entry>(inputs: &[&[u8]; FAN], out: &mut [u8]) -> [usize; FAN] {
@@ -268,32 +325,38 @@ fn merge<E: Entry>(inputs: &[&[u8]; FAN], out: &mut [u8]) -> [usize; FAN] {
         if at < bytes.len() {
             E::head(bytes, at, input)
         } else {
-            E::END
+            E::Head::END
         }
     };
-    let mut heads: [E::Head; FAN] = std::array::from_fn(|input| head(input, 0));
-    let mut at = [0; FAN];
-    let first = E::least(&heads) & (FAN - 1);
+    let mut tournament = Tournament::new(std::array::from_fn(|input| head(input, 0)));
+    let first = tournament.winner.input();
     let size = inputs[first].len().min(out.len());
     assert!(size > 0, "there is an entry, and room for it");
-    let other = (0..FAN).filter(|input| *input != first);
-    let other = other.map(|input| heads[input]).min();
-    if other.is_none_or(|other| head(first, size - E::SIZE) < other) {
+    if head(first, size - E::SIZE).is_before(tournament.second()) {
         // Sequential ids, and keys that nearly all have: one input is before all others.
         out[..size].copy_from_slice(&inputs[first][..size]);
-        at[first] = size;
-        return at.map(|at| at / E::SIZE);
+        let mut taken = [0; FAN];
+        taken[first] = size / E::SIZE;
+        return taken;
     }
+    let mut ways: [Way<'_, E::Head>; FAN] = std::array::from_fn(|input| Way {
+        bytes: inputs[input],
+        at: 0,
+        ahead: head(input, E::SIZE),
+    });
     for out in out.chunks_exact_mut(E::SIZE) {
-        let least = E::least(&heads) & (FAN - 1);
-        let (bytes, from) = (inputs[least], at[least]);
-        let next = from + E::SIZE;
-        out.copy_from_slice(&bytes[from..next]);
-        at[least] = next;
-        if next >= bytes.len() {
+        let input = tournament.winner.input();
+        let way = &mut ways[input];
+        let next = way.at + E::SIZE;
+        out.copy_from_slice(&way.bytes[way.at..next]);
+        way.at = next;
+        if next >= way.bytes.len() {
             break;
         }
-        heads[least] = E::head(bytes, next, least);
+        tournament.replace(input, way.ahead);
+        // What there is after the last entry is never asked for.
+        let after = (next + E::SIZE).min(way.bytes.len() - E::SIZE);
+        way.ahead = E::head(way.bytes, after, input);
     }
-    at.map(|at| at / E::SIZE)
+    ways.map(|way| way.at / E::SIZE)
 }
