@@ -35,7 +35,8 @@ pub struct Options {
     /// Memory for the ledger, its cache included, as in 4GiB.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub limit_memory: Option<u64>,
-    /// How much of that caches blocks of the data file; half of it unless said otherwise.
+    /// How much of that caches blocks of the data file: unless said otherwise, half of what there is
+    /// beyond 512MiB, or a quarter.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub cache_size: Option<u64>,
     /// Cores for the network; the ledger has one of its own.
@@ -142,12 +143,13 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The cache that `--cache-size` asks for, or half of the memory.
+/// The cache that `--cache-size` asks for, or what suits the memory.
 fn cache_size(options: &Options, ledger: u64) -> anyhow::Result<u64> {
     const CACHE_DEFAULT_MAX: u64 = 16 << 30;
-    let size = options
-        .cache_size
-        .unwrap_or_else(|| (ledger / 2).clamp(driver::CACHE_SIZE_MIN, CACHE_DEFAULT_MAX));
+    const ENGINE: u64 = 512 << 20;
+    let suits = (ledger.saturating_sub(ENGINE) / 2).max(ledger / 4);
+    let suits = suits.clamp(driver::CACHE_SIZE_MIN, CACHE_DEFAULT_MAX);
+    let size = options.cache_size.unwrap_or(suits);
     if size < driver::CACHE_SIZE_MIN {
         let sentence = format!(
             "--cache-size={size}: a cache has {} bytes at least",

@@ -7,6 +7,7 @@ use super::Ledger;
 use super::fetch::FAILED;
 use super::records::FailedRecord;
 use super::scan::Asked;
+use crate::constants::{BATCH_EVENTS_MAX, BLOCK_SIZE};
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::entry::FAN;
@@ -73,6 +74,8 @@ impl Lengths {
     }
 }
 
+/// Tiers of a tree that merge at the same time: more than three have 130 million entries.
+const TIERS_MERGING: u64 = 3;
 /// Bars whose entries a tree may have in memory, and the one before.
 const BARS_MAX: usize = 2 * FAN + 1;
 
@@ -127,8 +130,21 @@ impl Indexes {
         fields.chain(std::iter::once(&mut self.sides))
     }
 
-    pub(super) fn memory(&self) -> u64 {
-        self.trees().map(IndexTree::memory).sum::<u64>() + self.ids.memory()
+    /// Bytes that the trees take for what they have on disk.
+    pub(super) fn disk_memory(&self) -> u64 {
+        let trees: u64 = self.trees().map(IndexTree::disk_memory).sum();
+        trees + self.ids.disk_memory()
+    }
+
+    /// Bytes that the trees take at most for what they have in memory, and the buffers of merges.
+    pub(super) fn memory_fixed() -> u64 {
+        let options = TreeOptions::default();
+        let bar = options.bar + u64::from(BATCH_EVENTS_MAX);
+        let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(0, bar, options);
+        let sides = IndexTree::memory_max(0, 2 * bar, options);
+        let trees = 2 * to_u64(FIELDS) + 2;
+        let merges = trees * TIERS_MERGING * to_u64((2 * FAN + 1) * BLOCK_SIZE);
+        fields + sides + IdTree::memory_max(0, options) + merges
     }
 
     /// Blocks of all trees.

@@ -103,7 +103,8 @@ impl Ledger {
             + self.expiries.memory()
             + self.failed.memory()
             + self.statuses.memory();
-        let indexes = self.account_ids.memory() + self.indexes.memory();
+        let indexes =
+            self.account_ids.memory() + self.indexes.disk_memory() + Indexes::memory_fixed();
         tables + indexes + to_u64(self.due.len()) * DUE_SIZE_MAX
     }
 

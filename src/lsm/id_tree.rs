@@ -181,6 +181,12 @@ impl IdTree {
             + to_u64(GROUPS) * IdGroup::memory_max(group_ids(options))
     }
 
+    /// Bytes on the heap for what is on disk: fences, filters and merges.
+    #[must_use]
+    pub fn disk_memory(&self) -> u64 {
+        self.tiers.memory()
+    }
+
     /// Its number.
     #[must_use]
     pub fn number(&self) -> u8 {

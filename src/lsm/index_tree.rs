@@ -228,6 +228,12 @@ impl IndexTree {
             + 4 * bar_entries * to_u64(size_of::<IndexEntry>())
     }
 
+    /// Bytes on the heap for what is on disk: fences and merges.
+    #[must_use]
+    pub fn disk_memory(&self) -> u64 {
+        self.tiers.memory()
+    }
+
     /// Its number.
     #[must_use]
     pub fn number(&self) -> u8 {

@@ -30,8 +30,9 @@ fn transfers(batch: u128) -> Vec<tb::Transfer> {
         .collect()
 }
 
-/// Creates transfers until the server refuses, and gives the number of batches that it took.
-fn fill(server: &Server) -> u128 {
+/// Creates two accounts, and transfers until the server refuses or there are so many batches; gives
+/// their number.
+fn fill(server: &Server, most: u128) -> u128 {
     let client = connect(server);
     let accounts = [1, 2].map(|id| tb::Account {
         id,
@@ -41,7 +42,7 @@ fn fill(server: &Server) -> u128 {
     });
     let results = block_on(client.create_accounts(&accounts)).expect("there is room for accounts");
     assert_eq!(results.len(), 2);
-    for batch in 0..BATCHES_MAX {
+    for batch in 0..most {
         match block_on(client.create_transfers(&transfers(batch))) {
             Ok(results) => {
                 for result in results {
@@ -51,6 +52,30 @@ fn fill(server: &Server) -> u128 {
             Err(error) => {
                 assert_eq!(error, tb::Error::ClientEvicted);
                 return batch;
+            }
+        }
+    }
+    block_on(client.close()).expect("it closes");
+    most
+}
+
+/// Creates accounts until the server refuses.
+fn fill_with_accounts(server: &Server) {
+    let client = connect(server);
+    for batch in 1..=BATCHES_MAX {
+        let accounts: Vec<tb::Account> = (batch * BATCH..(batch + 1) * BATCH)
+            .map(|id| tb::Account {
+                id,
+                ledger: 1,
+                code: 1,
+                ..Default::default()
+            })
+            .collect();
+        match block_on(client.create_accounts(&accounts)) {
+            Ok(results) => assert_eq!(results.len(), accounts.len()),
+            Err(error) => {
+                assert_eq!(error, tb::Error::ClientEvicted);
+                return;
             }
         }
     }
@@ -90,7 +115,13 @@ fn within_bound(server: &Server) {
     assert!(resident > 0 && resident <= bound, "{resident} of {bound}");
 }
 
-fn refuses_when_full(file: &Path, start: &[&str], word: &str) -> u128 {
+/// Fills a server of a new file, with `fill`, which gives the number of batches of transfers.
+fn refuses_when_full(
+    file: &Path,
+    start: &[&str],
+    word: &str,
+    fill: impl FnOnce(&Server) -> u128,
+) -> u128 {
     let port = free_port();
     let server = Server::start(file, port, start);
     let batches = fill(&server);
@@ -121,7 +152,10 @@ fn a_file_at_its_limit_refuses_to_create_and_loses_nothing() {
     let directory = Directory::new("full-file");
     let file = directory.file("0.daftari");
     format(&file, &["--development", "--limit-storage=224MiB"]);
-    let _batches = refuses_when_full(&file, &["--limit-memory=2GiB"], "--limit-storage");
+    let start = ["--limit-memory=2GiB"];
+    let _batches = refuses_when_full(&file, &start, "--limit-storage", |server| {
+        fill(server, BATCHES_MAX)
+    });
     let size = std::fs::metadata(&file).expect("it is there").len();
     assert!(size <= 224 << 20, "the file has {size} bytes");
 }
@@ -131,9 +165,15 @@ fn a_ledger_at_its_memory_limit_refuses_to_create_and_loses_nothing() {
     let directory = Directory::new("full-memory");
     let file = directory.file("0.daftari");
     format(&file, &["--development"]);
-    let batches = refuses_when_full(&file, &["--limit-memory=128MiB"], "--limit-memory");
+    // Accounts are what memory is for; of transfers it has only fences and filters.
+    let start = ["--limit-memory=512MiB", "--cache-size=64MiB"];
+    let batches = refuses_when_full(&file, &start, "--limit-memory", |server| {
+        let batches = fill(server, 10);
+        fill_with_accounts(server);
+        batches
+    });
     // With more memory, it goes on where it stopped.
-    let server = Server::start(&file, free_port(), &["--limit-memory=512MiB"]);
+    let server = Server::start(&file, free_port(), &["--limit-memory=1GiB"]);
     let client = connect(&server);
     let results = block_on(client.create_transfers(&transfers(batches))).expect("there is room");
     assert!(
