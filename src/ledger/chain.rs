@@ -18,12 +18,20 @@ pub(super) struct Undo {
     pub(super) accounts: u32,
     /// Transfers that the chain created.
     pub(super) transfers: Vec<TransferUndo>,
+    /// Bytes of the table of statuses when it began.
+    statuses: u64,
 }
 
 impl Undo {
     fn clear(&mut self) {
         self.accounts = 0;
         self.transfers.clear();
+    }
+
+    fn begin(&mut self, statuses: u64) {
+        self.clear();
+        self.active = true;
+        self.statuses = statuses;
     }
 }
 
@@ -117,8 +125,7 @@ impl Batch {
         }
         if event.linked && self.chain.is_none() {
             self.chain = Some(index);
-            ledger.undo.clear();
-            ledger.undo.active = true;
+            ledger.undo.begin(ledger.statuses.len());
         }
         let statuses = &self.statuses;
         if event.linked && index == self.count - 1 {
@@ -215,6 +222,9 @@ impl Ledger {
             for (position, account) in [undo.debit, undo.credit] {
                 *self.accounts.get_mut(position.into()) = account;
             }
+        }
+        while self.statuses.len() > self.undo.statuses {
+            let _ = self.statuses.pop();
         }
     }
 

@@ -20,6 +20,8 @@ mod records;
 mod resolve;
 mod scan;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 pub use checkpoint::RestoreError;

@@ -5,6 +5,7 @@ use super::expiry::Due;
 use super::fetch::{FAILED, Fetched};
 use super::index::Indexes;
 use super::records::{EventRecord, ExpiryRecord, FailedRecord, PendingStatus, WideRecord};
+use crate::constants::BLOCK_DATA_SIZE;
 use crate::lsm::{Hash, IdIndex, LogTable, MutableTable};
 use crate::stdx::to_u64;
 use crate::wire::{Account, ReplyEncoder, Transfer};
@@ -140,7 +141,8 @@ impl Ledger {
     /// are still taken.
     #[must_use]
     pub fn blocks_rewritten(&self) -> u64 {
-        let due = to_u64(self.due.len()) / 1000 + 1;
+        // A pending transfer that expires leaves a record of 160 bytes; the queue has 24.
+        let due = to_u64(self.due.len()) / to_u64(BLOCK_DATA_SIZE / 256) + 2;
         let mutable = self.accounts.chunk_count() + self.statuses.chunk_count();
         mutable + due + self.indexes.block_count() + 5
     }

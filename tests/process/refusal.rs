@@ -98,6 +98,8 @@ fn a_file_of_another_layout_or_a_newer_release() {
     let file = formatted(&directory);
     change_superblock(&file, |superblock| superblock.version = 9.into());
     check(&file, &[], 11, "layout version 9");
+    change_superblock(&file, |superblock| superblock.version = 1.into());
+    check(&file, &[], 11, "layout version 1");
     change_superblock(&file, |superblock| {
         superblock.version = storage_format::FORMAT_VERSION.into();
         superblock.release = 0x00ff_0000.into();
