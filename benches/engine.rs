@@ -1,62 +1,22 @@
-//! What do the parts of the storage engine cost?
+//! What do the parts of the storage engine cost, but for trees?
 //!
-//! * `tree push`: an entry of an index, sorting and its share of all merges included.
-//! * `tree walk`: 100 positions of one key among two million.
 //! * `id index`: an id that is not there, looked for and then inserted, among two million.
 //! * `block seal`, `block verify`: a full block of 256 KiB, page checksums and identity.
 //! * `checksum`: AEGIS-128L of 1 MiB.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use daftari::constants::{BLOCK_DATA_SIZE, BLOCK_SIZE};
-use daftari::lsm::{Hash, IdIndex, Tree};
+use daftari::lsm::{Hash, IdIndex};
 use storage_format::block::{BlockKind, seal, verify};
 use storage_format::{BlockHeader, SECTOR_SIZE, checksum};
 use zerocopy::FromZeros;
 
 const ENTRIES: u32 = 2_000_000;
 
-/// The key of a position.
-type KeyOf = fn(u32) -> u32;
-
 fn mix(value: u32) -> u32 {
     let value = (value ^ (value >> 16)).wrapping_mul(0x85EB_CA6B);
     let value = (value ^ (value >> 13)).wrapping_mul(0xC2B2_AE35);
     value ^ (value >> 16)
-}
-
-fn filled(key_of: KeyOf) -> Tree {
-    let mut tree = Tree::default();
-    (0..ENTRIES).for_each(|position| tree.push(key_of(position), position));
-    tree
-}
-
-fn trees(criterion: &mut Criterion) {
-    let keys: [(&str, KeyOf); 3] = [
-        ("random keys", mix),
-        ("10,000 keys", |position| mix(position) % 10_000),
-        ("one key", |_| 1),
-    ];
-    let mut group = criterion.benchmark_group("tree push");
-    group.sample_size(10);
-    group.throughput(Throughput::Elements(u64::from(ENTRIES)));
-    for (name, key_of) in keys {
-        let _ = group.bench_function(name, |bencher| bencher.iter(|| filled(key_of)));
-    }
-    group.finish();
-
-    let tree = filled(keys[1].1);
-    let mut key = 0;
-    let _ = criterion.bench_function("tree walk", |bencher| {
-        bencher.iter(|| {
-            key = (key + 7919) % 10_000;
-            let mut left = 100;
-            tree.walk(key, &(0..=u32::MAX), false, |_| {
-                left -= 1;
-                left > 0
-            });
-            assert!(left == 0, "each key has about 200 positions");
-        });
-    });
 }
 
 fn ids(criterion: &mut Criterion) {
@@ -104,5 +64,5 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, trees, ids, blocks);
+criterion_group!(benches, ids, blocks);
 criterion_main!(benches);

@@ -110,7 +110,7 @@ fn run(kind: &str, millions: u64) {
             total / count,
             times[times.len() / 2] / 1000,
             times[times.len() - 1] / 1000,
-            ledger.memory_used() / next
+            ledger.ledger.memory_used() / next
         );
     }
 }

@@ -10,6 +10,7 @@ use super::commit::{State, frees_early};
 use crate::constants;
 use crate::grid::{BlockStore, NewBlock};
 use crate::io::{Io, Storage};
+use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::sessions::{SessionRecord, Sessions};
@@ -27,7 +28,7 @@ pub(super) const WRITES_MAX: usize = 16;
 /// Bytes that the blocks of one event take at most, merges included.
 const EVENT_BLOCKS_SIZE_MAX: u64 = 4096;
 /// Sessions of a block.
-const SESSIONS_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / size_of::<SessionRecord>();
+const SESSIONS_PER_BLOCK: usize = Chunk::<SessionRecord>::CAPACITY;
 /// Records of a block of the manifest.
 const MANIFEST_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / MANIFEST_RECORD_SIZE;
 
@@ -90,7 +91,9 @@ impl<I: Io> State<'_, I> {
         };
         for (position, records) in (0..).zip(records.chunks(SESSIONS_PER_BLOCK)) {
             let mut buffer = self.grid.buffer().await;
-            let bytes = records.as_bytes();
+            let mut chunk = Chunk::new();
+            records.iter().for_each(|record| chunk.push(record));
+            let bytes = chunk.bytes();
             buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
             let block = self.grid.write(NewBlock {
                 kind: BlockKind::Records,

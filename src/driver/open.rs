@@ -7,6 +7,7 @@ use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
 use crate::io::{Io, Storage};
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{Decision, Recovered, SlotRead, recover_solo};
@@ -222,11 +223,13 @@ async fn load_sessions<I: Io>(
     record: &ManifestRecord,
 ) -> Result<(), FatalReason> {
     let block = state.grid.read(&record.block).await;
-    let size = u64_to_usize(record.count.get()) * size_of::<SessionRecord>();
-    let records = <[SessionRecord]>::ref_from_bytes(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
-    let records = records.expect("whole records without alignment");
-    for record in records {
-        let restored = state.sessions.borrow_mut().restore(*record);
+    let count = u64_to_usize(record.count.get());
+    if count > Chunk::<SessionRecord>::CAPACITY {
+        return Err(confused("a block of sessions has too many"));
+    }
+    for at in 0..count {
+        let session = *Chunk::<SessionRecord>::record(&block, at);
+        let restored = state.sessions.borrow_mut().restore(session);
         restored.map_err(confused)?;
     }
     state.grid.recycle(block);

@@ -500,10 +500,7 @@ async fn restore_due<I: Io>(
     for (entry, count) in blocks {
         let buffer = grid.read(&entry.reference).await;
         for at in 0..u64_to_usize(*count) {
-            let page = SECTOR_SIZE * (1 + at / Chunk::<DueRecord>::PER_PAGE);
-            let offset = page + at % Chunk::<DueRecord>::PER_PAGE * size_of::<DueRecord>();
-            let (record, _) =
-                DueRecord::ref_from_prefix(&buffer[offset..]).expect("a record fits its page");
+            let record = Chunk::<DueRecord>::record(&buffer, at);
             let _ = due.insert((
                 record.expires.get(),
                 record.timestamp.get(),

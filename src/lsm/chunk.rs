@@ -102,6 +102,13 @@ impl<T: Record> Chunk<T> {
         T::mut_from_bytes(&mut self.slab[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
+    /// A record in a block whose data are the bytes of a chunk.
+    #[must_use]
+    pub fn record(block: &[u8], index: usize) -> &T {
+        let at = SECTOR_SIZE + Self::offset(index);
+        T::ref_from_bytes(&block[at..at + size_of::<T>()]).expect("size and alignment fit")
+    }
+
     /// The data of a block with these records: up to the end of the last record.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -11,9 +11,11 @@ use crate::grid::store::Pages;
 use std::ops::RangeInclusive;
 
 /// Where entries are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) enum Part<'a> {
     Memory(&'a IndexTable),
+    /// Those of the key, to be taken.
+    Listed(Vec<u8>),
     Disk(&'a Run),
 }
 
@@ -40,6 +42,7 @@ impl Part<'_> {
     /// Whether a walk that is at a position has left the part behind.
     fn is_behind(&self, reversed: bool, position: u64) -> bool {
         let (low, high) = match self {
+            Self::Listed(_) => return false,
             Self::Memory(table) => (table.position_low, table.position_high),
             Self::Disk(run) => (run.state.position_low, run.state.position_high),
         };
@@ -140,12 +143,27 @@ impl<'a> Cursor<'a> {
     }
 
     fn seek_parts(&mut self, pages: &impl Pages, target: u128) -> Seek {
-        while let Some(part) = self.parts.last() {
-            let step = match *part {
-                part if part.is_behind(self.reversed, rank_position(target)) => Step::Over,
-                Part::Memory(table) => self.in_memory(table, target),
-                Part::Disk(run) if self.reversed => self.before(pages, run, target),
-                Part::Disk(run) => self.after(pages, run, target),
+        while let Some(part) = self.parts.last_mut() {
+            let behind = part.is_behind(self.reversed, rank_position(target));
+            let step = match part {
+                _ if behind => Step::Over,
+                Part::Listed(entries) => {
+                    // All there is of the key: if it was taken before, the walk has passed it.
+                    let entries = Entries::Page(std::mem::take(entries));
+                    self.in_memory(entries, target)
+                }
+                Part::Memory(table) => {
+                    let entries = Entries::Memory(table.sorted());
+                    self.in_memory(entries, target)
+                }
+                Part::Disk(run) => {
+                    let run = *run;
+                    if self.reversed {
+                        self.before(pages, run, target)
+                    } else {
+                        self.after(pages, run, target)
+                    }
+                }
             };
             match step {
                 Step::Found(position) => return Seek::Found(position),
@@ -166,11 +184,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn in_memory(&mut self, table: &'a IndexTable, target: u128) -> Step {
-        let entries = table.sorted();
-        let slot = lower_bound::<IndexEntry>(entries, target);
+    fn in_memory(&mut self, entries: Entries<'a>, target: u128) -> Step {
+        let slot = lower_bound::<IndexEntry>(&entries, target);
         let mut place = Place {
-            entries: Entries::Memory(entries),
+            entries,
             slot,
             block: 0,
         };

@@ -56,6 +56,21 @@ impl IndexTable {
         })
     }
 
+    /// The entries of a key in order, if looking at all is cheaper than sorting: the table is not
+    /// sorted, and is going to change.
+    pub(super) fn of_key(&self, key: u64) -> Option<Vec<u8>> {
+        if self.sorted.get().is_some() {
+            return None;
+        }
+        let mut found = Vec::new();
+        for entry in self.arrived.iter().filter(|entry| entry.key == key) {
+            let at = found.len();
+            found.resize(at + IndexEntry::SIZE, 0);
+            entry.store(&mut found[at..]);
+        }
+        Some(found)
+    }
+
     /// Whether the table is sorted for good.
     pub(super) fn is_settled(&self) -> bool {
         self.entries == 0 || self.arrived.is_empty()

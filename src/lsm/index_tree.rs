@@ -138,12 +138,19 @@ impl IndexTree {
         if positions.is_empty() || low > high {
             return 0;
         }
-        let tables = self.frozen.iter().chain(std::iter::once(&self.open));
-        let in_memory = tables.map(|table| {
-            let sorted = table.sorted();
-            let end = lower_bound::<IndexEntry>(sorted, high + 1);
-            to_u64(end - lower_bound::<IndexEntry>(sorted, low))
-        });
+        let between = |entries: &[u8]| {
+            let end = lower_bound::<IndexEntry>(entries, high + 1);
+            to_u64(end - lower_bound::<IndexEntry>(entries, low))
+        };
+        let frozen: u64 = self
+            .frozen
+            .iter()
+            .map(|table| between(table.sorted()))
+            .sum();
+        let open = match self.open.of_key(key) {
+            Some(entries) => between(&entries),
+            None => between(self.open.sorted()),
+        };
         let layout = self.tiers.layout;
         let runs = self
             .tiers
@@ -154,7 +161,7 @@ impl IndexTree {
             let entries = |block| layout.entries_of(run.state.entries, block);
             to_u64(blocks.map(entries).sum())
         });
-        in_memory.sum::<u64>() + on_disk.sum::<u64>()
+        open + frozen + on_disk.sum::<u64>()
     }
 
     /// Walks the positions of a key within bounds, upwards or downwards.
@@ -177,11 +184,16 @@ impl IndexTree {
             } = run.state;
             entries > 0 && within(position_low, position_high)
         });
-        let tables = self.frozen.iter().chain(std::iter::once(&self.open));
-        let tables = tables
-            .filter(|table| table.entries > 0 && within(table.position_low, table.position_high));
-        let parts = runs.map(Part::Disk).chain(tables.map(Part::Memory));
-        let mut parts: Vec<Part<'a>> = parts.collect();
+        let has = |table: &IndexTable| {
+            table.entries > 0 && within(table.position_low, table.position_high)
+        };
+        let frozen = self.frozen.iter().filter(|table| has(table));
+        let open = has(&self.open).then(|| match self.open.of_key(key) {
+            Some(entries) => Part::Listed(entries),
+            None => Part::Memory(&self.open),
+        });
+        let parts = runs.map(Part::Disk).chain(frozen.map(Part::Memory));
+        let mut parts: Vec<Part<'a>> = parts.chain(open).collect();
         if !reversed {
             // The next part is taken from the end.
             parts.reverse();
@@ -297,6 +309,6 @@ fn prime(
     };
     for page in wanted {
         // Only asked for: what is missing is noted.
-        let _ = pages.page(reference, page + 1).is_some();
+        let _ = std::hint::black_box(pages.page(reference, page + 1).is_some());
     }
 }

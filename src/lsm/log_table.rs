@@ -268,16 +268,11 @@ impl<T: Record + Ranked> LogTable<T> {
             let buffer = store.read(&block).await;
             let mut chunk = Chunk::new();
             for at in 0..tail.len {
-                chunk.push(Self::record_of_block(&buffer, at));
+                chunk.push(Chunk::record(&buffer, at));
             }
             store.recycle(buffer);
             self.chunks.push_back(chunk);
         }
-    }
-
-    fn record_of_block(block: &[u8], at: usize) -> &T {
-        let page = SECTOR_SIZE * (1 + at / Self::PER_PAGE);
-        Self::record(&block[page..page + SECTOR_SIZE], at % Self::PER_PAGE)
     }
 
     /// Visits records in order, wherever they are.
@@ -304,7 +299,7 @@ impl<T: Record + Ranked> LogTable<T> {
                 store.read_ahead(&next.reference);
             }
             for at in within..end {
-                visit(position, Self::record_of_block(&buffer, at));
+                visit(position, Chunk::record(&buffer, at));
                 position += 1;
             }
             store.recycle(buffer);

@@ -185,10 +185,7 @@ impl<T: Record> MutableTable<T> {
         let buffer = store.read(&block).await;
         let mut chunk = Chunk::new();
         for at in 0..count {
-            let page = SECTOR_SIZE * (1 + at / Chunk::<T>::PER_PAGE);
-            let offset = page + at % Chunk::<T>::PER_PAGE * size_of::<T>();
-            let record = T::ref_from_bytes(&buffer[offset..offset + size_of::<T>()]);
-            chunk.push(record.expect("size and alignment fit"));
+            chunk.push(Chunk::record(&buffer, at));
         }
         store.recycle(buffer);
         self.chunks.push(chunk);
