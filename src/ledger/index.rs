@@ -7,11 +7,11 @@ use super::Ledger;
 use super::fetch::FAILED;
 use super::records::FailedRecord;
 use super::scan::Asked;
-use crate::constants::{BATCH_EVENTS_MAX, BLOCK_SIZE};
+use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::entry::FAN;
-use crate::lsm::{Clock, IdTree, IndexTree, TreeOptions, TreeState};
+use crate::lsm::{Clock, Extent, IdTree, IndexTree, TreeOptions, TreeState};
 use crate::stdx::{to_u64, u64_to_usize, yield_once};
 use crate::wire::{Account, Transfer};
 use std::collections::{BTreeMap, VecDeque};
@@ -74,8 +74,10 @@ impl Lengths {
     }
 }
 
-/// Tiers of a tree that merge at the same time: more than three have 130 million entries.
-const TIERS_MERGING: u64 = 3;
+/// All trees: two of each field, that of sides and that of ids.
+const TREES: u64 = 2 * to_u64(FIELDS) + 2;
+/// Records for whose merges memory is set aside: all tiers merge at the same time.
+const UNITS_MERGING: u64 = 1 << 30;
 /// Bars whose entries a tree may have in memory, and the one before.
 const BARS_MAX: usize = 2 * FAN + 1;
 
@@ -140,11 +142,15 @@ impl Indexes {
     pub(super) fn memory_fixed() -> u64 {
         let options = TreeOptions::default();
         let bar = options.bar + u64::from(BATCH_EVENTS_MAX);
-        let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(0, bar, options);
-        let sides = IndexTree::memory_max(0, 2 * bar, options);
-        let trees = 2 * to_u64(FIELDS) + 2;
-        let merges = trees * TIERS_MERGING * to_u64((2 * FAN + 1) * BLOCK_SIZE);
-        fields + sides + IdTree::memory_max(0, options) + merges
+        // What is on disk is counted as it is there.
+        let extent = |bar_entries: u64| Extent {
+            entries: 0,
+            bar_entries,
+            units: UNITS_MERGING,
+        };
+        let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(&extent(bar), options);
+        let sides = IndexTree::memory_max(&extent(2 * bar), options);
+        fields + sides + IdTree::memory_max(&extent(bar), options)
     }
 
     /// Blocks of all trees.
@@ -240,9 +246,13 @@ impl Indexes {
         yield_once().await;
     }
 
-    /// Sorts what one tree added in a bar that has ended, if any is not sorted yet.
-    fn sort_one(&mut self) {
-        let _ = self.trees_mut().any(IndexTree::sort_frozen) || self.ids.sort_frozen();
+    /// Sorts tables of bars that have ended: so many in a beat of so many units that all are sorted
+    /// when the next bar ends, and none waits for a merge to need it.
+    fn sort_some(&mut self, units: u64) {
+        let tables = (TREES * units).div_ceil(TreeOptions::default().bar);
+        for _ in 0..tables {
+            let _ = self.trees_mut().any(IndexTree::sort_frozen) || self.ids.sort_frozen();
+        }
     }
 
     fn bar(&mut self) {
@@ -288,7 +298,7 @@ impl Ledger {
         let due = indexes.clock.op_end(units);
         if let Some(units) = due.beat {
             yield_once().await;
-            indexes.sort_one();
+            indexes.sort_some(units);
             indexes.beat(units, grid).await;
         }
         if due.bar {

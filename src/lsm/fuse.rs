@@ -194,14 +194,18 @@ impl Builder {
                 self.hashes[slot] ^= hash;
             }
         }
+        // Each slot comes to be of one hash only once at most. Whether it does cannot be predicted, so
+        // there is no branch on it.
         self.alone.clear();
-        let slots = self.counts.iter().enumerate();
-        self.alone.extend(
-            slots
-                .filter(|(_, count)| **count >> 2 == 1)
-                .map(|(slot, _)| slot),
-        );
-        while let Some(slot) = self.alone.pop() {
+        self.alone.resize(shape.slots() + 1, 0);
+        let mut alone = 0;
+        for (slot, count) in self.counts.iter().enumerate() {
+            self.alone[alone] = slot;
+            alone += usize::from(*count >> 2 == 1);
+        }
+        while alone > 0 {
+            alone -= 1;
+            let slot = self.alone[alone];
             if self.counts[slot] >> 2 != 1 {
                 continue;
             }
@@ -209,11 +213,11 @@ impl Builder {
             let found = self.counts[slot] & 3;
             self.order.push((hash, low8(found)));
             for (which, slot) in (0..).zip(shape.slots_of(hash)) {
-                self.counts[slot] = (self.counts[slot] - 4) ^ which;
+                let count = (self.counts[slot] - 4) ^ which;
+                self.counts[slot] = count;
                 self.hashes[slot] ^= hash;
-                if self.counts[slot] >> 2 == 1 {
-                    self.alone.push(slot);
-                }
+                self.alone[alone] = slot;
+                alone += usize::from(count >> 2 == 1);
             }
         }
         self.order.len()

@@ -7,7 +7,7 @@ use super::entry::{FAN, FIELD_MAX, IdEntry};
 use super::id_group::IdGroup;
 use super::id_lookup::{self, Lookup, Scratch};
 use super::layout::{Layout, TreeOptions};
-use super::tiers::{Memory, Tiers, TreeState};
+use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::store::{BlockStore, Pages};
 use crate::stdx::{to_u64, u64_to_usize};
@@ -172,12 +172,12 @@ impl IdTree {
         groups.map(IdGroup::memory).sum::<u64>() + self.tiers.memory()
     }
 
-    /// Bytes on the heap at most, when there are so many entries: everything that is on disk may be
-    /// merging, so that its filters are there twice.
+    /// Bytes on the heap at most: everything that is on disk may be merging, so that its filters are
+    /// there twice. A bar has no more entries than units.
     #[must_use]
-    pub fn memory_max(entries: u64, options: TreeOptions) -> u64 {
+    pub fn memory_max(extent: &Extent, options: TreeOptions) -> u64 {
         let layout = Layout::new::<IdEntry>(options.pages);
-        super::tiers::memory_max::<IdEntry>(entries, &layout, options)
+        super::tiers::memory_max::<IdEntry>(extent, &layout, options)
             + to_u64(GROUPS) * IdGroup::memory_max(group_ids(options))
     }
 
@@ -197,6 +197,11 @@ impl IdTree {
     #[must_use]
     pub fn block_count(&self) -> u64 {
         self.tiers.block_count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> Vec<Option<super::fuse::Filter>> {
+        self.tiers.filters()
     }
 
     /// Tiers that there are, that in memory included.

@@ -11,7 +11,7 @@ use super::entry::{Entry, FAN, FIELD_MAX, IndexEntry, index_rank, lower_bound};
 use super::index_table::IndexTable;
 use super::layout::{Layout, TreeOptions, page_of};
 use super::run::{Run, RunState};
-use super::tiers::{Memory, Tiers, TreeState};
+use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::grid::store::{BlockStore, Pages};
 use crate::stdx::to_u64;
 use std::collections::VecDeque;
@@ -19,6 +19,9 @@ use std::ops::RangeInclusive;
 
 /// Pages of a key that are asked for at once, after the first.
 const PRIME_PAGES: usize = 4;
+
+/// Runs in memory that may wait to be sorted: there is memory for their unsorted entries.
+const UNSORTED_MAX: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -58,6 +61,10 @@ impl IndexTree {
 
     /// Ends a bar: what was added since the last one becomes a run.
     pub fn bar(&mut self) {
+        let unsorted = self.frozen.iter().filter(|table| !table.is_settled());
+        if unsorted.count() == UNSORTED_MAX {
+            let _ = self.sort_frozen();
+        }
         let next = IndexTable::with(std::mem::take(&mut self.spare));
         let table = std::mem::replace(&mut self.open, next);
         self.frozen.push_back(table);
@@ -230,14 +237,21 @@ impl IndexTree {
         tables.map(IndexTable::memory).sum::<u64>() + spare + self.tiers.memory()
     }
 
-    /// Bytes on the heap at most, when there are so many entries, and so many in a bar: everything
-    /// that is on disk may be merging, so that its blocks are known twice.
+    /// Bytes on the heap at most: everything that is on disk may be merging, so that its blocks are
+    /// known twice.
     #[must_use]
-    pub fn memory_max(entries: u64, bar_entries: u64, options: TreeOptions) -> u64 {
+    pub fn memory_max(extent: &Extent, options: TreeOptions) -> u64 {
+        let bar_entries = extent.bar_entries;
         let layout = Layout::new::<IndexEntry>(options.pages);
-        super::tiers::memory_max::<IndexEntry>(entries, &layout, options)
+        super::tiers::memory_max::<IndexEntry>(extent, &layout, options)
             + (2 * to_u64(FAN) + 2) * bar_entries * to_u64(IndexEntry::SIZE)
-            + 4 * bar_entries * to_u64(size_of::<IndexEntry>())
+            // Also the table that fills, and the memory that is to be used again; vectors double.
+            + (to_u64(UNSORTED_MAX) + 2) * 2 * bar_entries * to_u64(size_of::<IndexEntry>())
+    }
+
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> Vec<Option<super::fuse::Filter>> {
+        self.tiers.filters()
     }
 
     /// Bytes on the heap for what is on disk: fences and merges.
@@ -308,7 +322,7 @@ fn prime(
         page..=(page + PRIME_PAGES).min(last)
     };
     for page in wanted {
-        // Only asked for: what is missing is noted.
-        let _ = std::hint::black_box(pages.page(reference, page + 1).is_some());
+        // What matters is that it is asked for: what is missing is noted.
+        let _page = pages.page(reference, page + 1);
     }
 }

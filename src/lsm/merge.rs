@@ -252,6 +252,11 @@ impl<E: Entry> Merge<E> {
         self.output.blocks.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> &[Option<super::fuse::Filter>] {
+        &self.output.filters
+    }
+
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> u64 {
         let loaded = self.inputs.loaded.iter().flatten();

@@ -32,6 +32,14 @@ impl Mock {
         }
     }
 
+    /// Addresses of blocks that are not released.
+    pub(super) fn held(&self) -> Vec<u64> {
+        let addresses = self.blocks.keys().copied();
+        addresses
+            .filter(|address| !self.released.contains(address))
+            .collect()
+    }
+
     /// From now on pages are missing until they are loaded.
     pub(super) fn forget_pages(&self) {
         *self.pages.borrow_mut() = Some(BTreeSet::new());

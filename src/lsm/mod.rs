@@ -42,4 +42,4 @@ pub use log_table::{LogTable, Ranked, Tail};
 pub use merge::MergeState;
 pub use mutable_table::MutableTable;
 pub use run::{BlockEntry, RunState};
-pub use tiers::{TierState, TreeState};
+pub use tiers::{Extent, TierState, TreeState};

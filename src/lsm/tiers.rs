@@ -253,23 +253,43 @@ impl<E: Entry> Tiers<E> {
         to_u64(merged + runs)
     }
 
+    #[cfg(test)]
+    pub(super) fn filters(&self) -> Vec<Option<super::fuse::Filter>> {
+        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
+        let runs = self.runs().flat_map(|run| &run.filters);
+        runs.chain(merges.flat_map(Merge::filters))
+            .cloned()
+            .collect()
+    }
+
     /// Tiers that there are.
     pub(super) fn len(&self) -> usize {
         self.tiers.len()
     }
 }
 
-/// Bytes that the runs on disk and the merges of a tree of so many entries take on the heap at most.
-pub(super) fn memory_max<E: Entry>(entries: u64, layout: &Layout, options: TreeOptions) -> u64 {
-    let block_size = to_u64((options.pages + 1) * storage_format::SECTOR_SIZE);
-    let mut tiers = 1;
+/// How large a tree may become.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Entries.
+    pub entries: u64,
+    /// Entries in a bar.
+    pub bar_entries: u64,
+    /// Units of the whole forest: they make the tiers.
+    pub units: u64,
+}
+
+/// Bytes that the runs on disk and the merges of a tree take on the heap at most.
+pub(super) fn memory_max<E: Entry>(extent: &Extent, layout: &Layout, options: TreeOptions) -> u64 {
+    let block_size = to_u64(crate::constants::BLOCK_SIZE);
+    let mut tiers = 2;
     let mut reach = to_u64(FAN) * options.bar;
-    while reach < entries {
+    while reach < extent.units {
         reach = reach.saturating_mul(to_u64(FAN));
         tiers += 1;
     }
     let partial = tiers * 4 * to_u64(FAN);
-    let blocks = entries.div_ceil(to_u64(layout.per_block)) + partial;
+    let blocks = extent.entries.div_ceil(to_u64(layout.per_block)) + partial;
     let filter = if E::FILTERED {
         super::fuse::Filter::size(layout.per_block) + size_of::<Option<super::fuse::Filter>>()
     } else {

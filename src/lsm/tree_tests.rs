@@ -1,8 +1,9 @@
 //! Index trees and id trees against simple models, and against themselves after a restart.
 
 use super::entry::FIELD_MAX;
+use super::fuse::Filter;
 use super::mock::{Mock, Random, now};
-use super::{IdTree, IndexTree, Lookup, Seek, TreeOptions, TreeState};
+use super::{Extent, IdTree, IndexTree, Lookup, Seek, TreeOptions, TreeState};
 use std::collections::BTreeMap;
 
 const BAR: u64 = 8;
@@ -10,6 +11,7 @@ const BAR: u64 = 8;
 const ABSENT: u128 = 1 << 127 | 7;
 
 fn options(pages: usize) -> TreeOptions {
+    let pages = pages.min(TreeOptions::default().pages);
     TreeOptions { bar: BAR, pages }
 }
 
@@ -34,6 +36,7 @@ trait Tree: Sized {
     fn restore(pages: usize, state: TreeState, store: &mut Mock) -> Self;
     fn resume(&mut self, store: &mut Mock);
     fn sort(&mut self);
+    fn filters(&self) -> Vec<Option<Filter>>;
 
     fn apply(&mut self, event: Event, store: &mut Mock) {
         match event {
@@ -72,6 +75,9 @@ impl Tree for IndexTree {
     fn sort(&mut self) {
         let _ = self.sort_frozen();
     }
+    fn filters(&self) -> Vec<Option<Filter>> {
+        Self::filters(self)
+    }
 }
 
 impl Tree for IdTree {
@@ -106,6 +112,9 @@ impl Tree for IdTree {
     }
     fn sort(&mut self) {
         let _ = self.sort_frozen();
+    }
+    fn filters(&self) -> Vec<Option<Filter>> {
+        Self::filters(self)
     }
 }
 
@@ -243,6 +252,14 @@ fn walk(tree: &IndexTree, store: &Mock, random: &mut Random, key: u64, positions
     }
 }
 
+fn extent(entries: u64) -> Extent {
+    Extent {
+        entries,
+        bar_entries: 2 * (BAR + 4),
+        units: 9004,
+    }
+}
+
 #[test]
 fn index_trees_find_what_was_pushed() {
     for (seed, (name, keys)) in (0..).zip(KEYS) {
@@ -250,17 +267,21 @@ fn index_trees_find_what_was_pushed() {
             let mut random = Random(seed + 1000);
             let (mut tree, mut store) = (<IndexTree as Tree>::new(pages), Mock::default());
             let mut model = BTreeMap::<u64, Vec<u64>>::new();
+            let mut entries = 0;
             for event in script(seed, 9000, keys) {
                 tree.apply(event, &mut store);
                 if let Event::Push(key, position) = event {
                     let key = u64::try_from(key).unwrap();
                     model.entry(key).or_default().push(position);
+                    entries += 1;
                 }
+                let most = IndexTree::memory_max(&extent(entries), options(pages));
+                assert!(tree.memory() <= most, "{name}");
                 if random.below(60) == 0 {
                     let key = model
                         .keys()
                         .copied()
-                        .nth(usize::try_from(random.below(20)).unwrap());
+                        .nth(usize::from(random.below(20) == 0));
                     let key = key.unwrap_or(5);
                     let none = Vec::new();
                     let positions = model.get(&key).unwrap_or(&none);
@@ -271,6 +292,7 @@ fn index_trees_find_what_was_pushed() {
                 }
             }
             assert!(tree.tiers() >= 4, "{name}: {} tiers", tree.tiers());
+            nothing_leaks(&tree.state(), &store);
             for (key, positions) in model.iter().step_by(model.len().div_ceil(40)) {
                 walk(&tree, &store, &mut random, *key, positions);
             }
@@ -290,12 +312,21 @@ fn id_trees_find_what_was_pushed() {
                 if let Event::Push(id, value) = event {
                     model.push((id, value));
                 }
+                let most = IdTree::memory_max(&extent(model.len() as u64), options(pages));
+                assert!(tree.memory() <= most, "{name}");
                 if random.below(100) == 0 {
                     lookups(&tree, &store, &mut random, &model);
                 }
             }
             assert!(tree.tiers() >= 4, "{name}: {} tiers", tree.tiers());
+            nothing_leaks(&tree.state(), &store);
             lookups(&tree, &store, &mut random, &model);
+            let dense = name == "sequential ids";
+            let filters = tree.filters();
+            assert!(
+                filters.iter().all(|filter| filter.is_some() != dense),
+                "{name}"
+            );
         }
     }
 }
@@ -379,6 +410,7 @@ fn restarts<T: Tree>(pages: usize, events: &[Event]) {
             let mut blocks = store.clone();
             let other = restored::<T>(pages, tree.state(), &events[..=at], &mut blocks);
             assert_eq!(other.state(), tree.state());
+            assert_eq!(other.filters(), tree.filters());
             assert_eq!(blocks.blocks, store.blocks);
             // Some go on to the end.
             let until = if at % 977 == 0 { events.len() } else { at + ON };
@@ -390,6 +422,19 @@ fn restarts<T: Tree>(pages: usize, events: &[Event]) {
     }
     assert!(others.is_empty());
     assert!(tree.state().tiers.len() >= 4);
+    nothing_leaks(&tree.state(), &store);
+}
+
+/// Blocks that are not released are those that a manifest names.
+fn nothing_leaks(state: &TreeState, store: &Mock) {
+    let tiers = state.tiers.iter();
+    let named = tiers.flat_map(|tier| {
+        let runs = tier.runs.iter().flat_map(|run| &run.blocks);
+        runs.chain(tier.merge.iter().flat_map(|merge| &merge.blocks))
+    });
+    let mut named: Vec<u64> = named.map(|block| block.reference.address.get()).collect();
+    named.sort_unstable();
+    assert_eq!(named, store.held());
 }
 
 #[test]
