@@ -8,7 +8,11 @@ use super::index_table::IndexTable;
 use super::layout::{Layout, page_entries, page_first, page_of};
 use super::run::Run;
 use crate::grid::store::Pages;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
+use storage_format::BlockReference;
+
+/// Pages that are asked for beside one that is missing.
+const AHEAD: usize = 16;
 
 /// Where entries are.
 #[derive(Debug)]
@@ -219,7 +223,11 @@ impl<'a> Cursor<'a> {
         let here = self.layout.entries_of(run.state.entries, block);
         let count = here.div_ceil(IndexEntry::PER_PAGE);
         let page = page_of(header, count, target);
-        let entries = page_entries::<IndexEntry>(pages.page(reference, page + 1)?, page, here);
+        let Some(bytes) = pages.page(reference, page + 1) else {
+            self.ask_ahead(pages, reference, header, page..count);
+            return None;
+        };
+        let entries = page_entries::<IndexEntry>(bytes, page, here);
         let following = if page + 1 < count {
             Some(page_first(header, page + 1))
         } else {
@@ -241,6 +249,40 @@ impl<'a> Cursor<'a> {
             block,
         };
         Some((self.place.insert(place), following))
+    }
+
+    /// Asks for the pages behind one that is missing which the walk is going to need, too, so that
+    /// they are loaded together: those of the key, from the page on to the last of the block.
+    fn ask_ahead(
+        &self,
+        pages: &impl Pages,
+        reference: &BlockReference,
+        header: &[u8],
+        within: Range<usize>,
+    ) {
+        let of_key = |page: usize| {
+            let first = page_first(header, page);
+            let last = index_rank(self.key, *self.bounds.end());
+            let next = page + 1;
+            let ends = next < within.end && page_first(header, next) <= index_rank(self.key, 0);
+            first <= last && !ends
+        };
+        let ask = |page: usize| {
+            let _page = pages.page(reference, page + 1);
+        };
+        if self.reversed {
+            let before = (0..within.start).rev();
+            before
+                .take(AHEAD)
+                .take_while(|page| of_key(*page))
+                .for_each(ask);
+        } else {
+            let behind = within.start + 1..within.end;
+            behind
+                .take(AHEAD)
+                .take_while(|page| of_key(*page))
+                .for_each(ask);
+        }
     }
 
     /// The first entry at or after the target.
