@@ -7,11 +7,13 @@
 //! * A block that is written anew takes the pages of its predecessor out.
 
 use super::store::Pages;
-use crate::stdx::{to_u64, to_usize, u64_to_usize};
+use crate::stdx::slab::SLAB_SIZE;
+use crate::stdx::{Slab, to_u64, to_usize, u64_to_usize};
 use hashbrown::HashTable;
 use std::cell::{Cell, RefCell};
 use storage_format::{BlockReference, SECTOR_SIZE};
 
+const FRAMES_PER_SLAB: usize = SLAB_SIZE / SECTOR_SIZE;
 /// Pages that a block has at most, header page included.
 pub const BLOCK_PAGES_MAX: usize = 64;
 
@@ -79,7 +81,8 @@ struct Frame {
 /// See the module.
 #[derive(Debug)]
 pub struct PageCache {
-    memory: Vec<u8>,
+    /// As much as the frames that were ever used take.
+    memory: Vec<Slab>,
     frames: Vec<Frame>,
     frames_max: usize,
     table: HashTable<u32>,
@@ -98,7 +101,7 @@ impl PageCache {
         let frames_max = u64_to_usize(size) / SECTOR_SIZE;
         assert!(frames_max > 0, "a cache has room for a page");
         Self {
-            memory: vec![0; frames_max * SECTOR_SIZE],
+            memory: Vec::with_capacity(frames_max.div_ceil(FRAMES_PER_SLAB)),
             frames: Vec::with_capacity(frames_max),
             frames_max,
             table: HashTable::with_capacity(frames_max),
@@ -143,8 +146,10 @@ impl PageCache {
         self.find(key).is_some()
     }
 
+    #[inline]
     fn bytes(&self, frame: usize) -> &[u8] {
-        &self.memory[frame * SECTOR_SIZE..(frame + 1) * SECTOR_SIZE]
+        let at = frame % FRAMES_PER_SLAB * SECTOR_SIZE;
+        &self.memory[frame / FRAMES_PER_SLAB][at..at + SECTOR_SIZE]
     }
 
     /// Keeps a page for this round, if it is there.
@@ -172,7 +177,8 @@ impl PageCache {
             Some(frame) => frame,
             None => self.take_frame(key),
         };
-        self.memory[frame * SECTOR_SIZE..(frame + 1) * SECTOR_SIZE].copy_from_slice(bytes);
+        let at = frame % FRAMES_PER_SLAB * SECTOR_SIZE;
+        self.memory[frame / FRAMES_PER_SLAB][at..at + SECTOR_SIZE].copy_from_slice(bytes);
         self.frames[frame].used.set(asked);
         self.frames[frame]
             .round
@@ -181,6 +187,9 @@ impl PageCache {
 
     fn take_frame(&mut self, key: PageKey) -> usize {
         let frame = if self.frames.len() < self.frames_max {
+            if self.frames.len().is_multiple_of(FRAMES_PER_SLAB) {
+                self.memory.push(Slab::take());
+            }
             self.frames.push(Frame {
                 key: None,
                 used: Cell::new(false),

@@ -76,11 +76,12 @@ impl Ledger {
         Self {
             memory_limit: options.memory_limit,
             accounts: MutableTable::new(table::ACCOUNTS),
-            transfers: LogTable::new(table::TRANSFERS),
-            events: LogTable::new(table::EVENTS),
-            wide: LogTable::new(table::WIDE),
-            expiries: LogTable::new(table::EXPIRIES),
-            failed: LogTable::new(table::FAILED),
+            // What was pending is going to be resolved.
+            transfers: LogTable::new(table::TRANSFERS, true),
+            events: LogTable::new(table::EVENTS, false),
+            wide: LogTable::new(table::WIDE, false),
+            expiries: LogTable::new(table::EXPIRIES, false),
+            failed: LogTable::new(table::FAILED, false),
             statuses: MutableTable::new(table::STATUSES),
             due: BTreeSet::new(),
             due_blocks: Vec::new(),

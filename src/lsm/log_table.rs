@@ -26,6 +26,8 @@ pub trait Ranked {
 #[derive(Debug)]
 pub struct LogTable<T> {
     number: u8,
+    /// Whether new blocks are going to be asked for, and stay in the cache.
+    cached: bool,
     /// On disk, all full.
     blocks: Vec<BlockEntry>,
     /// In memory; all but the last are full.
@@ -50,9 +52,10 @@ impl<T: Record + Ranked> LogTable<T> {
 
     /// An empty table.
     #[must_use]
-    pub fn new(number: u8) -> Self {
+    pub fn new(number: u8, cached: bool) -> Self {
         Self {
             number,
+            cached,
             blocks: Vec::new(),
             chunks: VecDeque::new(),
             tail: None,
@@ -204,8 +207,13 @@ impl<T: Record + Ranked> LogTable<T> {
             let chunk = self.chunks.pop_front().expect("there is one");
             let position = to_u64(self.blocks.len());
             let block = Self::block(self.number, &chunk, position, store).await;
+            let reference = if self.cached {
+                store.write_through(block)
+            } else {
+                store.write(block)
+            };
             let entry = BlockEntry {
-                reference: store.write_through(block),
+                reference,
                 first: chunk.get(0).rank().into(),
             };
             self.blocks.push(entry);

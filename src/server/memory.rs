@@ -11,6 +11,20 @@ use std::io;
 /// Bytes that are touched ahead of use at most.
 pub const AHEAD: u64 = 64 << 20;
 
+/// Has the allocator keep what is freed: the state frees tables that it is going to need again, and
+/// memory that went back to the system has to be touched anew.
+#[expect(unsafe_code, reason = "std has no way to set up the allocator")]
+pub fn keep() {
+    // SAFETY: both parameters take any value of this size; who allocates meanwhile sees the old or
+    // the new one.
+    let trim = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30) };
+    // SAFETY: the same.
+    let map = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20) };
+    if trim != 1 || map != 1 {
+        tracing::warn!("the allocator does not keep what is freed");
+    }
+}
+
 /// Starts the thread; the slabs are for the calling thread. `limit` is what the state may take.
 ///
 /// # Errors

@@ -146,6 +146,7 @@ where
              LimitMEMLOCK=infinity"
         );
     }
+    memory::keep();
     on_replica_thread(|| {
         let wake = core_wake()?;
         let action = "handle signals";
