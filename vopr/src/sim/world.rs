@@ -15,6 +15,7 @@ use crate::generate::Generator;
 use crate::random::Random;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
+use daftari::stdx::planted::Bug;
 use daftari::vsr::FatalReason;
 use daftari::wire::header::command;
 use daftari::wire::{Evicted, ReplyHeader, RequestHeader};
@@ -228,7 +229,12 @@ pub struct Streams {
 impl World {
     /// The world of a seed.
     #[must_use]
-    pub fn new(seed: u64, options: Options, cluster: u128, log: bool) -> Self {
+    pub fn new(
+        seed: u64,
+        options: Options,
+        cluster: u128,
+        (bug, log): (Option<Bug>, bool),
+    ) -> Self {
         let mut random = Streams {
             disk: Random::stream(seed, 102),
             network: Random::stream(seed, 103),
@@ -240,7 +246,7 @@ impl World {
         Self {
             disk: Disk::new(options.geometry, options.tear_inside_sectors),
             network: Network::new(options.network),
-            checker: Checker::new(cluster, options.geometry),
+            checker: Checker::new(cluster, options.geometry, bug),
             generator: Generator::new(seed),
             scenario: Scenario::new(),
             hash: EventHash::default(),
@@ -658,7 +664,7 @@ impl World {
     /// What the checker and the world saw.
     #[must_use]
     pub fn summary(&self) -> (Seen, Counts) {
-        (self.checker.seen, self.counts)
+        (self.checker.seen_in_all(), self.counts)
     }
 
     /// The auditor: the client that reads back.
