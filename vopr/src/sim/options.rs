@@ -24,6 +24,43 @@ pub enum Ending {
     DamageSuperblock,
 }
 
+/// How fast a disk is. Journal and blocks differ, as do writes and reads, so that they overlap in all
+/// ways.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSpeed {
+    /// Nanoseconds of a write: shortest, and more on average.
+    pub write: (u64, u64),
+    /// The same of a read.
+    pub read: (u64, u64),
+    /// Accesses that stall, of 1000.
+    pub stalls: u64,
+    /// How much slower blocks are than the rest.
+    pub grid_factor: u64,
+    /// Accesses at which the disk gets slow for a while, of 10,000.
+    pub spells: u64,
+    /// How slow it is then.
+    pub spell_factor: u64,
+}
+
+impl DiskSpeed {
+    fn new(random: &mut Random, stalls: u64) -> Self {
+        let write = (random.between(0, 2) * MS, random.between(1, 10) * MS);
+        let read = match random.below(4) {
+            0 => (0, MS / 10),
+            1 => (random.between(0, 4) * MS, random.between(1, 20) * MS),
+            _ => (write.0 / 4, write.1 / 4),
+        };
+        Self {
+            write,
+            read,
+            stalls,
+            grid_factor: random.pick(&[1, 1, 1, 3, 10]),
+            spells: random.pick(&[0, 0, 2, 10]),
+            spell_factor: random.pick(&[10, 30, 100]),
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,10 +78,10 @@ pub struct Options {
     pub crash_distance: u64,
     /// Whether a disk tears within sectors.
     pub tear_inside_sectors: bool,
-    /// Nanoseconds of a disk access: shortest, and more on average.
-    pub disk_delay: (u64, u64),
-    /// Disk accesses that stall, of 1000.
-    pub disk_stalls: u64,
+    /// Whether the run is long, for higher tiers.
+    pub long: bool,
+    /// How fast the disk is.
+    pub speed: DiskSpeed,
     /// What the network does.
     pub network: NetworkFaults,
     /// Header sectors that rot at a crash, of 1000.
@@ -94,6 +131,7 @@ impl Options {
         };
         let calm = random.chance(200);
         let storm = !calm && random.chance(250);
+        let long = random.chance(50);
         let mut rate = |max: u64| {
             let on = random.chance(500);
             let drawn = random.between(1, max);
@@ -111,7 +149,11 @@ impl Options {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
             clients: usize::try_from(clients).expect("small"),
-            requests: random.between(120, 350),
+            requests: if long {
+                random.between(2500, 4500)
+            } else {
+                random.between(300, 900)
+            },
             crashes: if calm {
                 random.below(3)
             } else {
@@ -119,8 +161,8 @@ impl Options {
             },
             crash_distance: if storm { 40 } else { 150 },
             tear_inside_sectors: random.chance(500),
-            disk_delay: (random.between(0, 2) * MS, random.between(1, 10) * MS),
-            disk_stalls,
+            long,
+            speed: DiskSpeed::new(random, disk_stalls),
             network: NetworkFaults {
                 delay_min: random.between(0, 3) * MS,
                 delay_mean: random.between(1, 20) * MS,
