@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod network;
 pub mod options;
 pub mod platter;
+pub mod rot;
 pub mod scenario;
 pub mod trees;
 pub mod world;

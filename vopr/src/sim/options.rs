@@ -18,8 +18,13 @@ pub enum Ending {
     DamagePrepare,
     /// A slot above the checkpoint and its header are as they were before their last writes.
     LostWrites,
-    /// A block of the checkpoint is damaged.
+    /// A block of the checkpoint is damaged that is read when the file is opened.
     DamageBlock,
+    /// Any other block of the checkpoint is damaged, before the replica starts: what it serves has to
+    /// be right, and it stops when it meets the damage.
+    RotBlock,
+    /// The same while it runs.
+    RotBlockLater,
     /// Three copies of the superblock are damaged.
     DamageSuperblock,
 }
@@ -150,7 +155,7 @@ impl Options {
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
             clients: usize::try_from(clients).expect("small"),
             requests: if long {
-                random.between(2500, 4500)
+                random.between(3500, 5000)
             } else {
                 random.between(300, 900)
             },
@@ -176,11 +181,13 @@ impl Options {
             client_crashes,
             idle,
             clock_steps: random.chance(500),
-            ending: match random.below(12) {
+            ending: match random.below(20) {
                 0 | 1 => Ending::DamagePrepare,
                 2 | 3 => Ending::LostWrites,
-                4 => Ending::DamageBlock,
-                5 => Ending::DamageSuperblock,
+                4..=6 => Ending::DamageBlock,
+                7 => Ending::DamageSuperblock,
+                8..=11 => Ending::RotBlock,
+                12..=14 => Ending::RotBlockLater,
                 _ => Ending::Clean,
             },
         }

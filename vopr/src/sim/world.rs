@@ -122,6 +122,10 @@ pub struct Counts {
     pub rotten: u64,
     /// Endings that were refused as they should be.
     pub refused: u64,
+    /// Replicas that stopped at a block that was damaged.
+    pub rot_stopped: u64,
+    /// Replicas that never met it.
+    pub rot_unseen: u64,
     /// Times when the disk got slow.
     pub slow_spells: u64,
     /// Pages of blocks that were not in the cache.
@@ -133,7 +137,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 10] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -142,6 +146,8 @@ impl Counts {
             ("torn headers", &mut self.torn_headers),
             ("rotten", &mut self.rotten),
             ("refused", &mut self.refused),
+            ("stopped at rot", &mut self.rot_stopped),
+            ("rot not met", &mut self.rot_unseen),
             ("slow spells", &mut self.slow_spells),
             ("page reads", &mut self.page_reads),
             ("of them again", &mut self.page_reads_again),
@@ -262,6 +268,8 @@ fn swarm(seed: u64, options: &Options) -> Swarm {
         swarm.closing_percent = 0;
     }
     if options.long {
+        swarm.batch_max = 30;
+        swarm.operations[1] = 150;
         swarm.pause_percent = swarm.pause_percent.min(1);
     }
     swarm
