@@ -12,7 +12,7 @@ use super::platter;
 use super::rot;
 use super::world::{Action, CrashPlan, World, now};
 use crate::generate::Request;
-use crate::model::layout::{AccountFilter, Layout, QueryFilter};
+use crate::model::layout::{AccountFilter, ChangeEventsFilter, Layout, QueryFilter};
 use crate::random::Random;
 use daftari::io::Incoming;
 use daftari::stdx::{to_u64, to_usize};
@@ -185,6 +185,11 @@ impl Scenario {
                 script.push((operation, filter.bytes()));
             }
         }
+        let events = ChangeEventsFilter {
+            limit: u32::MAX,
+            ..ChangeEventsFilter::zeroed()
+        };
+        script.push((Operation::GetChangeEvents, events.bytes()));
         for at in (1..script.len()).rev() {
             script.swap(at, random.index(at + 1));
         }
@@ -433,7 +438,7 @@ fn break_block(world: &mut World) -> bool {
 fn read_rotten(world: &mut World) {
     world.scenario.enter(Phase::Rot);
     let mut script = world.scenario.everything(&mut world.random.client);
-    for _ in 0..60 {
+    for _ in 0..150 {
         let Request {
             operation, body, ..
         } = world.generator.request();
