@@ -8,6 +8,7 @@ use super::disk::{Disk, Survived, Write, Zone};
 use super::mirror::{Mirror, SESSIONS_TABLE, Work};
 use super::platter;
 use super::trees::Trees;
+use crate::generate::combinations;
 use crate::model::Model;
 use daftari::constants::PIPELINE_PREPARES_MAX;
 use daftari::stdx::planted::Bug;
@@ -112,6 +113,8 @@ pub struct Seen {
     pub merging_crash: u64,
     /// Runs by the highest tier that their last checkpoint had.
     pub tiers: [u64; TIERS],
+    /// Combinations of fields that queries named which found something, with three tiers.
+    pub combinations: u128,
     /// Runs of at least five checkpoints and three tiers, that in memory included.
     pub deep: u64,
 }
@@ -146,6 +149,7 @@ impl Seen {
     /// Adds those of another run.
     pub fn add(&mut self, other: &Self) {
         let mut other = *other;
+        self.combinations |= other.combinations;
         for (sum, value) in self.tiers.iter_mut().zip(other.tiers) {
             *sum += value;
         }
@@ -162,6 +166,12 @@ impl std::fmt::Display for Seen {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{name} {value}")?;
         }
+        let combinations = self.combinations.count_ones();
+        write!(
+            f,
+            ", combinations of fields queried over 3 tiers {combinations} of {}",
+            combinations::ALL
+        )?;
         write!(f, ", runs by highest tier")?;
         let tiers = self.tiers.iter().enumerate();
         for (tier, count) in tiers.filter(|(_, count)| **count > 0) {
@@ -515,6 +525,9 @@ impl Checker {
             self.model
                 .execute(entry.operation, entry.timestamp.get(), body)
         };
+        if self.trees.tier >= 2 {
+            self.seen.combinations |= combinations::of_request(entry.operation, body, &reply);
+        }
         let header = expected_reply(self.cluster, prepare, entry, &reply);
         let session = if register { op } else { entry.session.get() };
         if register {

@@ -51,7 +51,9 @@ pub enum Phase {
 /// Longest that a phase may take, in nanoseconds: longer means that something hangs.
 const RUN_MAX: u64 = 20_000_000 * MS;
 /// The same for all other phases.
-const PHASE_MAX: u64 = 300_000 * MS;
+const PHASE_MAX: u64 = 10_000_000 * MS;
+/// Longest that a replica may take to refuse a broken file.
+const REFUSE_MAX: u64 = 300_000 * MS;
 /// Ids in one lookup.
 const LOOKUP_IDS: usize = 100;
 
@@ -292,7 +294,7 @@ pub fn look(world: &mut World) {
             }
         }
         Phase::Refuse => {
-            if elapsed > 20_000 * MS {
+            if elapsed > REFUSE_MAX {
                 let ending = world.options.ending;
                 world.judge(fail("I28", format!("{ending:?}: the file was opened")));
             }
