@@ -44,8 +44,8 @@ pub const HEADERS_BEHIND_MAX: usize = if cfg!(madsim) { 4 } else { 8 };
 
 /// Sessions of a file that `format` makes unless told otherwise.
 pub const SESSIONS_DEFAULT: u32 = 256;
-/// Bytes of a grid block.
-pub const BLOCK_SIZE: usize = if cfg!(madsim) { 8 * 1024 } else { 256 * 1024 };
+/// Bytes of a grid block; in the simulator the fewest that have two data pages.
+pub const BLOCK_SIZE: usize = if cfg!(madsim) { 12 * 1024 } else { 256 * 1024 };
 /// Data bytes of a grid block.
 pub const BLOCK_DATA_SIZE: usize = storage_format::block::data_size_max(BLOCK_SIZE);
 

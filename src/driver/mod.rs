@@ -71,7 +71,7 @@ const QUIET: u64 = 1_000_000;
 const TIMER_MIN: u64 = 1_000_000;
 
 /// The smallest cache of pages: an op never needs more at a time.
-pub const CACHE_SIZE_MIN: u64 = if cfg!(madsim) { 1 << 20 } else { 16 << 20 };
+pub const CACHE_SIZE_MIN: u64 = if cfg!(madsim) { 640 << 10 } else { 16 << 20 };
 
 /// Bytes of a prepare that takes longer to execute than a write takes to be submitted.
 const LONG_EXECUTION: usize = 32 * 1024;

@@ -6,6 +6,7 @@
 //!   references it is durable.
 //! * Addresses are handed out lowest first, so that they are a function of the log alone.
 
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{to_u64, u64_to_usize};
 
 /// Which blocks are free.
@@ -86,6 +87,9 @@ impl FreeSet {
     pub fn release(&mut self, address: u64) {
         assert!(self.is_taken(address), "block {address} is released twice");
         self.released.push(address);
+        if planted(Bug::ReuseReleasedAtOnce) {
+            self.checkpoint_durable();
+        }
     }
 
     /// A checkpoint is durable that does not reference what was released before it.

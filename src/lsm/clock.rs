@@ -3,9 +3,9 @@
 //! Time is what was added, in units: the same on every replica.
 
 /// Units of a bar; few in the simulator, so that a short run has several tiers.
-pub const BAR: u64 = if cfg!(madsim) { 48 } else { 32 * 1024 };
+pub const BAR: u64 = if cfg!(madsim) { 12 } else { 32 * 1024 };
 /// Units of a beat.
-pub const BEAT: u64 = if cfg!(madsim) { 8 } else { 1024 };
+pub const BEAT: u64 = if cfg!(madsim) { 4 } else { 1024 };
 
 const _: () = assert!(BAR.is_multiple_of(BEAT));
 

@@ -9,6 +9,7 @@ use super::chunk::{Chunk, Record};
 use super::layout::page_first;
 use super::run::BlockEntry;
 use crate::grid::{BlockStore, NewBlock, Pages};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, u64_to_usize};
 use std::collections::VecDeque;
@@ -206,7 +207,11 @@ impl<T: Record + Ranked> LogTable<T> {
         {
             let chunk = self.chunks.pop_front().expect("there is one");
             let position = to_u64(self.blocks.len());
-            let block = Self::block(self.number, &chunk, position, store).await;
+            let mut block = Self::block(self.number, &chunk, position, store).await;
+            if planted(Bug::LoseLastRecord) {
+                let end = SECTOR_SIZE + block.size;
+                block.buffer[end - size_of::<T>()..end].fill(0);
+            }
             let reference = if self.cached {
                 store.write_through(block)
             } else {
@@ -223,10 +228,14 @@ impl<T: Record + Ranked> LogTable<T> {
     /// Writes what is in memory for a checkpoint; releases what the last checkpoint wrote of it.
     pub async fn write_tail(&mut self, store: &mut impl BlockStore) -> Tail {
         self.write_full(store).await;
-        if let Some(old) = self.tail.take() {
+        let stale = planted(Bug::StaleTail) && self.tail.is_some();
+        if !stale
+            && let Some(old) = self.tail.take()
+            && !planted(Bug::KeepOldTails)
+        {
             store.release(&old);
         }
-        if let Some(chunk) = self.chunks.front() {
+        if !stale && let Some(chunk) = self.chunks.front() {
             let position = to_u64(self.blocks.len());
             let block = Self::block(self.number, chunk, position, store).await;
             self.tail = Some(store.write(block));

@@ -7,6 +7,7 @@ use super::fuse::{Builder, Filter};
 use super::layout::Layout;
 use super::run::{self, BlockEntry};
 use crate::grid::store::{BlockStore, NewBlock};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use std::marker::PhantomData;
 use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
@@ -111,13 +112,23 @@ impl<E: Entry> Output<E> {
         }
         let last = filled - 1;
         let last = last / E::PER_PAGE * SECTOR_SIZE + last % E::PER_PAGE * E::SIZE;
+        if planted(Bug::MergeLosesEntry) && filled == self.layout.per_block {
+            data.copy_within(0..E::SIZE, last);
+        }
         let (first, last) = (E::load(data, 0).rank(), E::load(data, last).rank());
         let mut size = used;
         if E::FILTERED {
             // A filter of ids that leave no gaps would say nothing.
             let dense = last - first < 2 * u128::from(to_u64(filled));
             let at = self.layout.filter::<E>(filled).filter(|_| !dense);
-            let filter = at.and_then(|_| Filter::new(ranks::<E>(data, filled), filled, builder));
+            let known = ranks::<E>(data, filled).map(|rank| {
+                if planted(Bug::FilterWithoutLastId) && rank == last {
+                    !rank
+                } else {
+                    rank
+                }
+            });
+            let filter = at.and_then(|_| Filter::new(known, filled, builder));
             if let (Some(at), Some(filter)) = (at, &filter) {
                 size = at + Filter::size(filled);
                 data[used..at].fill(0);

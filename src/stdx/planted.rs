@@ -29,6 +29,34 @@ pub enum Bug {
     FollowClockBack,
     /// Pending transfers never expire by themselves.
     ForgetPulse,
+    /// A merge loses the last entry of a full block.
+    MergeLosesEntry,
+    /// A merge that is restored does not merge again what is beyond its last block.
+    MergeForgetsProgress,
+    /// A block is free as soon as it is released.
+    ReuseReleasedAtOnce,
+    /// The filter of a block of ids does not know the last of them.
+    FilterWithoutLastId,
+    /// A query does not find what the same op created before.
+    QueryBeforeIndexing,
+    /// The block of a table's tail is never released.
+    KeepOldTails,
+    /// A table's tail is written only once.
+    StaleTail,
+    /// The last record of a full block of a table is lost.
+    LoseLastRecord,
+    /// What is pushed again at open is not cut into bars.
+    RestoreWithoutBars,
+    /// Pages of blocks are taken as they are read.
+    TrustPages,
+    /// Whole blocks are taken as they are read.
+    TrustBlocks,
+    /// Pages stay in the cache when their block is written anew.
+    KeepStalePages,
+    /// A block is read although its write is not done.
+    ReadBeforeWritten,
+    /// The clock of bars and beats begins anew at open.
+    ForgetClock,
 }
 
 impl Bug {
@@ -46,6 +74,20 @@ impl Bug {
         Self::LeaveStaleCopies,
         Self::FollowClockBack,
         Self::ForgetPulse,
+        Self::MergeLosesEntry,
+        Self::MergeForgetsProgress,
+        Self::ReuseReleasedAtOnce,
+        Self::FilterWithoutLastId,
+        Self::QueryBeforeIndexing,
+        Self::KeepOldTails,
+        Self::StaleTail,
+        Self::LoseLastRecord,
+        Self::RestoreWithoutBars,
+        Self::TrustPages,
+        Self::TrustBlocks,
+        Self::KeepStalePages,
+        Self::ReadBeforeWritten,
+        Self::ForgetClock,
     ];
 }
 

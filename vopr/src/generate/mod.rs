@@ -5,6 +5,7 @@
 //! that amounts hit limits exactly and filters hit timestamps exactly, and works without.
 
 mod accounts;
+pub mod combinations;
 mod memory;
 mod queries;
 mod swarm;

@@ -5,9 +5,13 @@
 //! for byte (I17). The numbers of the invariants are those of `ARCHITECTURE.md`.
 
 use super::disk::{Disk, Survived, Write, Zone};
+use super::mirror::{Mirror, SESSIONS_TABLE, Work};
 use super::platter;
+use super::trees::Trees;
+use crate::generate::combinations;
 use crate::model::Model;
 use daftari::constants::PIPELINE_PREPARES_MAX;
+use daftari::stdx::planted::Bug;
 use daftari::stdx::{to_u64, to_usize, u64_to_usize};
 use daftari::wire::header::command;
 use daftari::wire::{
@@ -95,10 +99,31 @@ pub struct Seen {
     pub entries_void: u64,
     /// Blocks that were written again with the same bytes.
     pub blocks_again: u64,
+    /// Checkpoints that were found to be as without crashes.
+    pub mirrored: u64,
+    /// Bars that ended, up to the last checkpoint.
+    pub bars: u64,
+    /// Merges that were finished, up to the last checkpoint.
+    pub merges: u64,
+    /// Merges under way in checkpoints.
+    pub merging: u64,
+    /// Of them, those that had merged more than they had written.
+    pub merging_partly: u64,
+    /// Merges under way in the checkpoint that a crash left.
+    pub merging_crash: u64,
+    /// Runs by the highest tier that their last checkpoint had.
+    pub tiers: [u64; TIERS],
+    /// Combinations of fields that queries named which found something, with three tiers.
+    pub combinations: u128,
+    /// Runs of at least five checkpoints and three tiers, that in memory included.
+    pub deep: u64,
 }
 
+/// Tiers that are told apart.
+const TIERS: usize = 6;
+
 impl Seen {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 11] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 18] {
         [
             ("ops", &mut self.ops),
             ("checkpoints", &mut self.checkpoints),
@@ -111,12 +136,23 @@ impl Seen {
             ("pulses", &mut self.pulses),
             ("void entries", &mut self.entries_void),
             ("blocks rewritten", &mut self.blocks_again),
+            ("checkpoints mirrored", &mut self.mirrored),
+            ("bars", &mut self.bars),
+            ("merges finished", &mut self.merges),
+            ("under way at a checkpoint", &mut self.merging),
+            ("partly written", &mut self.merging_partly),
+            ("under way at a crash", &mut self.merging_crash),
+            ("runs of 5 checkpoints and 3 tiers", &mut self.deep),
         ]
     }
 
     /// Adds those of another run.
     pub fn add(&mut self, other: &Self) {
         let mut other = *other;
+        self.combinations |= other.combinations;
+        for (sum, value) in self.tiers.iter_mut().zip(other.tiers) {
+            *sum += value;
+        }
         for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
             *sum += *value;
         }
@@ -129,6 +165,17 @@ impl std::fmt::Display for Seen {
         for (index, (name, value)) in copy.fields().into_iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{name} {value}")?;
+        }
+        let combinations = self.combinations.count_ones();
+        write!(
+            f,
+            ", combinations of fields queried over 3 tiers {combinations} of {}",
+            combinations::ALL
+        )?;
+        write!(f, ", runs by highest tier")?;
+        let tiers = self.tiers.iter().enumerate();
+        for (tier, count) in tiers.filter(|(_, count)| **count > 0) {
+            write!(f, " {tier}:{count}")?;
         }
         Ok(())
     }
@@ -157,6 +204,11 @@ pub struct Checker {
     protected: BTreeMap<Checksum, BTreeSet<u64>>,
     /// Prepares before this op were written by a process that is gone.
     incarnation_op: u64,
+    mirror: Mirror,
+    /// The trees of the newest checkpoint.
+    trees: Trees,
+    /// The block of a checkpoint that was damaged on purpose, until it is written again.
+    pub damaged: Option<u64>,
     /// What was seen.
     pub seen: Seen,
 }
@@ -164,7 +216,7 @@ pub struct Checker {
 impl Checker {
     /// A checker of a new data file.
     #[must_use]
-    pub fn new(cluster: u128, geometry: Geometry) -> Self {
+    pub fn new(cluster: u128, geometry: Geometry, bug: Option<Bug>) -> Self {
         Self {
             cluster,
             geometry,
@@ -181,6 +233,9 @@ impl Checker {
             blocks: BTreeMap::new(),
             protected: BTreeMap::new(),
             incarnation_op: 0,
+            mirror: Mirror::new(cluster, geometry, bug),
+            trees: Trees::default(),
+            damaged: None,
             seen: Seen::default(),
         }
     }
@@ -273,6 +328,10 @@ impl Checker {
     /// Power failed.
     pub fn on_crash(&mut self, disk: &Disk, writes: &[(Write, Survived)]) -> Verdict {
         self.protect(disk);
+        let manifest = platter::superblock(disk).map(|found| platter::manifest(disk, &found));
+        if let Some(Ok(manifest)) = manifest {
+            self.seen.merging_crash += Trees::of_manifest(&manifest.records).merging;
+        }
         for (write, survived) in writes {
             if write.zone != Zone::Prepares || *survived == Survived::None {
                 continue;
@@ -349,6 +408,7 @@ impl Checker {
             PrepareKind::Pulse => {
                 self.seen.pulses += 1;
                 self.model.pulse(header.timestamp.get());
+                self.mirror.push(Work::Pulse(header.timestamp.get()));
                 Ok(())
             }
             PrepareKind::Requests => self.append_requests(&header, &head, data),
@@ -367,6 +427,7 @@ impl Checker {
         require(count > 0, "I10", || "a prepare without requests".into())?;
         let mut body_at = 256 + 64 * count;
         let mut timestamp = previous.timestamp.get();
+        let mut work = Vec::new();
         for index in 0..count {
             let at = 256 + 64 * index;
             let entry = RequestEntry::read_from_bytes(&data[at..at + 64]).expect("64 bytes");
@@ -377,8 +438,14 @@ impl Checker {
                 format!("op {}: {events} events do not fit their time", header.op)
             })?;
             timestamp = entry.timestamp.get();
-            self.execute(header, &entry, index, body)?;
+            let executed = self.execute(header, &entry, index, body)?;
+            let operation = Operation::from_u8(entry.operation);
+            let operation = operation.filter(|operation| *operation != Operation::Register);
+            if let (true, Some(operation)) = (executed, operation) {
+                work.push((operation, timestamp, body.to_vec()));
+            }
         }
+        self.mirror.push(Work::Requests(work));
         require(timestamp == header.timestamp.get(), "I24", || {
             "the time of the last entry".into()
         })
@@ -413,14 +480,14 @@ impl Checker {
         Ok(operation.event_count(body))
     }
 
-    /// What the entry does to sessions and model.
+    /// What the entry does to sessions and model; whether it has an effect.
     fn execute(
         &mut self,
         prepare: &PrepareHeader,
         entry: &RequestEntry,
         index: usize,
         body: &[u8],
-    ) -> Verdict {
+    ) -> Result<bool, Failure> {
         let (op, client, request) = (prepare.op.get(), entry.client.get(), entry.request.get());
         let known = self.sessions.get(&client).copied();
         let register = entry.operation == Operation::Register.code();
@@ -432,11 +499,11 @@ impl Checker {
             Some(_) if register => return fail("I22", format!("op {op}: registered twice")),
             None if !register => {
                 self.seen.entries_void += 1;
-                return Ok(());
+                return Ok(false);
             }
             Some(known) if known.session != entry.session.get() => {
                 self.seen.entries_void += 1;
-                return Ok(());
+                return Ok(false);
             }
             Some(known) => {
                 require(request == known.request + 1, "I22", || {
@@ -458,6 +525,9 @@ impl Checker {
             self.model
                 .execute(entry.operation, entry.timestamp.get(), body)
         };
+        if self.trees.tier >= 2 {
+            self.seen.combinations |= combinations::of_request(entry.operation, body, &reply);
+        }
         let header = expected_reply(self.cluster, prepare, entry, &reply);
         let session = if register { op } else { entry.session.get() };
         if register {
@@ -476,7 +546,7 @@ impl Checker {
             body: reply,
         };
         self.expected.insert((client, session, request), expected);
-        Ok(())
+        Ok(true)
     }
 
     /// A session more: when the table is full, the one whose last commit is the oldest goes.
@@ -650,16 +720,47 @@ impl Checker {
             "I11",
             || format!("checkpoint {op} is not of the history"),
         )?;
-        match platter::references(disk, &next) {
-            Ok(_) => {
-                self.seen.checkpoints += 1;
-                Ok(())
-            }
-            Err(error) => fail(
+        if let Err(error) = platter::references(disk, &next, self.damaged) {
+            return fail(
                 "I13",
                 format!("checkpoint {op} names what is not there: {error}"),
-            ),
+            );
         }
+        self.seen.checkpoints += 1;
+        match self.mirror_checkpoint(disk, &next) {
+            Ok(()) => Ok(()),
+            Err(what) => fail("I11", format!("checkpoint {op}: {what}")),
+        }
+    }
+
+    /// The checkpoint is the same as that of a replica that never crashed.
+    fn mirror_checkpoint(&mut self, disk: &Disk, next: &Superblock) -> Result<(), String> {
+        let manifest = platter::manifest(disk, next)?;
+        self.trees = Trees::of_manifest(&manifest.records);
+        self.seen.merging += self.trees.merging;
+        self.seen.merging_partly += self.trees.merging_partly;
+        let mut sessions = Vec::new();
+        for record in storage_format::manifest::blocks(&manifest.records) {
+            if record.tag.table == SESSIONS_TABLE {
+                let (header, block) = platter::block(disk, &next.geometry, &record.block)?;
+                let size = to_usize(header.size.get());
+                sessions.extend_from_slice(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
+            }
+        }
+        self.mirror.compare(next, &manifest, &sessions)?;
+        self.seen.mirrored += 1;
+        Ok(())
+    }
+
+    /// What was seen, that included which can be told only in the end.
+    #[must_use]
+    pub fn seen_in_all(&self) -> Seen {
+        let mut seen = self.seen;
+        seen.bars = self.trees.bars;
+        seen.merges = self.trees.merges;
+        seen.tiers[u64_to_usize(self.trees.tier).min(TIERS - 1)] = 1;
+        seen.deep = u64::from(seen.checkpoints >= 5 && self.trees.tier >= 2);
+        seen
     }
 
     /// The blocks of every superblock on the platter are not to be touched.
@@ -672,7 +773,7 @@ impl Checker {
             }
             let references = match self.protected.remove(&index) {
                 Some(references) => references,
-                None => platter::references(disk, &copy).unwrap_or_default(),
+                None => platter::references(disk, &copy, self.damaged).unwrap_or_default(),
             };
             protected.insert(index, references);
         }
@@ -693,6 +794,9 @@ impl Checker {
         require(!referenced, "I13", || {
             format!("block {address} is overwritten while a checkpoint references it")
         })?;
+        if self.damaged == Some(address) {
+            self.damaged = None;
+        }
         let key = (
             header.op.get(),
             header.kind,

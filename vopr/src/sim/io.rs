@@ -72,7 +72,7 @@ impl Storage for SimStorage {
     }
 
     async fn read(&self, offset: u64, mut buffer: SectorBuf) -> SectorBuf {
-        let id = with(|world| world.start_read());
+        let id = with(|world| world.start_read(offset, buffer.len()));
         Completion { id }.await;
         with(|world| world.finish_read(offset, &mut buffer));
         buffer

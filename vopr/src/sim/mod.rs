@@ -8,10 +8,13 @@ pub mod faults;
 pub mod garbage;
 pub mod hash;
 pub mod io;
+pub mod mirror;
 pub mod network;
 pub mod options;
 pub mod platter;
+pub mod rot;
 pub mod scenario;
+pub mod trees;
 pub mod world;
 
 use crate::random::Random;
@@ -72,7 +75,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     PANIC.set(None);
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
-    let former = world::replace(Some(World::new(seed, options, cluster, log)));
+    let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
     assert!(former.is_none(), "one seed at a time on a thread");
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {

@@ -18,10 +18,52 @@ pub enum Ending {
     DamagePrepare,
     /// A slot above the checkpoint and its header are as they were before their last writes.
     LostWrites,
-    /// A block of the checkpoint is damaged.
+    /// A block of the checkpoint is damaged that is read when the file is opened.
     DamageBlock,
+    /// Any other block of the checkpoint is damaged, before the replica starts: what it serves has to
+    /// be right, and it stops when it meets the damage.
+    RotBlock,
+    /// The same while it runs.
+    RotBlockLater,
     /// Three copies of the superblock are damaged.
     DamageSuperblock,
+}
+
+/// How fast a disk is. Journal and blocks differ, as do writes and reads, so that they overlap in all
+/// ways.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSpeed {
+    /// Nanoseconds of a write: shortest, and more on average.
+    pub write: (u64, u64),
+    /// The same of a read.
+    pub read: (u64, u64),
+    /// Accesses that stall, of 1000.
+    pub stalls: u64,
+    /// How much slower blocks are than the rest.
+    pub grid_factor: u64,
+    /// Accesses at which the disk gets slow for a while, of 10,000.
+    pub spells: u64,
+    /// How slow it is then.
+    pub spell_factor: u64,
+}
+
+impl DiskSpeed {
+    fn new(random: &mut Random, stalls: u64) -> Self {
+        let write = (random.between(0, 2) * MS, random.between(1, 10) * MS);
+        let read = match random.below(4) {
+            0 => (0, MS / 10),
+            1 => (random.between(0, 4) * MS, random.between(1, 20) * MS),
+            _ => (write.0 / 4, write.1 / 4),
+        };
+        Self {
+            write,
+            read,
+            stalls,
+            grid_factor: random.pick(&[1, 1, 1, 3, 10]),
+            spells: random.pick(&[0, 0, 2, 10]),
+            spell_factor: random.pick(&[10, 30, 100]),
+        }
+    }
 }
 
 /// See the module.
@@ -41,10 +83,10 @@ pub struct Options {
     pub crash_distance: u64,
     /// Whether a disk tears within sectors.
     pub tear_inside_sectors: bool,
-    /// Nanoseconds of a disk access: shortest, and more on average.
-    pub disk_delay: (u64, u64),
-    /// Disk accesses that stall, of 1000.
-    pub disk_stalls: u64,
+    /// Whether the run is long, for higher tiers.
+    pub long: bool,
+    /// How fast the disk is.
+    pub speed: DiskSpeed,
     /// What the network does.
     pub network: NetworkFaults,
     /// Header sectors that rot at a crash, of 1000.
@@ -94,6 +136,7 @@ impl Options {
         };
         let calm = random.chance(200);
         let storm = !calm && random.chance(250);
+        let long = random.chance(50);
         let mut rate = |max: u64| {
             let on = random.chance(500);
             let drawn = random.between(1, max);
@@ -111,7 +154,11 @@ impl Options {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
             clients: usize::try_from(clients).expect("small"),
-            requests: random.between(120, 350),
+            requests: if long {
+                random.between(3500, 5000)
+            } else {
+                random.between(300, 900)
+            },
             crashes: if calm {
                 random.below(3)
             } else {
@@ -119,8 +166,8 @@ impl Options {
             },
             crash_distance: if storm { 40 } else { 150 },
             tear_inside_sectors: random.chance(500),
-            disk_delay: (random.between(0, 2) * MS, random.between(1, 10) * MS),
-            disk_stalls,
+            long,
+            speed: DiskSpeed::new(random, disk_stalls),
             network: NetworkFaults {
                 delay_min: random.between(0, 3) * MS,
                 delay_mean: random.between(1, 20) * MS,
@@ -134,11 +181,13 @@ impl Options {
             client_crashes,
             idle,
             clock_steps: random.chance(500),
-            ending: match random.below(12) {
+            ending: match random.below(20) {
                 0 | 1 => Ending::DamagePrepare,
                 2 | 3 => Ending::LostWrites,
-                4 => Ending::DamageBlock,
-                5 => Ending::DamageSuperblock,
+                4..=6 => Ending::DamageBlock,
+                7 => Ending::DamageSuperblock,
+                8..=11 => Ending::RotBlock,
+                12..=14 => Ending::RotBlockLater,
                 _ => Ending::Clean,
             },
         }

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use storage_format::block::verify;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use storage_format::{
-    BlockReference, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock, checksum,
+    BlockHeader, BlockReference, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock,
+    checksum,
 };
 use zerocopy::FromBytes;
 
@@ -77,35 +78,70 @@ pub fn header_sector_can_be_lost(disk: &Disk, geometry: &Geometry, sector: u64) 
     })
 }
 
-/// The addresses of all blocks that the checkpoint of `superblock` needs, each found intact.
+/// A block of the file, found intact.
+///
+/// # Errors
+/// Names it if it is not.
+pub fn block(
+    disk: &Disk,
+    geometry: &Geometry,
+    reference: &BlockReference,
+) -> Result<(BlockHeader, Vec<u8>), String> {
+    let address = reference.address.get();
+    let block_size = to_usize(geometry.block_size.get());
+    let bytes = disk.bytes(geometry.block_offset(address), block_size);
+    match verify(&bytes, reference) {
+        Ok(header) => Ok((header, bytes)),
+        Err(error) => Err(format!("block {address}: {error}")),
+    }
+}
+
+/// A checkpoint's manifest, and the addresses of its own blocks.
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    /// Its records.
+    pub records: Vec<u8>,
+    /// Where they are.
+    pub addresses: Vec<u64>,
+}
+
+/// The manifest of the checkpoint of `superblock`.
+///
+/// # Errors
+/// Names the first block that is not intact.
+pub fn manifest(disk: &Disk, superblock: &Superblock) -> Result<Manifest, String> {
+    let mut manifest = Manifest::default();
+    let mut next = superblock.checkpoint_index;
+    while next.address.get() != 0 {
+        let (header, bytes) = block(disk, &superblock.geometry, &next)?;
+        manifest.addresses.push(next.address.get());
+        let data = &bytes[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
+        manifest.records.extend_from_slice(data);
+        next = header.next;
+    }
+    Ok(manifest)
+}
+
+/// The addresses of all blocks that the checkpoint of `superblock` needs, each found intact but for
+/// the one that was damaged on purpose.
 ///
 /// # Errors
 /// Names the first block that is not.
-pub fn references(disk: &Disk, superblock: &Superblock) -> Result<BTreeSet<u64>, String> {
-    let geometry = &superblock.geometry;
-    let block_size = to_usize(geometry.block_size.get());
-    let read = |reference: &BlockReference| {
-        let address = reference.address.get();
-        let bytes = disk.bytes(geometry.block_offset(address), block_size);
-        match verify(&bytes, reference) {
-            Ok(header) => Ok((header, bytes)),
-            Err(error) => Err(format!("block {address}: {error}")),
+pub fn references(
+    disk: &Disk,
+    superblock: &Superblock,
+    damaged: Option<u64>,
+) -> Result<BTreeSet<u64>, String> {
+    let manifest = manifest(disk, superblock)?;
+    let mut addresses: BTreeSet<u64> = manifest.addresses.into_iter().collect();
+    for record in storage_format::manifest::blocks(&manifest.records) {
+        let address = record.block.address.get();
+        if damaged != Some(address) {
+            let (..) = block(disk, &superblock.geometry, &record.block)?;
         }
-    };
-    let mut addresses = BTreeSet::new();
-    let mut next = superblock.checkpoint_index;
-    while next.address.get() != 0 {
-        let (header, bytes) = read(&next)?;
-        addresses.insert(next.address.get());
-        let data = &bytes[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-        for record in storage_format::manifest::blocks(data) {
-            let (..) = read(&record.block)?;
-            let address = record.block.address.get();
-            if !addresses.insert(address) {
-                return Err(format!("block {address} is referenced twice"));
-            }
+        if !addresses.insert(address) {
+            return Err(format!("block {address} is referenced twice"));
         }
-        next = header.next;
     }
     Ok(addresses)
 }

@@ -9,14 +9,18 @@ use super::disk::Sector;
 use super::draws::Draws;
 use super::options::{Ending, MS};
 use super::platter;
+use super::rot;
 use super::world::{Action, CrashPlan, World, now};
+use crate::generate::Request;
+use crate::model::layout::{AccountFilter, ChangeEventsFilter, Layout, QueryFilter};
+use crate::random::Random;
 use daftari::io::Incoming;
 use daftari::stdx::{to_u64, to_usize};
 use daftari::vsr::FatalReason;
 use daftari::wire::{Batches, Operation};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use storage_format::{BlockHeader, PrepareHeader, SECTOR_SIZE, SuperblockError};
+use storage_format::{PrepareHeader, SECTOR_SIZE, SuperblockError};
 use zerocopy::FromBytes;
 
 /// Where a run stands.
@@ -38,12 +42,18 @@ pub enum Phase {
     StopAgain,
     /// The file is broken: the replica has to refuse it.
     Refuse,
+    /// A block is broken: the replica serves what is right, or stops.
+    Rot,
+    /// The replica shuts down without having met the broken block.
+    StopRot,
 }
 
 /// Longest that a phase may take, in nanoseconds: longer means that something hangs.
-const RUN_MAX: u64 = 3_600_000 * MS;
+const RUN_MAX: u64 = 20_000_000 * MS;
 /// The same for all other phases.
-const PHASE_MAX: u64 = 300_000 * MS;
+const PHASE_MAX: u64 = 10_000_000 * MS;
+/// Longest that a replica may take to refuse a broken file.
+const REFUSE_MAX: u64 = 300_000 * MS;
 /// Ids in one lookup.
 const LOOKUP_IDS: usize = 100;
 
@@ -67,6 +77,8 @@ pub struct Scenario {
     transfers: BTreeSet<u128>,
     /// By op.
     before: BTreeMap<u64, Before>,
+    /// The block that was broken in the end.
+    broken: Option<u64>,
 }
 
 impl Scenario {
@@ -80,6 +92,7 @@ impl Scenario {
             accounts: BTreeSet::new(),
             transfers: BTreeSet::new(),
             before: BTreeMap::new(),
+            broken: None,
         }
     }
 
@@ -134,6 +147,55 @@ impl Scenario {
             }
         }
         script
+    }
+
+    /// Everything there is, by all ways that lead to it, in any order.
+    fn everything(&self, random: &mut Random) -> VecDeque<(Operation, Vec<u8>)> {
+        let mut script: Vec<(Operation, Vec<u8>)> = self.lookups().into();
+        for (account_id, flags) in self.accounts.iter().zip((3..8).cycle().step_by(4)) {
+            let filter = AccountFilter {
+                account_id: *account_id,
+                limit: 8189,
+                flags,
+                ..AccountFilter::zeroed()
+            };
+            for operation in [
+                Operation::GetAccountTransfersUnbatched,
+                Operation::GetAccountBalancesUnbatched,
+            ] {
+                script.push((operation, filter.bytes()));
+            }
+        }
+        let fields = [
+            |filter: &mut QueryFilter| filter.user_data_128 = 1,
+            |filter: &mut QueryFilter| filter.user_data_128 = u128::MAX,
+            |filter: &mut QueryFilter| filter.user_data_64 = 1 << 32,
+            |filter: &mut QueryFilter| filter.user_data_32 = 2,
+            |filter: &mut QueryFilter| filter.ledger = 1,
+            |filter: &mut QueryFilter| filter.code = u16::MAX,
+        ];
+        for set in fields {
+            let mut filter = QueryFilter {
+                limit: 8189,
+                ..QueryFilter::zeroed()
+            };
+            set(&mut filter);
+            for operation in [
+                Operation::QueryAccountsUnbatched,
+                Operation::QueryTransfersUnbatched,
+            ] {
+                script.push((operation, filter.bytes()));
+            }
+        }
+        let events = ChangeEventsFilter {
+            limit: u32::MAX,
+            ..ChangeEventsFilter::zeroed()
+        };
+        script.push((Operation::GetChangeEvents, events.bytes()));
+        for at in (1..script.len()).rev() {
+            script.swap(at, random.index(at + 1));
+        }
+        script.into()
     }
 }
 
@@ -232,12 +294,19 @@ pub fn look(world: &mut World) {
             }
         }
         Phase::Refuse => {
-            if elapsed > 20_000 * MS {
+            if elapsed > REFUSE_MAX {
                 let ending = world.options.ending;
                 world.judge(fail("I28", format!("{ending:?}: the file was opened")));
             }
         }
-        Phase::Format | Phase::Stop | Phase::StopAgain => {}
+        Phase::Rot => {
+            let auditor = &world.clients[world.auditor()];
+            if world.running && auditor.in_flight.is_none() && auditor.script.is_empty() {
+                world.network.put(Incoming::Shutdown);
+                world.scenario.enter(Phase::StopRot);
+            }
+        }
+        Phase::Format | Phase::Stop | Phase::StopAgain | Phase::StopRot => {}
     }
 }
 
@@ -246,6 +315,7 @@ fn stop_faults(world: &mut World) {
     world.options.crashes = 0;
     world.network.faults.lost = 0;
     world.network.faults.replayed = 0;
+    world.options.speed.stalls = 0;
 }
 
 /// Nothing was asked for a while: nothing may be overdue.
@@ -278,23 +348,44 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
         (Phase::StopAgain, Ok(())) => {
             let verdict = world.checker.finish();
             world.judge(verdict);
-            if spoil(world) {
-                world.scenario.enter(Phase::Refuse);
-                world.at(now() + 10 * MS, Action::Start);
-            } else {
+            if !spoil(world) {
                 world.finished = true;
+                return;
             }
+            let rots = matches!(
+                world.options.ending,
+                Ending::RotBlock | Ending::RotBlockLater
+            );
+            if rots {
+                read_rotten(world);
+            } else {
+                world.scenario.enter(Phase::Refuse);
+            }
+            world.at(now() + 10 * MS, Action::Start);
+        }
+        (Phase::StopRot, Ok(())) => {
+            world.counts.rot_unseen += 1;
+            world.finished = true;
+        }
+        (Phase::Rot | Phase::StopRot, Err(FatalReason::Block { address, .. }))
+            if world.scenario.broken == Some(address) =>
+        {
+            world.counts.rot_stopped += 1;
+            world.finished = true;
         }
         (Phase::Refuse, Err(reason)) => {
             let ending = world.options.ending;
             let right = match ending {
-                Ending::Clean => false,
+                Ending::Clean | Ending::RotBlock | Ending::RotBlockLater => false,
                 Ending::DamagePrepare => matches!(reason, FatalReason::JournalSlot { .. }),
                 Ending::LostWrites => matches!(
                     reason,
                     FatalReason::JournalGap { .. } | FatalReason::JournalSlot { .. }
                 ),
-                Ending::DamageBlock => matches!(reason, FatalReason::Block { .. }),
+                Ending::DamageBlock => matches!(
+                    reason,
+                    FatalReason::Block { address, .. } if world.scenario.broken == Some(address)
+                ),
                 Ending::DamageSuperblock => {
                     matches!(
                         reason,
@@ -326,6 +417,39 @@ pub fn on_served(world: &mut World) {
         let ending = world.options.ending;
         world.judge(fail("I28", format!("{ending:?}: the replica serves")));
     }
+    let later = world.options.ending == Ending::RotBlockLater;
+    if world.scenario.phase == Phase::Rot && later && world.scenario.broken.is_none() {
+        break_block(world);
+    }
+}
+
+/// Damages a block that the replica does not need to open the file.
+fn break_block(world: &mut World) -> bool {
+    let Some(superblock) = platter::superblock(&world.disk) else {
+        return false;
+    };
+    let blocks = rot::blocks(&world.disk, &superblock).later;
+    let random = &mut world.random.fault;
+    let broken = rot::damage(&mut world.disk, &superblock, &blocks, random);
+    world.scenario.broken = broken;
+    world.checker.damaged = broken;
+    broken.is_some()
+}
+
+/// Everything is read while a block is rotten, and some is written, so that merges go on.
+fn read_rotten(world: &mut World) {
+    world.scenario.enter(Phase::Rot);
+    let mut script = world.scenario.everything(&mut world.random.client);
+    for _ in 0..150 {
+        let Request {
+            operation, body, ..
+        } = world.generator.request();
+        let operation = Operation::from_u8(operation).expect("it is an operation");
+        script.push_back((operation, body));
+    }
+    let auditor = world.auditor();
+    world.clients[auditor].script = script;
+    world.arm(auditor, MS);
 }
 
 /// Breaks the file as the ending says; `false` when there is nothing to break.
@@ -360,19 +484,13 @@ fn spoil(world: &mut World) -> bool {
             lose_writes(world, op)
         }
         Ending::DamageBlock => {
-            // A block that is read when the file is opened: the first of the manifest.
-            let address = superblock.checkpoint_index.address.get();
-            if address == 0 {
-                return false;
-            }
-            let offset = geometry.block_offset(address);
-            let first = world.disk.bytes(offset, SECTOR_SIZE);
-            let (header, _) = BlockHeader::read_from_prefix(&first).expect("a sector");
-            let sectors = 1 + to_usize(header.size.get()).div_ceil(SECTOR_SIZE);
-            let at = offset + to_u64(random.index(sectors) * SECTOR_SIZE);
-            world.disk.damage(at, random);
-            true
+            let blocks = rot::blocks(&world.disk, &superblock).at_open;
+            let broken = rot::damage(&mut world.disk, &superblock, &blocks, random);
+            world.scenario.broken = broken;
+            broken.is_some()
         }
+        Ending::RotBlock => break_block(world),
+        Ending::RotBlockLater => checkpoint > 0,
         Ending::DamageSuperblock => {
             let spared = random.below(4);
             for copy in (0..4).filter(|copy| *copy != spared) {

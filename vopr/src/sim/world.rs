@@ -11,18 +11,20 @@ use super::hash::EventHash;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
 use super::scenario::{Phase, Scenario};
-use crate::generate::Generator;
+use crate::generate::{Generator, Swarm};
 use crate::random::Random;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
+use daftari::stdx::planted::Bug;
 use daftari::vsr::FatalReason;
 use daftari::wire::header::command;
 use daftari::wire::{Evicted, ReplyHeader, RequestHeader};
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
+use storage_format::SECTOR_SIZE;
 use zerocopy::FromBytes;
 
 /// Where a frame names its command.
@@ -120,12 +122,22 @@ pub struct Counts {
     pub rotten: u64,
     /// Endings that were refused as they should be.
     pub refused: u64,
+    /// Replicas that stopped at a block that was damaged.
+    pub rot_stopped: u64,
+    /// Replicas that never met it.
+    pub rot_unseen: u64,
+    /// Times when the disk got slow.
+    pub slow_spells: u64,
+    /// Pages of blocks that were not in the cache.
+    pub page_reads: u64,
+    /// Of them, pages that had been there before.
+    pub page_reads_again: u64,
     /// Slots by the row of the recovery table that judged them.
     pub rows: [u64; 16],
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -134,6 +146,11 @@ impl Counts {
             ("torn headers", &mut self.torn_headers),
             ("rotten", &mut self.rotten),
             ("refused", &mut self.refused),
+            ("stopped at rot", &mut self.rot_stopped),
+            ("rot not met", &mut self.rot_unseen),
+            ("slow spells", &mut self.slow_spells),
+            ("page reads", &mut self.page_reads),
+            ("of them again", &mut self.page_reads_again),
         ]
     }
 
@@ -207,6 +224,10 @@ pub struct World {
     pub plan: CrashPlan,
     /// Nanoseconds from simulated time to the replica's wall clock.
     pub clock: u64,
+    /// Until when accesses to a zone, or all, are slow.
+    slow: (u64, Option<Zone>),
+    /// Pages that the process at work has read.
+    pages: BTreeSet<u64>,
     queue: BTreeMap<(u64, u64), Action>,
     queued: u64,
     waker: Option<Waker>,
@@ -225,10 +246,44 @@ pub struct Streams {
     pub fault: Random,
 }
 
+/// The workload: mostly one that fills trees.
+fn swarm(seed: u64, options: &Options) -> Swarm {
+    let mut random = Random::stream(seed, 106);
+    let mut swarm = Swarm::new(&mut Random::stream(seed, 0));
+    if options.long || random.chance(750) {
+        swarm.batch_max = swarm.batch_max.max(12);
+        let [_, transfers, ..] = &mut swarm.operations;
+        *transfers = (*transfers).max(60);
+        for percent in [
+            &mut swarm.invalid_percent,
+            &mut swarm.resend_percent,
+            &mut swarm.extreme_percent,
+            &mut swarm.chain_percent,
+            &mut swarm.limit_percent,
+            &mut swarm.imported_percent,
+        ] {
+            *percent = (*percent).min(5);
+        }
+        swarm.closed_percent = swarm.closed_percent.min(1);
+        swarm.closing_percent = 0;
+    }
+    if options.long {
+        swarm.batch_max = 30;
+        swarm.operations[1] = 150;
+        swarm.pause_percent = swarm.pause_percent.min(1);
+    }
+    swarm
+}
+
 impl World {
     /// The world of a seed.
     #[must_use]
-    pub fn new(seed: u64, options: Options, cluster: u128, log: bool) -> Self {
+    pub fn new(
+        seed: u64,
+        options: Options,
+        cluster: u128,
+        (bug, log): (Option<Bug>, bool),
+    ) -> Self {
         let mut random = Streams {
             disk: Random::stream(seed, 102),
             network: Random::stream(seed, 103),
@@ -240,8 +295,8 @@ impl World {
         Self {
             disk: Disk::new(options.geometry, options.tear_inside_sectors),
             network: Network::new(options.network),
-            checker: Checker::new(cluster, options.geometry),
-            generator: Generator::new(seed),
+            checker: Checker::new(cluster, options.geometry, bug),
+            generator: Generator::with_swarm(seed, swarm(seed, &options)),
             scenario: Scenario::new(),
             hash: EventHash::default(),
             counts: Counts::default(),
@@ -253,6 +308,8 @@ impl World {
             served: false,
             plan: CrashPlan::Never,
             clock: 1_790_000_000_000 * MS,
+            slow: (0, None),
+            pages: BTreeSet::new(),
             queue: BTreeMap::from([((0, 0), Action::Look)]),
             queued: 0,
             waker: None,
@@ -383,7 +440,7 @@ impl World {
                 return u64::MAX;
             }
         };
-        let at = now() + self.disk_delay();
+        let at = now() + self.disk_delay(zone, self.options.speed.write);
         self.at(at, Action::Write(id));
         match self.plan {
             CrashPlan::AtWrite(1) => self.at(now(), Action::Crash),
@@ -403,10 +460,15 @@ impl World {
     }
 
     /// The replica reads.
-    pub fn start_read(&mut self) -> u64 {
+    pub fn start_read(&mut self, offset: u64, size: usize) -> u64 {
         let id = self.disk.start_read();
-        let at = now() + self.disk_delay() / 4;
+        let zone = self.disk.zone(offset);
+        let at = now() + self.disk_delay(zone, self.options.speed.read);
         self.at(at, Action::Read(id));
+        if zone == Zone::Grid && size == SECTOR_SIZE {
+            self.counts.page_reads += 1;
+            self.counts.page_reads_again += u64::from(!self.pages.insert(offset));
+        }
         id
     }
 
@@ -416,12 +478,27 @@ impl World {
         self.note(kind::READ, buffer);
     }
 
-    fn disk_delay(&mut self) -> u64 {
+    fn disk_delay(&mut self, zone: Zone, (min, mean): (u64, u64)) -> u64 {
+        let speed = self.options.speed;
         let random = &mut self.random.disk;
-        let (min, mean) = self.options.disk_delay;
-        let stall = random.chance(self.options.disk_stalls);
-        let mean = if stall { 200 * MS } else { mean };
-        min + random.exponential(mean)
+        if random.chance(speed.stalls) {
+            return min + random.exponential(200 * MS);
+        }
+        let mut delay = min + random.exponential(mean);
+        if zone == Zone::Grid {
+            delay *= speed.grid_factor;
+        }
+        let spells = self.scenario.phase == Phase::Run && speed.spells > 0;
+        if spells && random.below(10_000) < speed.spells {
+            let slow_zone = random.pick(&[None, Some(Zone::Grid), Some(Zone::Prepares)]);
+            self.slow = (now() + random.exponential(2_000 * MS), slow_zone);
+            self.counts.slow_spells += 1;
+        }
+        let (until, slow_zone) = self.slow;
+        if now() < until && slow_zone.is_none_or(|slow| slow == zone) {
+            delay *= speed.spell_factor;
+        }
+        delay
     }
 
     fn on_write_done(&mut self, id: u64) {
@@ -466,6 +543,7 @@ impl World {
         self.served = false;
         self.note(kind::START, &[]);
         self.trace(|| "start".into());
+        self.pages.clear();
         self.checker.on_start();
         super::faults::note_rows(self);
         super::faults::plan_crash(self, true);
@@ -658,7 +736,7 @@ impl World {
     /// What the checker and the world saw.
     #[must_use]
     pub fn summary(&self) -> (Seen, Counts) {
-        (self.checker.seen, self.counts)
+        (self.checker.seen_in_all(), self.counts)
     }
 
     /// The auditor: the client that reads back.
