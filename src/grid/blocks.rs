@@ -204,7 +204,7 @@ impl<'a, I: Io> Grid<'a, I> {
         for page in &missing {
             self.finish_write_of(page.address).await;
         }
-        // Header pages first: they hold the checksums of the others.
+        // Header pages, too: they hold the checksums of the others.
         let mut wanted: Vec<Missing> = missing.iter().map(Missing::header).collect();
         wanted.dedup();
         wanted.retain(|header| !self.cache.touch(header.key));
@@ -218,14 +218,17 @@ impl<'a, I: Io> Grid<'a, I> {
                 .await;
             (page, buffer)
         };
-        let mut reads =
-            futures_util::stream::iter(wanted.into_iter().map(read)).buffered(PAGE_READS_MAX);
-        while let Some((page, buffer)) = reads.next().await {
+        let reads = futures_util::stream::iter(wanted.into_iter().map(read));
+        let mut read: Vec<(Missing, SectorBuf)> =
+            reads.buffer_unordered(PAGE_READS_MAX).collect().await;
+        // In an order of its own, whichever was read first.
+        read.sort_unstable_by_key(|(page, _)| (page.page > 0, page.key));
+        for (page, buffer) in read {
             let intact = if page.page == 0 {
                 verify_header(&buffer, &page.checksum, page.address)
             } else {
                 let header = self.cache.peek(PageKey::new(page.address, 0));
-                let header = header.expect("header pages are read first");
+                let header = header.expect("header pages come first");
                 verify_page(header, page.page, &buffer)
             };
             if let Err(error) = intact

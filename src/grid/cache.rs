@@ -157,6 +157,7 @@ impl PageCache {
     pub fn touch(&self, key: PageKey) -> bool {
         let found = self.find(key);
         if let Some(frame) = found {
+            self.frames[frame].used.set(true);
             self.frames[frame].round.set(self.round);
         }
         found.is_some()
