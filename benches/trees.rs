@@ -11,8 +11,7 @@ use daftari::constants::BLOCK_SIZE;
 use daftari::grid::store::{BlockStore, NewBlock, Pages};
 use daftari::lsm::fuse::{Builder, Filter};
 use daftari::lsm::{IdTree, IndexTree, Lookup, Seek, TreeOptions, sort};
-use daftari::stdx::SectorBuf;
-use futures_util::FutureExt;
+use daftari::stdx::{SectorBuf, run_to_end};
 use std::hint::black_box;
 use storage_format::{BlockReference, SECTOR_SIZE};
 
@@ -80,10 +79,6 @@ impl BlockStore for Store {
     }
 }
 
-fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("nothing waits")
-}
-
 fn mix(value: u64) -> u64 {
     let value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -141,7 +136,7 @@ fn index_tree(key_of: KeyOf, bars: u64) -> (IndexTree, Store) {
         for at in bar * BAR..(bar + 1) * BAR {
             tree.push(key_of(at), at);
         }
-        now(tree.beat(&mut store, BAR));
+        run_to_end(tree.beat(&mut store, BAR));
         tree.bar();
     }
     (tree, store)
@@ -153,7 +148,7 @@ fn id_tree(id_of: IdOf, bars: u64) -> (IdTree, Store) {
         for at in bar * BAR..(bar + 1) * BAR {
             tree.push(id_of(at), at);
         }
-        now(tree.beat(&mut store, BAR));
+        run_to_end(tree.beat(&mut store, BAR));
         tree.bar();
     }
     (tree, store)
@@ -178,7 +173,7 @@ fn merges(criterion: &mut Criterion) {
             };
             bencher.iter_batched_ref(
                 fill,
-                |(tree, store)| now(tree.beat(store, MERGE)),
+                |(tree, store)| run_to_end(tree.beat(store, MERGE)),
                 criterion::BatchSize::PerIteration,
             );
         });
@@ -194,7 +189,7 @@ fn merges(criterion: &mut Criterion) {
             };
             bencher.iter_batched_ref(
                 fill,
-                |(tree, store)| now(tree.beat(store, MERGE)),
+                |(tree, store)| run_to_end(tree.beat(store, MERGE)),
                 criterion::BatchSize::PerIteration,
             );
         });
@@ -209,7 +204,7 @@ fn merges(criterion: &mut Criterion) {
         let _ = group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || index_tree(key_of, 68),
-                |(tree, store)| now(tree.beat(store, 32 * BAR)),
+                |(tree, store)| run_to_end(tree.beat(store, 32 * BAR)),
                 criterion::BatchSize::PerIteration,
             );
         });
@@ -217,7 +212,7 @@ fn merges(criterion: &mut Criterion) {
     let _ = group.bench_function("random ids", |bencher| {
         bencher.iter_batched_ref(
             || id_tree(IDS[0].1, 68),
-            |(tree, store)| now(tree.beat(store, 32 * BAR)),
+            |(tree, store)| run_to_end(tree.beat(store, 32 * BAR)),
             criterion::BatchSize::PerIteration,
         );
     });

@@ -43,6 +43,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub network_cores: u16,
+    /// Threads that merge beside the ledger's core; the file is the same with any number.
+    #[arg(long, value_name = "COUNT", default_value_t = 0,
+          value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub compaction_threads: u16,
     /// How the log on stderr looks.
     #[command(flatten)]
     pub log: logging::Options,
@@ -109,6 +113,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         cluster: superblock.cluster.get(),
         network_cores: usize::from(options.network_cores),
         state_memory: ledger,
+        compaction_threads: usize::from(options.compaction_threads),
         ..ServerOptions::default()
     };
     let bound = MemoryBound {

@@ -322,6 +322,10 @@ impl<I: Io> BlockStore for Grid<'_, I> {
         }
     }
 
+    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        self.io.compute(jobs);
+    }
+
     fn recycle(&mut self, buffer: SectorBuf) {
         assert_eq!(buffer.len(), constants::BLOCK_SIZE);
         self.buffers.push(buffer);

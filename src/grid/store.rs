@@ -48,6 +48,11 @@ pub trait BlockStore {
         self.write(block)
     }
 
+    /// Runs jobs that touch nothing in common, here or on other cores, and waits for all.
+    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        jobs.iter_mut().for_each(|job| job());
+    }
+
     /// The block is of no use any more. Its address is used again only after a checkpoint that does not
     /// reference it is durable.
     fn release(&mut self, block: &BlockReference);

@@ -34,6 +34,11 @@ pub trait Io: 'static {
     fn monotonic(&self) -> u64;
     /// Nanoseconds since 1970; may step in either direction.
     fn realtime(&self) -> u64;
+    /// Runs jobs that touch nothing in common, here or on other cores, and waits for all: what comes
+    /// of them is the same.
+    fn compute(&self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        jobs.iter_mut().for_each(|job| job());
+    }
     /// Completes after at least so many nanoseconds of monotonic time.
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()>;
 }

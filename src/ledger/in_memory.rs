@@ -3,10 +3,8 @@
 use super::{Ledger, LedgerOptions, Request};
 use crate::grid::Grid;
 use crate::io::{Io, MemoryIo};
+use crate::stdx::run_to_end;
 use crate::wire::Operation;
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use storage_format::{Geometry, Superblock};
 
 /// See the module.
@@ -18,17 +16,6 @@ pub struct LedgerInMemory {
     pub ledger: Ledger,
     grid: Grid<'static, MemoryIo>,
     op: u64,
-}
-
-/// Polls to the end what has nothing to wait for.
-fn finish<T>(work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    let mut context = Context::from_waker(Waker::noop());
-    loop {
-        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
-            return done;
-        }
-    }
 }
 
 impl LedgerInMemory {
@@ -75,7 +62,7 @@ impl LedgerInMemory {
             timestamp,
             body,
         };
-        finish(async {
+        run_to_end(async {
             self.ledger.execute(&mut self.grid, &request, reply).await;
             self.ledger.finish(&mut self.grid).await;
         });
@@ -85,7 +72,7 @@ impl LedgerInMemory {
     pub fn pulse(&mut self, timestamp: u64) {
         self.op += 1;
         self.grid.op = self.op;
-        finish(async {
+        run_to_end(async {
             self.ledger.pulse(&mut self.grid, timestamp).await;
             self.ledger.finish(&mut self.grid).await;
         });
@@ -96,7 +83,7 @@ impl LedgerInMemory {
     /// # Panics
     /// When a checkpoint cannot be opened.
     pub fn restart(&mut self) {
-        let manifest = finish(async {
+        let manifest = run_to_end(async {
             let manifest = self.ledger.checkpoint(&mut self.grid).await;
             self.grid.finish_writes().await;
             manifest
@@ -104,7 +91,7 @@ impl LedgerInMemory {
         let state = self.ledger.state();
         self.ledger = Ledger::new(self.options);
         self.grid = Self::grid(self.io);
-        finish(async {
+        run_to_end(async {
             for record in storage_format::manifest::blocks(&manifest) {
                 let restored = self.grid.free.restore(record.block.address.get());
                 restored.expect("a checkpoint names each block once");

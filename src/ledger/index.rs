@@ -235,16 +235,13 @@ impl Indexes {
         }
     }
 
-    /// A beat of so many units: merges advance. Others may go on between two trees.
+    /// A beat of so many units: merges advance.
     async fn beat<I: Io>(&mut self, units: u64, grid: &mut Grid<'_, I>) {
-        for tree in self.trees_mut() {
-            tree.beat(grid, units).await;
-            grid.start().await;
-            yield_once().await;
-        }
-        self.ids.beat(grid, units).await;
+        let fields = self.accounts.iter_mut().chain(&mut self.transfers);
+        let mut trees: Vec<&mut IndexTree> =
+            fields.chain(std::iter::once(&mut self.sides)).collect();
+        crate::lsm::beat(&mut trees, &mut [&mut self.ids], units, grid).await;
         grid.start().await;
-        yield_once().await;
     }
 
     /// Sorts tables of bars that have ended: so many in a beat of so many units that all are sorted

@@ -7,6 +7,7 @@ use super::entry::{FAN, FIELD_MAX, IdEntry};
 use super::id_group::IdGroup;
 use super::id_lookup::{self, Lookup, Scratch};
 use super::layout::{Layout, TreeOptions};
+use super::merge::Work;
 use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::store::{BlockStore, Pages};
@@ -128,8 +129,18 @@ impl IdTree {
 
     /// Advances the merges by a beat of so many units.
     pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        super::beat(&mut [], &mut [self], units, store).await;
+    }
+
+    /// Begins a beat of so many units: what is to be done for the merges.
+    pub(super) fn beat_begin(&mut self, units: u64) -> Vec<Work<'_, IdEntry>> {
         let memory = memory(&mut self.groups, self.tiers.memory_merging());
-        if self.tiers.beat(store, units, memory).await {
+        self.tiers.work(units, memory)
+    }
+
+    /// Ends a beat, when its work is done.
+    pub(super) fn beat_end(&mut self, store: &mut impl BlockStore) {
+        if self.tiers.complete(store, (0, 0)) {
             let mut group = self.groups.remove(0);
             group.clear();
             self.spare.push(group);

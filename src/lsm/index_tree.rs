@@ -10,6 +10,7 @@ use super::cursor::{Cursor, Part};
 use super::entry::{Entry, FAN, FIELD_MAX, IndexEntry, index_rank, lower_bound};
 use super::index_table::IndexTable;
 use super::layout::{Layout, TreeOptions, page_of};
+use super::merge::Work;
 use super::run::{Run, RunState};
 use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::grid::store::{BlockStore, Pages};
@@ -94,6 +95,11 @@ impl IndexTree {
 
     /// Advances the merges by a beat of so many units.
     pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        super::beat(&mut [self], &mut [], units, store).await;
+    }
+
+    /// Begins a beat of so many units: what is to be done for the merges.
+    pub(super) fn beat_begin(&mut self, units: u64) -> Vec<Work<'_, IndexEntry>> {
         if self.tiers.memory_merging() {
             while self
                 .frozen
@@ -105,7 +111,14 @@ impl IndexTree {
             }
         }
         let memory = memory(&self.frozen, self.tiers.memory_merging());
-        if self.tiers.beat(store, units, memory).await {
+        self.tiers.work(units, memory)
+    }
+
+    /// Ends a beat, when its work is done.
+    pub(super) fn beat_end(&mut self, store: &mut impl BlockStore) {
+        let memory = memory(&self.frozen, self.tiers.memory_merging());
+        let positions = memory.map_or((0, 0), |memory| (memory.position_low, memory.position_high));
+        if self.tiers.complete(store, positions) {
             let _ = self.frozen.drain(..FAN);
             self.begin_if_due();
         }

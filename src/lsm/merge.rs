@@ -118,6 +118,52 @@ impl<E: Entry> Inputs<E> {
     }
 }
 
+/// A share of a merge, in steps: prepared and written by who owns the blocks, computed by anybody.
+pub(super) struct Work<'t, E> {
+    merge: &'t mut Merge<E>,
+    source: Source<'t>,
+    /// Entries that are to be done in all.
+    until: u64,
+}
+
+impl<'t, E: Entry> Work<'t, E> {
+    /// So many more entries of a merge, or as many as are left.
+    pub(super) fn new(merge: &'t mut Merge<E>, source: Source<'t>, entries: u64) -> Self {
+        let until = merge.done.saturating_add(entries).min(merge.total);
+        Self {
+            merge,
+            source,
+            until,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.merge.done == self.until
+    }
+
+    /// Has what the next step needs.
+    pub(super) async fn prepare(&mut self, store: &mut impl BlockStore) {
+        self.merge.output.prepare(store).await;
+        if let Source::Disk(runs) = self.source {
+            self.merge.inputs.load(runs, store).await;
+        }
+    }
+
+    /// Merges until the share is done, a block of an input is to be read, or a block is full.
+    pub(super) fn step(&mut self) {
+        self.merge.step(self.source, self.until);
+    }
+
+    /// Writes the block if it is full, or the last one.
+    pub(super) fn write(&mut self, store: &mut impl BlockStore) {
+        let merge = &mut *self.merge;
+        if merge.output.is_full() || merge.is_complete() {
+            merge.output.write(store, &mut merge.builder);
+            merge.taken_written = merge.inputs.taken;
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Merge<E> {
     inputs: Inputs<E>,
@@ -190,23 +236,12 @@ impl<E: Entry> Merge<E> {
     }
 
     /// Merges so many more entries, or as many as are left.
-    pub(super) async fn advance(
-        &mut self,
-        source: Source<'_>,
-        store: &mut impl BlockStore,
-        entries: u64,
-    ) {
-        let until = self.done.saturating_add(entries).min(self.total);
-        while self.done < until {
-            self.output.prepare(store).await;
-            if let Source::Disk(runs) = source {
-                self.inputs.load(runs, store).await;
-            }
-            self.step(source, until);
-            if self.output.is_full() || self.is_complete() {
-                self.output.write(store, &mut self.builder);
-                self.taken_written = self.inputs.taken;
-            }
+    async fn advance(&mut self, source: Source<'_>, store: &mut impl BlockStore, entries: u64) {
+        let mut work = Work::new(self, source, entries);
+        while !work.is_done() {
+            work.prepare(store).await;
+            work.step();
+            work.write(store);
         }
     }
 

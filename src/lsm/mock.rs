@@ -5,7 +5,6 @@
 use crate::constants::BLOCK_SIZE;
 use crate::grid::store::{BlockStore, NewBlock, Pages};
 use crate::stdx::SectorBuf;
-use futures_util::FutureExt;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -22,6 +21,8 @@ pub(super) struct Mock {
     /// Pages that are in memory; all are if this is `None`.
     pages: RefCell<Option<BTreeSet<(u64, usize)>>>,
     missing: RefCell<BTreeSet<(u64, usize)>>,
+    /// Whether jobs run on threads of their own.
+    pub(super) threads: bool,
 }
 
 impl Mock {
@@ -103,6 +104,18 @@ impl BlockStore for Mock {
         reference
     }
 
+    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        if !self.threads {
+            jobs.iter_mut().for_each(|job| job());
+            return;
+        }
+        std::thread::scope(|scope| {
+            for job in jobs.iter_mut().rev() {
+                let _ = scope.spawn(job);
+            }
+        });
+    }
+
     fn release(&mut self, block: &BlockReference) {
         let _ = self.bytes(block);
         assert!(self.released.insert(block.address.get()));
@@ -119,11 +132,6 @@ impl BlockStore for Mock {
         let _ = verify(&buffer, block).expect("the block is as it was written");
         buffer
     }
-}
-
-/// What a future of a [`Mock`] comes to: none of them waits.
-pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("nothing waits")
 }
 
 /// Pseudorandom numbers.

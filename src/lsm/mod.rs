@@ -4,6 +4,7 @@
 //! change are in memory. What is done and written follows from the records alone. Nothing here is ever
 //! iterated in the order of a hash.
 
+pub mod beat;
 pub mod chunk;
 pub mod clock;
 pub mod cursor;
@@ -29,6 +30,7 @@ pub mod tiers;
 #[cfg(test)]
 mod tree_tests;
 
+pub use beat::beat;
 pub use chunk::{Chunk, Record};
 pub use clock::Clock;
 pub use cursor::{Cursor, Seek};

@@ -6,7 +6,7 @@
 
 use super::entry::{Entry, FAN};
 use super::layout::{Layout, TreeOptions};
-use super::merge::{Merge, MergeState, Source};
+use super::merge::{Merge, MergeState, Source, Work};
 use super::output::Origin;
 use super::run::{Run, RunState};
 use crate::grid::store::BlockStore;
@@ -142,49 +142,52 @@ impl<E: Entry> Tiers<E> {
         self.tiers[0].merge = Some(Merge::new(self.origin(0), self.layout, total));
     }
 
-    /// Advances all merges by a beat. Whether that of tier 0 was completed: its inputs are no longer
-    /// needed then.
-    pub(super) async fn beat(
-        &mut self,
-        store: &mut impl BlockStore,
+    /// What a beat of so many units is for the merges. [`Self::complete`] has to follow when it is
+    /// done.
+    pub(super) fn work<'t>(
+        &'t mut self,
         units: u64,
-        memory: Option<Memory<'_>>,
-    ) -> bool {
+        memory: Option<Memory<'t>>,
+    ) -> Vec<Work<'t, E>> {
         assert!(self.resume.is_none(), "a tree resumes before it goes on");
-        // From the top: a run is not merged further in the beat in which it is made.
-        for index in (1..self.tiers.len()).rev() {
-            self.tier_beat(index, store, units).await;
-        }
-        let period = self.period(0);
-        let (Some(merge), Some(memory)) = (&mut self.tiers[0].merge, memory) else {
-            assert!(!self.memory_merging());
-            return false;
-        };
-        let share = merge.share(units, period);
-        let source = Source::Memory(memory.inputs);
-        merge.advance(source, store, share).await;
-        if !merge.is_complete() {
-            return false;
-        }
-        let merge = self.tiers[0].merge.take().expect("it was advanced");
-        self.push(1, merge.finish(memory.position_low, memory.position_high));
-        true
+        assert_eq!(self.memory_merging(), memory.is_some());
+        let periods: Vec<u64> = (0..self.tiers.len())
+            .map(|tier| self.period(tier))
+            .collect();
+        let tiers = self.tiers.iter_mut().zip(periods).enumerate();
+        let work = tiers.filter_map(|(index, (tier, period))| {
+            let merge = tier.merge.as_mut()?;
+            let source = match memory {
+                Some(memory) if index == 0 => Source::Memory(memory.inputs),
+                Some(_) | None => Source::Disk(&tier.runs[..FAN]),
+            };
+            let share = merge.share(units, period);
+            Some(Work::new(merge, source, share))
+        });
+        work.collect()
     }
 
-    async fn tier_beat(&mut self, index: usize, store: &mut impl BlockStore, units: u64) {
-        let period = self.period(index);
+    /// Makes runs of the merges that are complete. Whether that of tier 0 was: its inputs, which had
+    /// these positions, are no longer needed then.
+    pub(super) fn complete(&mut self, store: &mut impl BlockStore, positions: (u64, u64)) -> bool {
+        // From the top: a run is not merged further in the beat in which it is made.
+        for index in (1..self.tiers.len()).rev() {
+            self.tier_complete(index, store);
+        }
+        match self.tiers[0].merge.take_if(|merge| merge.is_complete()) {
+            Some(merge) => {
+                self.push(1, merge.finish(positions.0, positions.1));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn tier_complete(&mut self, index: usize, store: &mut impl BlockStore) {
         let tier = &mut self.tiers[index];
-        let Some(merge) = &mut tier.merge else {
+        let Some(merge) = tier.merge.take_if(|merge| merge.is_complete()) else {
             return;
         };
-        let share = merge.share(units, period);
-        merge
-            .advance(Source::Disk(&tier.runs[..FAN]), store, share)
-            .await;
-        if !merge.is_complete() {
-            return;
-        }
-        let merge = tier.merge.take().expect("it was advanced");
         let inputs: Vec<Run> = tier.runs.drain(..FAN).collect();
         let filled = || inputs.iter().filter(|run| run.state.entries > 0);
         let low = filled().next().map_or(0, |run| run.state.position_low);

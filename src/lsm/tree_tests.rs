@@ -2,8 +2,9 @@
 
 use super::entry::FIELD_MAX;
 use super::fuse::Filter;
-use super::mock::{Mock, Random, now};
+use super::mock::{Mock, Random};
 use super::{Extent, IdTree, IndexTree, Lookup, Seek, TreeOptions, TreeState};
+use crate::stdx::run_to_end;
 use std::collections::BTreeMap;
 
 const BAR: u64 = 8;
@@ -61,16 +62,16 @@ impl Tree for IndexTree {
         Self::bar(self);
     }
     fn beat(&mut self, store: &mut Mock, units: u64) {
-        now(Self::beat(self, store, units));
+        run_to_end(Self::beat(self, store, units));
     }
     fn state(&self) -> TreeState {
         Self::state(self)
     }
     fn restore(pages: usize, state: TreeState, store: &mut Mock) -> Self {
-        now(Self::restore(7, options(pages), state, store))
+        run_to_end(Self::restore(7, options(pages), state, store))
     }
     fn resume(&mut self, store: &mut Mock) {
-        now(Self::resume(self, store));
+        run_to_end(Self::resume(self, store));
     }
     fn sort(&mut self) {
         let _ = self.sort_frozen();
@@ -99,16 +100,16 @@ impl Tree for IdTree {
         assert_eq!(self.pop(), None);
     }
     fn beat(&mut self, store: &mut Mock, units: u64) {
-        now(Self::beat(self, store, units));
+        run_to_end(Self::beat(self, store, units));
     }
     fn state(&self) -> TreeState {
         Self::state(self)
     }
     fn restore(pages: usize, state: TreeState, store: &mut Mock) -> Self {
-        now(Self::restore(8, options(pages), state, store))
+        run_to_end(Self::restore(8, options(pages), state, store))
     }
     fn resume(&mut self, store: &mut Mock) {
-        now(Self::resume(self, store));
+        run_to_end(Self::resume(self, store));
     }
     fn sort(&mut self) {
         let _ = self.sort_frozen();

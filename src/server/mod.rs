@@ -17,6 +17,7 @@ pub mod signals;
 #[cfg(test)]
 mod tests;
 pub mod wake;
+pub mod workers;
 
 pub use data_file::{DataFile, DataFileError};
 pub use host::HostError;
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use wake::CoreWake;
+use workers::Workers;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,7 @@ impl Storage for ServerStorage {
 pub struct ServerIo {
     storage: ServerStorage,
     network: ServerNetwork,
+    workers: Workers,
 }
 
 impl Io for ServerIo {
@@ -120,6 +123,10 @@ impl Io for ServerIo {
 
     fn realtime(&self) -> u64 {
         ring::realtime()
+    }
+
+    fn compute(&self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        self.workers.run(jobs);
     }
 
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> {
@@ -160,7 +167,14 @@ where
         let storage = ServerStorage {
             ring: Rc::clone(&ring),
         };
-        let io = Rc::new(ServerIo { storage, network });
+        let action = "start the threads for compaction";
+        let workers = Workers::new(options.compaction_threads);
+        let workers = workers.map_err(|error| ServerError::Core { action, error })?;
+        let io = Rc::new(ServerIo {
+            storage,
+            network,
+            workers,
+        });
         let core = core(Rc::clone(&io));
         let output = executor::block_on(&ring, &wake, || inbox.wake(), core);
         // The last reference: the network sends what it has.

@@ -25,6 +25,8 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// Bytes of memory for the state that are touched before they are used, a few at a time.
     pub state_memory: u64,
+    /// Threads that compute merges beside the replica core.
+    pub compaction_threads: usize,
     /// Whether SIGTERM and SIGINT shut this server down; one in a process can have them.
     pub signals: bool,
 }
@@ -40,6 +42,7 @@ impl Default for ServerOptions {
             send_memory: 256 << 20,
             connections_max: 1024,
             state_memory: 0,
+            compaction_threads: 0,
             signals: true,
         }
     }

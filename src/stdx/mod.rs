@@ -7,7 +7,9 @@ pub mod slab;
 pub use sectors::SectorBuf;
 pub use slab::Slab;
 
-use std::task::Poll;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 /// `usize` to `u64`: lossless on every platform that daftari runs on.
 #[must_use]
@@ -45,4 +47,15 @@ pub async fn yield_once() {
         Poll::Pending
     })
     .await;
+}
+
+/// Polls to the end what waits for nothing outside: it may let others go on, of which there are none.
+pub fn run_to_end<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
 }
