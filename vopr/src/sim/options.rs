@@ -83,6 +83,8 @@ pub struct Options {
     pub crash_distance: u64,
     /// Whether a disk tears within sectors.
     pub tear_inside_sectors: bool,
+    /// Whether the file is so small that it gets full: requests that create are refused then.
+    pub cramped: bool,
     /// Whether the run is long, for higher tiers.
     pub long: bool,
     /// How fast the disk is.
@@ -128,6 +130,11 @@ impl Options {
         let entries = u32::try_from(constants::PREPARE_ENTRIES_SIZE).expect("small");
         geometry.journal_slot_size = (geometry.message_size_max.get() + entries).into();
         let sessions = u64::from(geometry.session_count_max.get());
+        let cramped = random.chance(60);
+        if cramped {
+            let blocks = random.between(200, 700) * u64::from(geometry.block_size.get());
+            geometry.file_size_max = (geometry.grid_offset() + blocks).into();
+        }
         let crowded = random.chance(250);
         let clients = if crowded {
             random.between(sessions, 2 * sessions - 1)
@@ -166,6 +173,7 @@ impl Options {
             },
             crash_distance: if storm { 40 } else { 150 },
             tear_inside_sectors: random.chance(500),
+            cramped,
             long,
             speed: DiskSpeed::new(random, disk_stalls),
             network: NetworkFaults {
