@@ -15,7 +15,7 @@ type Way = (u8, u32, (bool, bool), bool, bool);
 /// Operation, subset of fields, limit.
 type Limited = (u8, u32, u32);
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 4000;
 const REQUESTS: u32 = 300;
 const LIMITS: [u32; 5] = [1, 2, 10, 8188, 8189];
 

@@ -12,6 +12,8 @@ struct Wanted {
     user_data_32: u32,
     ledger: u32,
     code: u16,
+    /// An account of the record that they are of; 0 if they are of none.
+    account: u128,
 }
 
 /// Subsets of the fields.
@@ -35,6 +37,7 @@ impl Generator {
             user_data_32: self.random.pick(&[1, 1, 2, u32::MAX, 3]),
             ledger: self.random.between_32(1, self.swarm.ledgers + 1),
             code: self.random.pick(&[1, 1, 2, u16::MAX, 3]),
+            account: 0,
         });
         let asks = |bit: u32| subset >> bit & 1 == 1;
         Wanted {
@@ -43,6 +46,7 @@ impl Generator {
             user_data_32: if asks(2) { fields.user_data_32 } else { 0 },
             ledger: if asks(3) { fields.ledger } else { 0 },
             code: if asks(4) { fields.code } else { 0 },
+            account: fields.account,
         }
     }
 
@@ -57,6 +61,7 @@ impl Generator {
                     user_data_32: transfer.user_data_32,
                     ledger: transfer.ledger,
                     code: transfer.code,
+                    account: transfer.debit_account_id,
                 }
             } else {
                 let account = self.memory.an_account(&mut self.random)?;
@@ -66,6 +71,7 @@ impl Generator {
                     user_data_32: account.user_data_32,
                     ledger: account.ledger,
                     code: account.code,
+                    account: account.id,
                 }
             };
             let has = [
@@ -128,6 +134,9 @@ impl Generator {
         filter.user_data_64 = fields.user_data_64;
         filter.user_data_32 = fields.user_data_32;
         filter.code = fields.code;
+        if fields.account != 0 && self.random.percent(50) {
+            filter.account_id = fields.account;
+        }
         match self.random.below(40) {
             0 => filter.reserved[self.random.index(58)] = 1,
             1 => filter.flags |= self.random.pick(&[8, 1 << 31]),

@@ -113,6 +113,8 @@ pub struct Seen {
     pub merging_crash: u64,
     /// Runs by the highest tier that their last checkpoint had.
     pub tiers: [u64; TIERS],
+    /// Requests that were refused since the file was full.
+    pub refused: u64,
     /// Combinations of fields that queries named which found something, with three tiers.
     pub combinations: u128,
     /// Runs of at least five checkpoints and three tiers, that in memory included.
@@ -123,7 +125,7 @@ pub struct Seen {
 const TIERS: usize = 6;
 
 impl Seen {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 18] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 19] {
         [
             ("ops", &mut self.ops),
             ("checkpoints", &mut self.checkpoints),
@@ -142,6 +144,7 @@ impl Seen {
             ("under way at a checkpoint", &mut self.merging),
             ("partly written", &mut self.merging_partly),
             ("under way at a crash", &mut self.merging_crash),
+            ("refused for room", &mut self.refused),
             ("runs of 5 checkpoints and 3 tiers", &mut self.deep),
         ]
     }
@@ -193,6 +196,8 @@ pub struct Checker {
     expected: BTreeMap<(u128, u64, u32), Expected>,
     answered: BTreeSet<(u128, u64, u32)>,
     sent: BTreeMap<Checksum, Sent>,
+    /// Whether the file may get full: requests that create are refused by an eviction then.
+    pub cramped: bool,
     /// Evictions that frames sent on purpose have earned.
     provoked: BTreeSet<(u128, u8)>,
     /// Clients whose stored reply was damaged.
@@ -227,6 +232,7 @@ impl Checker {
             expected: BTreeMap::new(),
             answered: BTreeSet::new(),
             sent: BTreeMap::new(),
+            cramped: false,
             provoked: BTreeSet::new(),
             replies_damaged: BTreeSet::new(),
             op_received: 0,
@@ -656,10 +662,13 @@ impl Checker {
             return Ok(());
         }
         let known = self.sessions.get(&client);
+        self.seen.refused += u64::from(self.cramped && known.is_some());
         let justified = if reason == Evicted::NoSession.code() {
             // The replica may not have executed the newest durable ops yet.
             let fresh = |session: u64| session + PIPELINE_PREPARES_MAX + 1 > self.head();
-            known.is_none_or(|known| fresh(known.session)) || self.replies_damaged.contains(&client)
+            self.cramped
+                || known.is_none_or(|known| fresh(known.session))
+                || self.replies_damaged.contains(&client)
         } else if reason == Evicted::SessionTooLow.code() {
             self.registered
                 .get(&client)

@@ -29,6 +29,20 @@ pub enum Ending {
     DamageSuperblock,
 }
 
+impl Ending {
+    fn new(random: &mut Random) -> Self {
+        match random.below(20) {
+            0 | 1 => Self::DamagePrepare,
+            2 | 3 => Self::LostWrites,
+            4..=6 => Self::DamageBlock,
+            7 => Self::DamageSuperblock,
+            8..=11 => Self::RotBlock,
+            12..=14 => Self::RotBlockLater,
+            _ => Self::Clean,
+        }
+    }
+}
+
 /// How fast a disk is. Journal and blocks differ, as do writes and reads, so that they overlap in all
 /// ways.
 #[derive(Clone, Copy, Debug)]
@@ -48,18 +62,21 @@ pub struct DiskSpeed {
 }
 
 impl DiskSpeed {
-    fn new(random: &mut Random, stalls: u64) -> Self {
+    fn new(random: &mut Random, stalls: u64, long: bool) -> Self {
         let write = (random.between(0, 2) * MS, random.between(1, 10) * MS);
         let read = match random.below(4) {
             0 => (0, MS / 10),
             1 => (random.between(0, 4) * MS, random.between(1, 20) * MS),
             _ => (write.0 / 4, write.1 / 4),
         };
+        // Long runs on a slow disk would take days.
+        let read = if long { (read.0 / 4, read.1 / 4) } else { read };
+        let factors: &[u64] = if long { &[1, 2] } else { &[1, 1, 1, 3, 10] };
         Self {
             write,
             read,
             stalls,
-            grid_factor: random.pick(&[1, 1, 1, 3, 10]),
+            grid_factor: random.pick(factors),
             spells: random.pick(&[0, 0, 2, 10]),
             spell_factor: random.pick(&[10, 30, 100]),
         }
@@ -83,6 +100,8 @@ pub struct Options {
     pub crash_distance: u64,
     /// Whether a disk tears within sectors.
     pub tear_inside_sectors: bool,
+    /// Whether the file is so small that it gets full: requests that create are refused then.
+    pub cramped: bool,
     /// Whether the run is long, for higher tiers.
     pub long: bool,
     /// How fast the disk is.
@@ -128,6 +147,11 @@ impl Options {
         let entries = u32::try_from(constants::PREPARE_ENTRIES_SIZE).expect("small");
         geometry.journal_slot_size = (geometry.message_size_max.get() + entries).into();
         let sessions = u64::from(geometry.session_count_max.get());
+        let cramped = random.chance(60);
+        if cramped {
+            let blocks = random.between(150, 350) * u64::from(geometry.block_size.get());
+            geometry.file_size_max = (geometry.grid_offset() + blocks).into();
+        }
         let crowded = random.chance(250);
         let clients = if crowded {
             random.between(sessions, 2 * sessions - 1)
@@ -150,9 +174,14 @@ impl Options {
         } else {
             0
         };
+        let ending = Ending::new(random);
+        // What is in the cache cannot be found damaged. Long runs have more runs in their trees, each
+        // with pages that one query asks for.
+        let rots = matches!(ending, Ending::RotBlock | Ending::RotBlockLater);
+        let doublings = if rots { 0 } else { random.below(3) } + u64::from(long);
         Self {
             geometry,
-            cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
+            cache_size: daftari::driver::CACHE_SIZE_MIN << doublings,
             clients: usize::try_from(clients).expect("small"),
             requests: if long {
                 random.between(3500, 5000)
@@ -166,8 +195,9 @@ impl Options {
             },
             crash_distance: if storm { 40 } else { 150 },
             tear_inside_sectors: random.chance(500),
+            cramped,
             long,
-            speed: DiskSpeed::new(random, disk_stalls),
+            speed: DiskSpeed::new(random, disk_stalls, long),
             network: NetworkFaults {
                 delay_min: random.between(0, 3) * MS,
                 delay_mean: random.between(1, 20) * MS,
@@ -181,15 +211,7 @@ impl Options {
             client_crashes,
             idle,
             clock_steps: random.chance(500),
-            ending: match random.below(20) {
-                0 | 1 => Ending::DamagePrepare,
-                2 | 3 => Ending::LostWrites,
-                4..=6 => Ending::DamageBlock,
-                7 => Ending::DamageSuperblock,
-                8..=11 => Ending::RotBlock,
-                12..=14 => Ending::RotBlockLater,
-                _ => Ending::Clean,
-            },
+            ending,
         }
     }
 }

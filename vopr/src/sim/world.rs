@@ -18,7 +18,7 @@ use daftari::io::ConnectionId;
 use daftari::stdx::planted::Bug;
 use daftari::vsr::FatalReason;
 use daftari::wire::header::command;
-use daftari::wire::{Evicted, ReplyHeader, RequestHeader};
+use daftari::wire::{Evicted, Operation, ReplyHeader, RequestHeader};
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use std::cell::RefCell;
@@ -295,7 +295,11 @@ impl World {
         Self {
             disk: Disk::new(options.geometry, options.tear_inside_sectors),
             network: Network::new(options.network),
-            checker: Checker::new(cluster, options.geometry, bug),
+            checker: {
+                let mut checker = Checker::new(cluster, options.geometry, bug);
+                checker.cramped = options.cramped;
+                checker
+            },
             generator: Generator::with_swarm(seed, swarm(seed, &options)),
             scenario: Scenario::new(),
             hash: EventHash::default(),
@@ -657,10 +661,17 @@ impl World {
                 // Under its old id a client may register only when that has no session any more.
                 // It may still have one that is of no use to it: its last reply is damaged.
                 let client = self.clients[index].state.client;
-                let gone =
-                    reason == Evicted::NoSession.code() && !self.checker.is_reply_damaged(client);
+                let gone = reason == Evicted::NoSession.code()
+                    && !self.checker.is_reply_damaged(client)
+                    && !self.options.cramped;
                 let same_id = self.random.client.chance(200) && gone;
-                self.clients[index].start_again(same_id, &mut self.random.client);
+                let client = &mut self.clients[index];
+                client.start_again(same_id, &mut self.random.client);
+                let creates = |(operation, _): &mut (Operation, _)| operation.is_create();
+                if self.options.cramped {
+                    // It would be refused for ever.
+                    let _refused = client.script.pop_front_if(creates);
+                }
                 self.arm(index, MS);
             }
             Received::Ignored => {}
