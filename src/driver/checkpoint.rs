@@ -10,6 +10,7 @@ use super::commit::{State, frees_early};
 use crate::constants;
 use crate::grid::{BlockStore, NewBlock};
 use crate::io::{Io, Storage};
+use crate::ledger::catalog::{SESSION_SIZE, table};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::sessions::{SessionRecord, Sessions};
@@ -20,14 +21,13 @@ use storage_format::{
 };
 use zerocopy::IntoBytes;
 
-/// Number of the sessions' table; those of the ledger count from 1.
-pub(super) const SESSIONS_TABLE: u8 = 255;
 /// Writes of replies under way at the same time.
 pub(super) const WRITES_MAX: usize = 16;
 /// Bytes that the blocks of one event take at most, merges included.
 const EVENT_BLOCKS_SIZE_MAX: u64 = 4096;
 /// Sessions of a block.
 const SESSIONS_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / size_of::<SessionRecord>();
+const _: () = assert!(size_of::<SessionRecord>() == SESSION_SIZE);
 /// Records of a block of the manifest.
 const MANIFEST_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / MANIFEST_RECORD_SIZE;
 
@@ -94,7 +94,7 @@ impl<I: Io> State<'_, I> {
             buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
             let block = self.grid.write(NewBlock {
                 kind: BlockKind::Records,
-                table: SESSIONS_TABLE,
+                table: table::SESSIONS,
                 record_size: 288,
                 position,
                 size: bytes.len(),
@@ -107,7 +107,7 @@ impl<I: Io> State<'_, I> {
                 count: to_u64(records.len()).into(),
                 tag: ManifestTag {
                     kind: ManifestKind::TableBlock as u8,
-                    table: SESSIONS_TABLE,
+                    table: table::SESSIONS,
                     ..ManifestTag::default()
                 },
             };

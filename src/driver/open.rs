@@ -1,11 +1,12 @@
 //! From a data file to a replica that serves: superblock, checkpoint, journal, replay.
 
-use super::checkpoint::{Checkpointed, SESSIONS_TABLE, reply_offset};
+use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
 use crate::io::{Io, Storage};
+use crate::ledger::catalog::table;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
@@ -197,7 +198,7 @@ async fn load_checkpoint<I: Io>(state: &mut State<'_, I>) -> Result<(), FatalRea
         let address = record.block.address.get();
         state.grid.free.restore(address).map_err(confused)?;
         count += 1;
-        if record.tag.table == SESSIONS_TABLE {
+        if record.tag.table == table::SESSIONS {
             load_sessions(state, &record).await?;
         }
     }

@@ -14,6 +14,7 @@
 mod benchmark;
 mod crash;
 mod garbage;
+mod inspect;
 mod limits;
 mod official_client;
 mod raw;
