@@ -7,6 +7,7 @@
 //! replayed at open, and makes the same blocks again.
 
 use super::commit::{State, frees_early};
+use super::scrub::Durable;
 use crate::constants;
 use crate::grid::{BlockStore, NewBlock};
 use crate::io::{Io, Storage};
@@ -73,7 +74,13 @@ impl<I: Io> State<'_, I> {
             to_u64(storage_format::manifest::blocks(&manifest).count()).into();
         next.ledger_state = self.ledger.state();
         next.commit_max = header.op;
+        let durable = self.durable.get();
+        self.durable.set(Durable {
+            writing: true,
+            ..durable
+        });
         super::superblock::write::<I>(self.io.storage(), &mut self.superblock, next).await;
+        self.durable.set(Durable::of(&self.superblock));
         self.grid.free.checkpoint_durable();
         let blocks = next.checkpoint_block_count.get();
         tracing::info!(op = header.op.get(), blocks, "checkpoint");

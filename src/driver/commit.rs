@@ -5,6 +5,7 @@
 //! goes on.
 
 use super::checkpoint::Checkpointed;
+use super::scrub::SharedDurable;
 use crate::constants;
 use crate::grid::{Damage, Grid};
 use crate::io::Io;
@@ -30,6 +31,7 @@ pub(super) struct State<'a, I: Io> {
     pub(super) grid: Grid<'a, I>,
     pub(super) sessions: SharedSessions,
     pub(super) checkpointed: Checkpointed,
+    pub(super) durable: SharedDurable,
 }
 
 impl<I: Io> std::fmt::Debug for State<'_, I> {

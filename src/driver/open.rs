@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
+use super::scrub::Durable;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
@@ -16,7 +17,7 @@ use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Prepare, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -52,6 +53,7 @@ pub(super) async fn open<'a, I: Io>(
         grid: Grid::new(io, &superblock, options.cache_size),
         sessions: Rc::new(RefCell::new(sessions)),
         checkpointed: Checkpointed::default(),
+        durable: Rc::new(Cell::new(Durable::of(&superblock))),
     });
     let damage = state.grid.damage();
     unless_damaged(&damage, Box::pin(load_checkpoint(&mut state))).await??;
@@ -323,7 +325,7 @@ async fn read_slot<I: Io>(
 }
 
 /// The whole prepare, if it is intact.
-async fn read_body<I: Io>(
+pub(super) async fn read_body<I: Io>(
     io: &I,
     geometry: &Geometry,
     header: &PrepareHeader,
@@ -376,7 +378,11 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessi
     }
 }
 
-async fn read_reply<I: Io>(io: &I, geometry: &Geometry, record: &SessionRecord) -> Option<Bytes> {
+pub(super) async fn read_reply<I: Io>(
+    io: &I,
+    geometry: &Geometry,
+    record: &SessionRecord,
+) -> Option<Bytes> {
     let offset = reply_offset(geometry, record.slot.get());
     let first = io
         .storage()

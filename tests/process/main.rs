@@ -19,5 +19,6 @@ mod limits;
 mod official_client;
 mod raw;
 mod refusal;
+mod scrub;
 mod single_replica_cli;
 mod util;

@@ -31,6 +31,8 @@ pub struct Options {
     pub geometry: Geometry,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
+    /// Nanoseconds of a tour of the scrubber.
+    pub scrub_period: u64,
     /// Clients at work.
     pub clients: usize,
     /// Requests that they get answered, all together.
@@ -63,6 +65,12 @@ pub struct Options {
     pub clock_steps: bool,
     /// What is broken in the end.
     pub ending: Ending,
+}
+
+/// From a tour that never waits to one that takes longer than most runs.
+fn scrub_period(seed: u64) -> u64 {
+    let mut random = Random::stream(seed, 106);
+    MS * 10_u64.pow(u32::try_from(random.between(1, 5)).expect("small"))
 }
 
 impl Options {
@@ -110,6 +118,7 @@ impl Options {
         Self {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
+            scrub_period: scrub_period(seed),
             clients: usize::try_from(clients).expect("small"),
             requests: random.between(120, 350),
             crashes: if calm {

@@ -120,12 +120,14 @@ pub struct Counts {
     pub rotten: u64,
     /// Endings that were refused as they should be.
     pub refused: u64,
+    /// Tours of the scrubber.
+    pub tours: u64,
     /// Slots by the row of the recovery table that judged them.
     pub rows: [u64; 16],
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 8] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -134,6 +136,7 @@ impl Counts {
             ("torn headers", &mut self.torn_headers),
             ("rotten", &mut self.rotten),
             ("refused", &mut self.refused),
+            ("scrub tours", &mut self.tours),
         ]
     }
 
