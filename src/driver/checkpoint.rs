@@ -147,21 +147,26 @@ impl<I: Io> State<'_, I> {
         next
     }
 
-    /// Events that the free blocks have room for, a checkpoint and all merges included.
-    pub(super) fn blocks_room(&self) -> u64 {
+    /// Blocks in use, and those that a checkpoint and all merges may need beside them.
+    pub(super) fn blocks_needed(&self) -> u64 {
         let sessions = to_u64(self.sessions_blocks_max());
         let manifest = to_u64(self.checkpointed.manifest.len()) + 2;
         // While a merge goes on its inputs and its output are there, and then the inputs until a
         // checkpoint; of the mutable tables the old blocks and the new ones.
         let reserve = self.ledger.blocks_rewritten() + sessions + 2 * manifest + 64;
-        let free = self.grid.free.free_count().saturating_sub(reserve);
-        free * to_u64(constants::BLOCK_DATA_SIZE) / EVENT_BLOCKS_SIZE_MAX
+        self.grid.free.taken_count() + reserve
     }
 
     fn sessions_blocks_max(&self) -> usize {
         let count = crate::stdx::to_usize(self.geometry().session_count_max.get());
         count.div_ceil(SESSIONS_PER_BLOCK)
     }
+}
+
+/// Blocks that so many events take at most.
+pub(super) fn blocks_of(events: u64) -> u64 {
+    let size = events.saturating_mul(EVENT_BLOCKS_SIZE_MAX);
+    size.div_ceil(to_u64(constants::BLOCK_DATA_SIZE))
 }
 
 /// A reply in its slot: where, and the bytes.

@@ -14,6 +14,7 @@ pub mod network;
 pub mod options;
 pub mod ring;
 pub mod signals;
+pub mod space;
 #[cfg(test)]
 mod tests;
 pub mod wake;
@@ -28,6 +29,7 @@ use crate::stdx::SectorBuf;
 use futures_util::task::AtomicWaker;
 use ring::Ring;
 use signals::Signals;
+use space::Space;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -74,11 +76,20 @@ pub enum ServerError {
 #[derive(Clone, Debug)]
 pub struct ServerStorage {
     ring: Rc<Ring>,
+    /// `None` for what does not serve.
+    space: Option<Rc<Space>>,
 }
 
 impl Storage for ServerStorage {
     fn size(&self) -> u64 {
         self.ring.file().size()
+    }
+
+    fn reserve(&self, size: u64, limit: u64) -> u64 {
+        match &self.space {
+            Some(space) => space.reserve(size, limit),
+            None => u64::MAX,
+        }
     }
 
     fn read(&self, offset: u64, buffer: SectorBuf) -> impl Future<Output = SectorBuf> {
@@ -151,6 +162,8 @@ where
         let action = "handle signals";
         let signals = options.signals.then(|| Signals::install(&wake)).transpose();
         let signals = signals.map_err(|error| ServerError::Core { action, error })?;
+        let action = "start the thread that reserves space";
+        let space = Space::new(&file).map_err(|error| ServerError::Core { action, error })?;
         let ring = core_ring(file, &wake)?;
         let action = "start the thread that touches memory";
         memory::start(options.state_memory).map_err(|error| ServerError::Core { action, error })?;
@@ -158,6 +171,7 @@ where
         let network = ServerNetwork::start(options, Arc::clone(&inbox), signals)?;
         let storage = ServerStorage {
             ring: Rc::clone(&ring),
+            space: Some(Rc::new(space)),
         };
         let io = Rc::new(ServerIo { storage, network });
         let core = core(Rc::clone(&io));
@@ -184,6 +198,7 @@ where
         let ring = core_ring(file, &wake)?;
         let task = task(ServerStorage {
             ring: Rc::clone(&ring),
+            space: None,
         });
         Ok(executor::block_on(&ring, &wake, || {}, task))
     })

@@ -48,10 +48,10 @@ fn whole(file: &Path) {
 fn a_file_that_was_killed_is_whole_and_a_damaged_run_is_named() {
     let directory = Directory::new("inspect");
     let file = directory.file("0.daftari");
-    // A checkpoint every 8 ops.
-    format(&file, &["--development", "--journal-slots=32"]);
+    // A checkpoint every 24 ops: the last one has a run that eight bars made.
+    format(&file, &["--development", "--journal-slots=48"]);
     let server = Server::start(&file, free_port(), &["--limit-memory=1GiB"]);
-    load(&server, 37);
+    load(&server, 75);
     server.kill();
     whole(&file);
 
@@ -68,7 +68,7 @@ fn a_file_that_was_killed_is_whole_and_a_damaged_run_is_named() {
     let block = rows
         .iter()
         .find(|row| row["kind"] == "run_block" && row["number"] == tree::TRANSFER_IDS)
-        .expect("300,000 ids make runs");
+        .expect("so many ids make runs");
     let address = block["address"].as_u64().expect("a number");
     flip(&file, address, 2 * 4096 + 5);
     let output = run(&["inspect", "integrity", file.to_str().expect("UTF-8")]);

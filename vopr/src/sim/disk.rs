@@ -77,6 +77,10 @@ pub struct Disk {
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
     tear_inside_sectors: bool,
+    /// Bytes that were asked for and given: blocks have to lie in them.
+    reserved: u64,
+    /// Bytes that are given at most.
+    room: u64,
     /// While the file is made, journal writes may go side by side.
     pub formatting: bool,
 }
@@ -94,6 +98,8 @@ impl Disk {
             wakers: BTreeMap::new(),
             next_id: 0,
             tear_inside_sectors,
+            reserved: 0,
+            room: u64::MAX,
             formatting: true,
         }
     }
@@ -102,6 +108,17 @@ impl Disk {
     #[must_use]
     pub fn size(&self) -> u64 {
         to_u64(self.sectors.len() * SECTOR_SIZE)
+    }
+
+    /// Gives space as far as there is room.
+    pub fn reserve(&mut self, size: u64, limit: u64) -> u64 {
+        self.reserved = self.reserved.max(size.min(limit).min(self.room));
+        self.reserved
+    }
+
+    /// From now on, so much is given at most.
+    pub fn set_room(&mut self, room: u64) {
+        self.room = room;
     }
 
     /// The zone that holds `offset`.
@@ -142,6 +159,12 @@ impl Disk {
         if zone != self.zone(offset + size - 1) {
             return Err(format!(
                 "a write of {size} bytes at {offset} leaves its zone {zone:?}"
+            ));
+        }
+        if zone == Zone::Grid && offset + size > self.reserved {
+            return Err(format!(
+                "a write of {size} bytes at {offset} goes beyond what was reserved, {}",
+                self.reserved
             ));
         }
         self.check_slot(zone, offset, size)?;
