@@ -63,10 +63,6 @@ type Background<'a> = Pin<Box<dyn Future<Output = Infallible> + 'a>>;
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
 
 /// What the loop was woken by.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is alive, and it is moved once"
-)]
 enum Wake {
     Written(Written),
     Incoming(Incoming),

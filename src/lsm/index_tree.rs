@@ -297,6 +297,6 @@ fn prime(
     };
     for page in wanted {
         // Only asked for: what is missing is noted.
-        let _ = pages.page(reference, page + 1).is_some();
+        let _present = pages.page(reference, page + 1).is_some();
     }
 }

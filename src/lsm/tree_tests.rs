@@ -257,7 +257,10 @@ fn index_trees_find_what_was_pushed() {
                     model.entry(key).or_default().push(position);
                 }
                 if random.below(60) == 0 {
-                    let key = model.keys().copied().nth(random.below(20) as usize);
+                    let key = model
+                        .keys()
+                        .copied()
+                        .nth(usize::try_from(random.below(20)).unwrap());
                     let key = key.unwrap_or(5);
                     let none = Vec::new();
                     let positions = model.get(&key).unwrap_or(&none);

@@ -278,7 +278,7 @@ impl Made {
         ]
         .concat();
         if contents.repeat {
-            records.extend_from_slice(&records[..64].to_vec());
+            records.extend_from_within(..64);
         }
         self.put_block(&Block {
             address: 3,

@@ -79,8 +79,11 @@ pub struct Disk {
     tear_inside_sectors: bool,
     /// Bytes that were asked for and given: blocks have to lie in them.
     reserved: u64,
-    /// Bytes that are given at most.
+    /// Bytes that are given at most, until so many were refused.
     room: u64,
+    refusals_left: u64,
+    /// The last one who asked did not get what was asked for.
+    full: bool,
     /// While the file is made, journal writes may go side by side.
     pub formatting: bool,
 }
@@ -100,6 +103,8 @@ impl Disk {
             tear_inside_sectors,
             reserved: 0,
             room: u64::MAX,
+            refusals_left: 0,
+            full: false,
             formatting: true,
         }
     }
@@ -113,12 +118,26 @@ impl Disk {
     /// Gives space as far as there is room.
     pub fn reserve(&mut self, size: u64, limit: u64) -> u64 {
         self.reserved = self.reserved.max(size.min(limit).min(self.room));
+        self.full = self.reserved < size;
+        if self.full {
+            self.refusals_left -= 1;
+            if self.refusals_left == 0 {
+                self.room = u64::MAX;
+            }
+        }
         self.reserved
     }
 
-    /// From now on, so much is given at most.
-    pub fn set_room(&mut self, room: u64) {
-        self.room = room;
+    /// The disk has room for so many bytes, until so many (more than none) were refused.
+    pub fn set_room(&mut self, room: u64, refusals: u64) {
+        assert!(refusals > 0);
+        (self.room, self.refusals_left) = (room, refusals);
+    }
+
+    /// Whether the last one who asked for space was refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// The zone that holds `offset`.

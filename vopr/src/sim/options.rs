@@ -31,6 +31,8 @@ pub struct Options {
     pub geometry: Geometry,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
+    /// Blocks that the disk has room for, until so many requests for more were refused.
+    pub disk_room: Option<(u64, u64)>,
     /// Nanoseconds of a tour of the scrubber.
     pub scrub_period: u64,
     /// Clients at work.
@@ -71,6 +73,14 @@ pub struct Options {
 fn scrub_period(seed: u64) -> u64 {
     let mut random = Random::stream(seed, 106);
     MS * 10_u64.pow(u32::try_from(random.between(1, 5)).expect("small"))
+}
+
+/// In some seeds the disk is full for a while: with enough for the checkpoints of a young file.
+fn disk_room(seed: u64) -> Option<(u64, u64)> {
+    let mut random = Random::stream(seed, 107);
+    let full = random.chance(250);
+    let room = (random.between(76, 400), random.between(1, 300));
+    full.then_some(room)
 }
 
 impl Options {
@@ -118,6 +128,7 @@ impl Options {
         Self {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
+            disk_room: disk_room(seed),
             scrub_period: scrub_period(seed),
             clients: usize::try_from(clients).expect("small"),
             requests: random.between(120, 350),

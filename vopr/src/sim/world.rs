@@ -240,8 +240,12 @@ impl World {
         };
         let client = |_| Client::new(cluster, &mut random.client);
         let clients: Vec<Client> = (0..=options.clients).map(client).collect();
+        let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
+        if let Some((blocks, refusals)) = options.disk_room {
+            disk.set_room(options.geometry.block_offset(blocks + 1), refusals);
+        }
         Self {
-            disk: Disk::new(options.geometry, options.tear_inside_sectors),
+            disk,
             network: Network::new(options.network),
             checker: Checker::new(cluster, options.geometry),
             generator: Generator::new(seed),
@@ -580,10 +584,12 @@ impl World {
             }
             Received::Evicted(reason) => {
                 // Under its old id a client may register only when that has no session any more.
-                // It may still have one that is of no use to it: its last reply is damaged.
+                // It may still have one that is of no use to it: its last reply is damaged, or the
+                // disk was full.
                 let client = self.clients[index].state.client;
-                let gone =
-                    reason == Evicted::NoSession.code() && !self.checker.is_reply_damaged(client);
+                let gone = reason == Evicted::NoSession.code()
+                    && !self.checker.is_reply_damaged(client)
+                    && !self.checker.was_refused(client);
                 let same_id = self.random.client.chance(200) && gone;
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
