@@ -55,6 +55,29 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "it is more than 2^64 bytes".into())
 }
 
+/// Nanoseconds: `500ms`, `5s`, `10m`, `12h`, `7d`; 0 needs no unit.
+pub fn duration(text: &str) -> Result<u64, String> {
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (count, unit) = text.split_at(unit_at);
+    let count = number(count.trim_end())?;
+    let milliseconds: u64 = match unit.to_ascii_lowercase().as_str() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" if count == 0 => 1,
+        _ => return Err(format!("'{unit}' is no unit of time; write 30s, 12h or 7d")),
+    };
+    let nanoseconds = milliseconds * 1_000_000;
+    count
+        .checked_mul(nanoseconds)
+        .filter(|nanoseconds| *nanoseconds <= u64::MAX / 2)
+        .ok_or_else(|| "it is more than 292 years".into())
+}
+
 /// An address: `127.0.0.1:3000`, `[::1]:3000`, `3000` (on 127.0.0.1), or an IP (port 3001).
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -104,7 +127,7 @@ fn digits(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{address, addresses, number, number_u128, positive_u32, size};
+    use super::{address, addresses, duration, number, number_u128, positive_u32, size};
 
     #[test]
     fn numbers_may_have_underscores_between_digits() {
@@ -138,6 +161,17 @@ mod tests {
         assert!(size("4G").unwrap_err().contains("4GiB"));
         assert!(size("GiB").is_err());
         assert!(size("99999999999TiB").is_err());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(500_000_000));
+        assert_eq!(duration("5s"), Ok(5_000_000_000));
+        assert_eq!(duration("7d"), Ok(7 * 86_400 * 1_000_000_000));
+        assert_eq!(duration("0"), Ok(0));
+        for wrong in ["5", "s", "5w", "-1s", "1000000d", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::exit::{Status, failure};
 use super::parse::{self, Addresses};
 use super::{format, logging};
 use crate::constants;
+use crate::driver::scrub::ScrubOptions;
 use crate::driver::{self, RunOptions};
 use crate::server::{self, DataFile, ServerOptions};
 use crate::stdx::to_u64;
@@ -39,6 +40,10 @@ pub struct Options {
     /// beyond 512MiB, or a quarter.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub cache_size: Option<u64>,
+    /// How long reading all of the file in the background takes, to find damage, as in 7d or 12h;
+    /// 0 turns it off.
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = parse::duration)]
+    pub scrub_period: u64,
     /// Cores for the network; the ledger has one of its own.
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -139,6 +144,10 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         replica_count: options.addresses.0.len(),
         memory_limit: ledger - cache_size,
         cache_size,
+        scrub: (options.scrub_period > 0).then_some(ScrubOptions {
+            period: options.scrub_period,
+            report: driver::scrub::log,
+        }),
     };
     let file = DataFile::open(&options.file)?;
     server::run(&serving, file, move |io| async move {

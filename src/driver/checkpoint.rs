@@ -7,9 +7,11 @@
 //! replayed at open, and makes the same blocks again.
 
 use super::commit::{State, frees_early};
+use super::scrub::Durable;
 use crate::constants;
 use crate::grid::{BlockStore, NewBlock};
 use crate::io::{Io, Storage};
+use crate::ledger::catalog::{SESSION_SIZE, table};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
@@ -21,14 +23,13 @@ use storage_format::{
 };
 use zerocopy::IntoBytes;
 
-/// Number of the sessions' table; those of the ledger count from 1.
-pub(super) const SESSIONS_TABLE: u8 = 255;
 /// Writes of replies under way at the same time.
 pub(super) const WRITES_MAX: usize = 16;
 /// Bytes that the blocks of one event take at most, merges included.
 const EVENT_BLOCKS_SIZE_MAX: u64 = 4096;
 /// Sessions of a block.
 const SESSIONS_PER_BLOCK: usize = Chunk::<SessionRecord>::CAPACITY;
+const _: () = assert!(size_of::<SessionRecord>() == SESSION_SIZE);
 /// Records of a block of the manifest.
 const MANIFEST_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / MANIFEST_RECORD_SIZE;
 
@@ -74,7 +75,13 @@ impl<I: Io> State<'_, I> {
             to_u64(storage_format::manifest::blocks(&manifest).count()).into();
         next.ledger_state = self.ledger.state();
         next.commit_max = header.op;
+        let durable = self.durable.get();
+        self.durable.set(Durable {
+            writing: true,
+            ..durable
+        });
         super::superblock::write::<I>(self.io.storage(), &mut self.superblock, next).await;
+        self.durable.set(Durable::of(&self.superblock));
         self.grid.free.checkpoint_durable();
         let blocks = next.checkpoint_block_count.get();
         tracing::info!(op = header.op.get(), blocks, "checkpoint");
@@ -97,7 +104,7 @@ impl<I: Io> State<'_, I> {
             buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
             let block = self.grid.write(NewBlock {
                 kind: BlockKind::Records,
-                table: SESSIONS_TABLE,
+                table: table::SESSIONS,
                 record_size: 288,
                 position,
                 size: bytes.len(),
@@ -110,7 +117,7 @@ impl<I: Io> State<'_, I> {
                 count: to_u64(records.len()).into(),
                 tag: ManifestTag {
                     kind: ManifestKind::TableBlock as u8,
-                    table: SESSIONS_TABLE,
+                    table: table::SESSIONS,
                     ..ManifestTag::default()
                 },
             };
@@ -143,21 +150,26 @@ impl<I: Io> State<'_, I> {
         next
     }
 
-    /// Events that the free blocks have room for, a checkpoint and all merges included.
-    pub(super) fn blocks_room(&self) -> u64 {
+    /// Blocks in use, and those that a checkpoint and all merges may need beside them.
+    pub(super) fn blocks_needed(&self) -> u64 {
         let sessions = to_u64(self.sessions_blocks_max());
         let manifest = to_u64(self.checkpointed.manifest.len()) + 2;
         // While a merge goes on its inputs and its output are there, and then the inputs until a
         // checkpoint; of the mutable tables the old blocks and the new ones.
         let reserve = self.ledger.blocks_rewritten() + sessions + 2 * manifest + 64;
-        let free = self.grid.free.free_count().saturating_sub(reserve);
-        free * to_u64(constants::BLOCK_DATA_SIZE) / EVENT_BLOCKS_SIZE_MAX
+        self.grid.free.taken_count() + reserve
     }
 
     fn sessions_blocks_max(&self) -> usize {
         let count = crate::stdx::to_usize(self.geometry().session_count_max.get());
         count.div_ceil(SESSIONS_PER_BLOCK)
     }
+}
+
+/// Blocks that so many events take at most.
+pub(super) fn blocks_of(events: u64) -> u64 {
+    let size = events.saturating_mul(EVENT_BLOCKS_SIZE_MAX);
+    size.div_ceil(to_u64(constants::BLOCK_DATA_SIZE))
 }
 
 /// A reply in its slot: where, and the bytes.

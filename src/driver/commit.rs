@@ -4,10 +4,11 @@
 //! op may wait for pages of blocks, finishing it waits for writes and merges. Meanwhile the replica
 //! goes on.
 
-use super::checkpoint::Checkpointed;
+use super::checkpoint::{Checkpointed, blocks_of};
+use super::scrub::SharedDurable;
 use crate::constants;
 use crate::grid::{Damage, Grid};
-use crate::io::Io;
+use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::yield_once;
@@ -30,6 +31,7 @@ pub(super) struct State<'a, I: Io> {
     pub(super) grid: Grid<'a, I>,
     pub(super) sessions: SharedSessions,
     pub(super) checkpointed: Checkpointed,
+    pub(super) durable: SharedDurable,
 }
 
 impl<I: Io> std::fmt::Debug for State<'_, I> {
@@ -114,7 +116,7 @@ impl<I: Io> State<'_, I> {
     fn room(&self) -> Room {
         Room {
             memory: self.ledger.room(),
-            storage: self.blocks_room(),
+            blocks_needed: self.blocks_needed(),
             memory_used: self.ledger.memory_used(),
         }
     }
@@ -124,8 +126,43 @@ impl<I: Io> State<'_, I> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
     memory: u64,
-    storage: u64,
     memory_used: u64,
+    /// Blocks that what there is already needs.
+    blocks_needed: u64,
+}
+
+/// What keeps blocks from being written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Full {
+    /// The size that the file was made for.
+    File,
+    /// The disk.
+    Disk,
+}
+
+/// Where the file ends, and how far it is certain that it can be written.
+struct Extent<'a, I: Io> {
+    io: &'a I,
+    geometry: Geometry,
+}
+
+impl<I: Io> Extent<'_, I> {
+    /// Makes sure that so many blocks can be written; they have the lowest addresses.
+    fn reserve(&self, blocks: u64) -> Result<(), Full> {
+        let geometry = &self.geometry;
+        let most = geometry.block_count_max();
+        let limit = geometry.block_offset(most + 1);
+        if blocks > most {
+            // What is left of the file is kept for what there is already.
+            let _certain = self.io.storage().reserve(limit, limit);
+            return Err(Full::File);
+        }
+        let size = geometry.block_offset(blocks + 1);
+        if self.io.storage().reserve(size, limit) < size {
+            return Err(Full::Disk);
+        }
+        Ok(())
+    }
 }
 
 /// What a piece of work came to.
@@ -153,13 +190,23 @@ pub(super) struct Commit<'a, I: Io> {
     /// Ops to execute.
     queue: VecDeque<Prepare>,
     room: Room,
+    extent: Extent<'a, I>,
     pub(super) damage: Damage,
 }
 
 impl<'a, I: Io> Commit<'a, I> {
     pub(super) fn new(state: Box<State<'a, I>>) -> Self {
+        let extent = Extent {
+            io: state.io,
+            geometry: state.geometry(),
+        };
+        let room = state.room();
+        if extent.reserve(room.blocks_needed) == Err(Full::Disk) {
+            tracing::error!("the disk is full: requests that create will be refused");
+        }
         Self {
-            room: state.room(),
+            room,
+            extent,
             damage: state.grid.damage(),
             rest: Some(state),
             work: None,
@@ -226,6 +273,8 @@ impl<'a, I: Io> Commit<'a, I> {
         };
         self.work = None;
         self.room = state.room();
+        // Ahead of its use, so that whoever asks for more finds it.
+        let _full = self.extent.reserve(self.room.blocks_needed);
         self.rest = Some(state);
         Poll::Ready(step)
     }
@@ -242,14 +291,24 @@ impl<I: Io> Admission for Commit<'_, I> {
             );
             return false;
         }
-        if events > self.room.storage {
-            tracing::error!(
-                "the data file has reached its size limit: requests that create are refused, \
-                 queries are served; format a file with a greater --limit-storage"
-            );
-            return false;
+        let blocks = self.room.blocks_needed.saturating_add(blocks_of(events));
+        match self.extent.reserve(blocks) {
+            Ok(()) => true,
+            Err(Full::File) => {
+                tracing::error!(
+                    "the data file has reached its size limit: requests that create are refused, \
+                     queries are served; format a file with a greater --limit-storage"
+                );
+                false
+            }
+            Err(Full::Disk) => {
+                tracing::error!(
+                    "the disk is full: requests that create are refused, queries are served; make \
+                     room on the filesystem of the data file, and the server goes on by itself"
+                );
+                false
+            }
         }
-        true
     }
 }
 

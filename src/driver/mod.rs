@@ -7,6 +7,7 @@ mod checkpoint;
 mod commit;
 mod format;
 mod open;
+pub mod scrub;
 mod superblock;
 
 pub use checkpoint::checkpoint_interval;
@@ -20,8 +21,12 @@ use crate::stdx::planted::Bug;
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
 use commit::{Commit, Step};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use scrub::{ScrubOptions, Scrubber};
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 use storage_format::{Geometry, PrepareHeader, SECTOR_SIZE};
 use zerocopy::IntoBytes;
@@ -39,6 +44,8 @@ pub struct RunOptions {
     pub memory_limit: u64,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
+    /// How to look for damage in the background; `None` leaves it.
+    pub scrub: Option<ScrubOptions>,
 }
 
 /// A write that has completed.
@@ -51,6 +58,8 @@ enum Written {
     Headers,
 }
 
+/// What goes on for ever.
+type Background<'a> = Pin<Box<dyn Future<Output = Infallible> + 'a>>;
 type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
 
 /// What the loop was woken by.
@@ -84,7 +93,7 @@ pub fn buffers_memory(geometry: &Geometry) -> u64 {
     // Stored replies under way at a checkpoint, and the reply that is being made.
     let replies = (crate::stdx::to_u64(checkpoint::WRITES_MAX) + 2) * message;
     let headers = u64::from(geometry.journal_slot_count.get()) * 512;
-    slots + replies + headers + crate::grid::blocks::buffers_memory()
+    slots + replies + headers + crate::grid::blocks::buffers_memory() + scrub::memory(geometry)
 }
 
 /// Opens the data file and serves clients until the network tells to shut down.
@@ -93,8 +102,23 @@ pub fn buffers_memory(geometry: &Geometry) -> u64 {
 /// When the data file cannot be used. Before it serves, nothing is written to it but journal headers
 /// and a superblock of a later view.
 pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
-    let (state, mut replica, mut headers) = open::open(io, options).await?;
+    let (state, mut replica, headers) = open::open(io, options).await?;
     let geometry = state.geometry();
+    let headers = Rc::new(RefCell::new(headers));
+    let mut scrub: Background<'_> = match options.scrub {
+        Some(options) => Box::pin(
+            Scrubber {
+                io,
+                options,
+                geometry,
+                durable: Rc::clone(&state.durable),
+                headers: Rc::clone(&headers),
+                sessions: Rc::clone(&state.sessions),
+            }
+            .run(),
+        ),
+        None => Box::pin(std::future::pending()),
+    };
     let mut commit = Commit::new(state);
     let mut writes: Writes<'_> = FuturesUnordered::new();
     loop {
@@ -104,7 +128,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                     writes.push(Box::pin(write_prepare(io, &geometry, prepare)));
                 }
                 Effect::WriteHeaders(newer) => {
-                    let write = headers.write(io, &newer);
+                    let write = headers.borrow_mut().write(io, &newer);
                     writes.push(Box::pin(write));
                 }
                 Effect::Send { connection, frame } => io.network().send(connection, frame),
@@ -114,7 +138,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
         if replica.is_shut_down() && commit.is_idle() {
             return Ok(());
         }
-        match wait(io, &replica, &mut writes, &mut commit).await {
+        match wait(io, &replica, &mut writes, &mut commit, &mut scrub).await {
             Wake::Written(Written::Prepare(prepare)) => {
                 replica.handle(Event::PrepareDurable(prepare), &commit);
             }
@@ -170,6 +194,7 @@ async fn wait<I: Io>(
     replica: &Replica,
     writes: &mut Writes<'_>,
     commit: &mut Commit<'_, I>,
+    scrub: &mut Background<'_>,
 ) -> Wake {
     let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
     let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
@@ -190,12 +215,11 @@ async fn wait<I: Io>(
         if let Poll::Ready(step) = commit.poll(cx) {
             return Poll::Ready(Wake::Step(step));
         }
-        match commit.damage.found() {
-            Some((address, error)) => {
-                Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }))
-            }
-            None => Poll::Pending,
+        if let Some((address, error)) = commit.damage.found() {
+            return Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }));
         }
+        // Last, when nothing else is to be done. It never ends.
+        scrub.as_mut().poll(cx).map(|never| match never {})
     })
     .await
 }

@@ -1,11 +1,13 @@
 //! From a data file to a replica that serves: superblock, checkpoint, journal, replay.
 
-use super::checkpoint::{Checkpointed, SESSIONS_TABLE, reply_offset};
+use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
+use super::scrub::Durable;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
 use crate::io::{Io, Storage};
+use crate::ledger::catalog::table;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
@@ -16,7 +18,7 @@ use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Prepare, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -52,6 +54,7 @@ pub(super) async fn open<'a, I: Io>(
         grid: Grid::new(io, &superblock, options.cache_size),
         sessions: Rc::new(RefCell::new(sessions)),
         checkpointed: Checkpointed::default(),
+        durable: Rc::new(Cell::new(Durable::of(&superblock))),
     });
     let damage = state.grid.damage();
     unless_damaged(&damage, Box::pin(load_checkpoint(&mut state))).await??;
@@ -198,7 +201,7 @@ async fn load_checkpoint<I: Io>(state: &mut State<'_, I>) -> Result<(), FatalRea
         let address = record.block.address.get();
         state.grid.free.restore(address).map_err(confused)?;
         count += 1;
-        if record.tag.table == SESSIONS_TABLE {
+        if record.tag.table == table::SESSIONS {
             load_sessions(state, &record).await?;
         }
     }
@@ -325,7 +328,7 @@ async fn read_slot<I: Io>(
 }
 
 /// The whole prepare, if it is intact.
-async fn read_body<I: Io>(
+pub(super) async fn read_body<I: Io>(
     io: &I,
     geometry: &Geometry,
     header: &PrepareHeader,
@@ -378,7 +381,11 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessi
     }
 }
 
-async fn read_reply<I: Io>(io: &I, geometry: &Geometry, record: &SessionRecord) -> Option<Bytes> {
+pub(super) async fn read_reply<I: Io>(
+    io: &I,
+    geometry: &Geometry,
+    record: &SessionRecord,
+) -> Option<Bytes> {
     let offset = reply_offset(geometry, record.slot.get());
     let first = io
         .storage()

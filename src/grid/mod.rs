@@ -3,6 +3,7 @@
 pub mod blocks;
 pub mod cache;
 pub mod free_set;
+pub mod scrub;
 pub mod store;
 
 pub use blocks::{Damage, Grid};

@@ -61,6 +61,10 @@ impl Storage for MemoryStorage {
         u64::MAX
     }
 
+    fn reserve(&self, _size: u64, _limit: u64) -> u64 {
+        u64::MAX
+    }
+
     fn read(&self, offset: u64, mut buffer: SectorBuf) -> impl Future<Output = SectorBuf> {
         let sectors = self.0.borrow();
         for (index, bytes) in buffer.chunks_exact_mut(SECTOR_SIZE).enumerate() {

@@ -47,6 +47,10 @@ pub trait Io: 'static {
 pub trait Storage: 'static {
     /// Bytes of the file, or of the device.
     fn size(&self) -> u64;
+    /// Has the first `size` bytes of the file, which never needs more than `limit`, made certain: no
+    /// write there meets a full disk. Gives how many are certain; that may be less, and more when
+    /// it is asked again. May take a moment, but no waiting for others.
+    fn reserve(&self, size: u64, limit: u64) -> u64;
     /// Fills `buffer` with the bytes at `offset`. Unreadable sectors, and those beyond the end, are
     /// zeroed.
     fn read(&self, offset: u64, buffer: SectorBuf) -> impl Future<Output = SectorBuf>;

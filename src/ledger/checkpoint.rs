@@ -2,9 +2,9 @@
 //! and from both the ledger is made again.
 
 use super::Ledger;
+use super::catalog::table;
 use super::index::{Indexes, Lengths};
 use super::records::{DueRecord, EventRecord, ExpiryRecord, FailedRecord, WideRecord};
-use super::state::table;
 use crate::grid::{BlockStore, Grid, NewBlock};
 use crate::io::Io;
 use crate::lsm::{
@@ -38,6 +38,13 @@ struct LedgerState {
 }
 
 const _: () = assert!(size_of::<LedgerState>() == 256);
+
+/// Records of the ledger's tables, in the order of their numbers, as the superblock has them.
+#[must_use]
+pub fn counts(state: &[u8; 256]) -> [u64; 8] {
+    let state: LedgerState = zerocopy::transmute!(*state);
+    state.counts.map(U64::get)
+}
 
 /// Why a checkpoint does not make a ledger.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

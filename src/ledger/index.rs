@@ -4,6 +4,7 @@
 //! since the next event may repeat one.
 
 use super::Ledger;
+use super::catalog::{FIELDS, tree};
 use super::fetch::FAILED;
 use super::records::FailedRecord;
 use super::scan::Asked;
@@ -25,17 +26,6 @@ pub(super) struct Fields {
     pub(super) user_data_32: u32,
     pub(super) ledger: u32,
     pub(super) code: u16,
-}
-
-/// Trees over the fields that queries name.
-const FIELDS: usize = 5;
-
-/// Numbers of the trees in the data file; those of fields count on from the first.
-pub(super) mod tree {
-    pub(in crate::ledger) const ACCOUNT_FIELDS: u8 = 32;
-    pub(in crate::ledger) const TRANSFER_FIELDS: u8 = 48;
-    pub(in crate::ledger) const TRANSFER_SIDES: u8 = 56;
-    pub(in crate::ledger) const TRANSFER_IDS: u8 = 64;
 }
 
 /// The key of a value in a tree: itself if it has 48 bits.

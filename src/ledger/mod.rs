@@ -7,6 +7,7 @@
 //! * Everything follows from the requests and their timestamps: no clock, no chance.
 
 mod accounts;
+pub mod catalog;
 mod chain;
 mod checkpoint;
 mod events;
@@ -24,7 +25,7 @@ mod state;
 mod tests;
 mod transfers;
 
-pub use checkpoint::RestoreError;
+pub use checkpoint::{RestoreError, counts};
 pub use in_memory::LedgerInMemory;
 pub use state::{Ledger, LedgerOptions};
 

@@ -1,5 +1,6 @@
 //! What the ledger keeps: tables, and the indexes over them.
 
+use super::catalog::table;
 use super::chain::Undo;
 use super::expiry::Due;
 use super::fetch::{FAILED, Fetched};
@@ -17,18 +18,6 @@ use storage_format::BlockReference;
 pub struct LedgerOptions {
     /// Bytes of memory that the state may take.
     pub memory_limit: u64,
-}
-
-/// Numbers of the tables in the data file.
-pub(super) mod table {
-    pub(in crate::ledger) const ACCOUNTS: u8 = 1;
-    pub(in crate::ledger) const TRANSFERS: u8 = 2;
-    pub(in crate::ledger) const EVENTS: u8 = 3;
-    pub(in crate::ledger) const WIDE: u8 = 4;
-    pub(in crate::ledger) const EXPIRIES: u8 = 5;
-    pub(in crate::ledger) const FAILED: u8 = 6;
-    pub(in crate::ledger) const STATUSES: u8 = 7;
-    pub(in crate::ledger) const DUE: u8 = 8;
 }
 
 /// Bytes that a pending transfer that expires takes in the queue at most: an entry in a node that is

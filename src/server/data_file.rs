@@ -17,7 +17,7 @@
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use storage_format::SECTOR_SIZE;
@@ -213,6 +213,15 @@ impl DataFile {
             written += chunk;
         }
         Ok(())
+    }
+
+    /// Whether it is a block device.
+    pub(super) fn is_device(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.file_type().is_block_device())
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     pub(super) fn raw_fd(&self) -> RawFd {

@@ -14,6 +14,7 @@ pub mod network;
 pub mod options;
 pub mod ring;
 pub mod signals;
+pub mod space;
 #[cfg(test)]
 mod tests;
 pub mod wake;
@@ -29,6 +30,7 @@ use crate::stdx::SectorBuf;
 use futures_util::task::AtomicWaker;
 use ring::Ring;
 use signals::Signals;
+use space::Space;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -76,11 +78,20 @@ pub enum ServerError {
 #[derive(Clone, Debug)]
 pub struct ServerStorage {
     ring: Rc<Ring>,
+    /// `None` for what does not serve.
+    space: Option<Rc<Space>>,
 }
 
 impl Storage for ServerStorage {
     fn size(&self) -> u64 {
         self.ring.file().size()
+    }
+
+    fn reserve(&self, size: u64, limit: u64) -> u64 {
+        match &self.space {
+            Some(space) => space.reserve(size, limit),
+            None => u64::MAX,
+        }
     }
 
     fn read(&self, offset: u64, buffer: SectorBuf) -> impl Future<Output = SectorBuf> {
@@ -159,6 +170,8 @@ where
         let action = "handle signals";
         let signals = options.signals.then(|| Signals::install(&wake)).transpose();
         let signals = signals.map_err(|error| ServerError::Core { action, error })?;
+        let action = "start the thread that reserves space";
+        let space = Space::new(&file).map_err(|error| ServerError::Core { action, error })?;
         let ring = core_ring(file, &wake)?;
         let action = "start the thread that touches memory";
         memory::start(options.state_memory).map_err(|error| ServerError::Core { action, error })?;
@@ -166,6 +179,7 @@ where
         let network = ServerNetwork::start(options, Arc::clone(&inbox), signals)?;
         let storage = ServerStorage {
             ring: Rc::clone(&ring),
+            space: Some(Rc::new(space)),
         };
         let action = "start the threads for compaction";
         let workers = Workers::new(options.compaction_threads);
@@ -199,6 +213,7 @@ where
         let ring = core_ring(file, &wake)?;
         let task = task(ServerStorage {
             ring: Rc::clone(&ring),
+            space: None,
         });
         Ok(executor::block_on(&ring, &wake, || {}, task))
     })

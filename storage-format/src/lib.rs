@@ -16,8 +16,8 @@ pub use block::{BlockHeader, BlockKind, BlockReference};
 pub use checksum::{Checksum, checksum};
 pub use geometry::Geometry;
 pub use manifest::{
-    BarRecord, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord, ManifestTag, MergeRecord,
-    RunRecord,
+    BarRecord, MANIFEST_RECORD_SIZE, ManifestEntry, ManifestKind, ManifestRecord, ManifestTag,
+    MergeRecord, RunRecord,
 };
 pub use prepare::{PrepareHeader, PrepareKind, RequestEntry};
 pub use reply::ReplySlotHeader;

@@ -146,6 +146,69 @@ const _: () = assert!(size_of::<RunRecord>() == MANIFEST_RECORD_SIZE);
 const _: () = assert!(size_of::<MergeRecord>() == MANIFEST_RECORD_SIZE);
 const _: () = assert!(size_of::<BarRecord>() == MANIFEST_RECORD_SIZE);
 
+/// A record of the manifest as what it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ManifestEntry {
+    /// A block: of a table, of a run, or of what a merge wrote.
+    Block(ManifestKind, ManifestRecord),
+    /// A run begins.
+    Run(RunRecord),
+    /// A merge begins.
+    Merge(MergeRecord),
+    /// The end of a bar, the clock, or a tree.
+    Bar(ManifestKind, BarRecord),
+    /// Of a kind that there is not.
+    Unknown(ManifestTag),
+}
+
+impl ManifestEntry {
+    /// Reads a record.
+    #[must_use]
+    pub fn read(bytes: &[u8; MANIFEST_RECORD_SIZE]) -> Self {
+        let tag = ManifestTag::read_from_suffix(bytes).expect("a record ends with its tag");
+        match ManifestKind::from_code(tag.1.kind) {
+            Some(
+                kind @ (ManifestKind::TableBlock
+                | ManifestKind::RunBlock
+                | ManifestKind::MergeBlock),
+            ) => Self::Block(kind, zerocopy::transmute!(*bytes)),
+            Some(ManifestKind::Run) => Self::Run(zerocopy::transmute!(*bytes)),
+            Some(ManifestKind::Merge) => Self::Merge(zerocopy::transmute!(*bytes)),
+            Some(kind @ (ManifestKind::Bar | ManifestKind::Clock | ManifestKind::Tree)) => {
+                Self::Bar(kind, zerocopy::transmute!(*bytes))
+            }
+            None => Self::Unknown(tag.1),
+        }
+    }
+
+    /// What it ends with.
+    #[must_use]
+    pub fn tag(&self) -> ManifestTag {
+        match self {
+            Self::Block(_, record) => record.tag,
+            Self::Run(record) => record.tag,
+            Self::Merge(record) => record.tag,
+            Self::Bar(_, record) => record.tag,
+            Self::Unknown(tag) => *tag,
+        }
+    }
+}
+
+impl MergeRecord {
+    /// Entries taken from each input.
+    #[must_use]
+    pub fn taken(&self) -> [u64; 8] {
+        self.taken
+            .map(|[a, b, c, d, e, f]| u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+/// The records in a part of the manifest.
+pub fn entries(bytes: &[u8]) -> impl Iterator<Item = ManifestEntry> {
+    let records = bytes.chunks_exact(MANIFEST_RECORD_SIZE);
+    records.map(|record| ManifestEntry::read(record.first_chunk().expect("the size of a record")))
+}
+
 /// The blocks that a part of the manifest names.
 pub fn blocks(bytes: &[u8]) -> impl Iterator<Item = ManifestRecord> {
     bytes

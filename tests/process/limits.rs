@@ -160,6 +160,95 @@ fn a_file_at_its_limit_refuses_to_create_and_loses_nothing() {
     assert!(size <= 224 << 20, "the file has {size} bytes");
 }
 
+/// A filesystem of its own in a file, so that it can be filled; `None` where that is not allowed.
+struct Filesystem(std::path::PathBuf);
+
+impl Filesystem {
+    fn new(directory: &Directory, size: u64) -> Option<Self> {
+        let image = directory.file("image");
+        let mounted = directory.file("mounted");
+        std::fs::create_dir(&mounted).expect("the directory is writable");
+        let file = std::fs::File::create(&image).expect("the directory is writable");
+        file.set_len(size).expect("a file may have holes");
+        let done = |program: &str, arguments: &[&std::ffi::OsStr]| {
+            let output = std::process::Command::new(program).args(arguments).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let made = done(
+            "mkfs.ext4",
+            &["-q".as_ref(), "-m0".as_ref(), image.as_ref()],
+        );
+        let options = [
+            "-o".as_ref(),
+            "loop".as_ref(),
+            image.as_ref(),
+            mounted.as_ref(),
+        ];
+        (made && done("mount", &options)).then_some(Self(mounted))
+    }
+}
+
+impl Drop for Filesystem {
+    fn drop(&mut self) {
+        drop(
+            std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.0)
+                .status(),
+        );
+    }
+}
+
+/// Needs to mount a filesystem; where that is not allowed, it says so and passes.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is left out has to say so")]
+fn a_full_disk_refuses_to_create_until_there_is_room_and_loses_nothing() {
+    let directory = Directory::new("full-disk");
+    let Some(filesystem) = Filesystem::new(&directory, 400 << 20) else {
+        eprintln!("skipped: no permission to mount a filesystem, or no mkfs.ext4");
+        return;
+    };
+    let file = filesystem.0.join("0.daftari");
+    let ballast = filesystem.0.join("ballast");
+    std::fs::write(&ballast, vec![1; 96 << 20]).expect("there is room yet");
+    format(&file, &["--development"]);
+    let start = ["--limit-memory=1GiB"];
+    let word = "the disk is full: requests that create are refused";
+    let batches = refuses_when_full(&file, &start, word, |server| fill(server, BATCHES_MAX));
+    let inspected = crate::util::run(&["inspect", "integrity", file.to_str().expect("UTF-8")]);
+    assert!(
+        inspected.status.success(),
+        "{}",
+        crate::util::text(&inspected)
+    );
+
+    // With room again it goes on, without a restart.
+    let server = Server::start(&file, free_port(), &start);
+    let refused = block_on(connect(&server).create_transfers(&transfers(batches)));
+    assert_eq!(refused.err(), Some(tb::Error::ClientEvicted));
+    std::fs::remove_file(&ballast).expect("it is there");
+    let started = std::time::Instant::now();
+    let results = loop {
+        match block_on(connect(&server).create_transfers(&transfers(batches))) {
+            Ok(results) => break results,
+            Err(error) => assert_eq!(error, tb::Error::ClientEvicted),
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{}",
+            server.log()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(results.len(), 8189);
+    verify(&server, batches + 1);
+    server.kill();
+    let server = Server::start(&file, free_port(), &start);
+    verify(&server, batches + 1);
+    let (status, _) = server.terminate();
+    assert!(status.success());
+}
+
 #[test]
 fn a_ledger_at_its_memory_limit_refuses_to_create_and_loses_nothing() {
     let directory = Directory::new("full-memory");

@@ -14,9 +14,11 @@
 mod benchmark;
 mod crash;
 mod garbage;
+mod inspect;
 mod limits;
 mod official_client;
 mod raw;
 mod refusal;
+mod scrub;
 mod single_replica_cli;
 mod util;

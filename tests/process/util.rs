@@ -4,6 +4,7 @@ use crate::raw::Raw;
 use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -80,6 +81,27 @@ pub(crate) fn format(file: &Path, more: &[&str]) {
     arguments.push(file.to_str().expect("the path is UTF-8"));
     let output = run(&arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+}
+
+/// What `daftari inspect` says as JSON; the file may be in use.
+pub(crate) fn inspect(file: &Path, topic: &str) -> serde_json::Value {
+    let file = file.to_str().expect("the path is UTF-8");
+    let output = run(&["inspect", topic, "--live", "--output=json", file]);
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).expect("it prints JSON")
+}
+
+/// Flips all bits of a byte of a block.
+pub(crate) fn flip(file: &Path, address: u64, at: u64) {
+    let geometry = &inspect(file, "superblock")["geometry"];
+    let number = |name: &str| geometry[name].as_u64().expect("it is a number");
+    let offset = number("grid_offset") + (address - 1) * number("block_size") + at;
+    let file = OpenOptions::new().read(true).write(true).open(file);
+    let file = file.expect("it is there");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("it is there");
+    file.write_all_at(&[!byte[0]], offset)
+        .expect("it can be written");
 }
 
 /// A server process; killed when dropped.

@@ -3,10 +3,11 @@
 use super::DataFile;
 use super::document::{Cell, Document};
 use crate::cli::exit::{Status, failure};
+use crate::ledger::catalog;
 use crate::stdx::{to_u64, to_usize};
 use std::collections::BTreeMap;
 use storage_format::block::{BlockHeader, verify};
-use storage_format::{BlockKind, BlockReference, SECTOR_SIZE, Superblock, checksum};
+use storage_format::{BlockKind, BlockReference, ManifestEntry, SECTOR_SIZE, Superblock, checksum};
 use zerocopy::FromBytes;
 
 /// A block that was read.
@@ -16,16 +17,27 @@ pub struct Visited {
     pub reference: BlockReference,
     /// Its header, or what is wrong with it.
     pub header: Result<BlockHeader, String>,
+    /// All of it, damaged or not; empty if it cannot be anywhere.
+    pub bytes: Vec<u8>,
 }
 
-/// Visits every block that the checkpoint references: each block of the manifest, then what it lists.
+/// A step of a walk.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// A block of the manifest.
+    Manifest(&'a Visited),
+    /// A record of the manifest; the block that it may name is not read.
+    Record(&'a ManifestEntry),
+}
+
+/// Walks the manifest: each of its blocks, then the records in it.
 ///
 /// # Errors
 /// That of `visit`. What is wrong with a block is told to `visit`, and its successors are left out.
 pub fn walk(
     file: &DataFile,
     superblock: &Superblock,
-    mut visit: impl FnMut(&Visited) -> anyhow::Result<()>,
+    mut visit: impl FnMut(Step<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let geometry = &superblock.geometry;
     // A chain that is longer than the file has blocks runs in a circle.
@@ -33,60 +45,58 @@ pub fn walk(
     let mut next = superblock.checkpoint_index;
     while next.address.get() != 0 && left > 0 {
         left -= 1;
-        let (visited, data) = read(file, superblock, &next, &[BlockKind::Manifest]);
-        visit(&visited)?;
+        let visited = read(file, superblock, &next, &[BlockKind::Manifest]);
+        visit(Step::Manifest(&visited))?;
         let Ok(header) = visited.header else { break };
-        for record in storage_format::manifest::blocks(&data) {
-            let kinds = [BlockKind::Records, BlockKind::Run];
-            visit(&read(file, superblock, &record.block, &kinds).0)?;
+        let data = &visited.bytes[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
+        for entry in storage_format::manifest::entries(data) {
+            visit(Step::Record(&entry))?;
         }
         next = header.next;
     }
     Ok(())
 }
 
-/// Reads and verifies one block; its data is empty when anything is wrong.
-fn read(
+/// Reads and verifies one block.
+#[must_use]
+pub fn read(
     file: &DataFile,
     superblock: &Superblock,
     reference: &BlockReference,
     kinds: &[BlockKind],
-) -> (Visited, Vec<u8>) {
+) -> Visited {
     let geometry = &superblock.geometry;
     let address = reference.address.get();
-    let wrong = |reason: String| {
-        (
-            Visited {
-                reference: *reference,
-                header: Err(reason),
-            },
-            Vec::new(),
-        )
-    };
     if address == 0 || address > geometry.block_count_max() {
-        return wrong(format!("no block has the address {address}"));
+        return Visited {
+            reference: *reference,
+            header: Err(format!("no block has the address {address}")),
+            bytes: Vec::new(),
+        };
     }
-    let block = file.block(geometry, address);
-    match verify(&block, reference) {
-        Err(error) => wrong(error.to_string()),
+    let bytes = file.block(geometry, address);
+    let header = match verify(&bytes, reference) {
+        Err(_) if geometry.block_offset(address) >= file.size() => {
+            Err("it lies beyond the end of the file".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
         Ok(header) if !kinds.iter().any(|kind| header.kind == *kind as u8) => {
-            wrong(format!("it is of kind {}", header.kind))
+            Err(format!("it is of kind {}", header.kind))
         }
         Ok(header) if header.cluster != superblock.cluster => {
-            wrong(format!("it belongs to cluster {}", header.cluster))
+            Err(format!("it belongs to cluster {}", header.cluster))
         }
-        Ok(header) => {
-            let data = block[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())].to_vec();
-            (
-                Visited {
-                    reference: *reference,
-                    header: Ok(header),
-                },
-                data,
-            )
-        }
+        Ok(header) => Ok(header),
+    };
+    Visited {
+        reference: *reference,
+        header,
+        bytes,
     }
 }
+
+/// Kinds of the blocks that the manifest lists.
+pub const LISTED: &[BlockKind] = &[BlockKind::Records, BlockKind::Run];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
@@ -104,7 +114,7 @@ pub fn run(file: &DataFile) -> anyhow::Result<Document> {
     let superblock = file.superblock()?;
     let mut tables: BTreeMap<u8, Sum> = BTreeMap::new();
     let mut rows = Vec::new();
-    walk(file, &superblock, |visited| {
+    let mut visit = |visited: &Visited| {
         let sum = tables.entry(visited.reference.table).or_default();
         sum.blocks += 1;
         match &visited.header {
@@ -118,6 +128,15 @@ pub fn run(file: &DataFile) -> anyhow::Result<Document> {
             Err(_) => sum.damaged += 1,
         }
         rows.push(row(visited));
+    };
+    walk(file, &superblock, |step| {
+        match step {
+            Step::Manifest(visited) => visit(visited),
+            Step::Record(ManifestEntry::Block(_, record)) => {
+                visit(&read(file, &superblock, &record.block, LISTED));
+            }
+            Step::Record(_) => {}
+        }
         Ok(())
     })?;
     let mut document = Document::default();
@@ -133,18 +152,14 @@ pub fn run(file: &DataFile) -> anyhow::Result<Document> {
         ],
     );
     let sums = tables.iter().map(|(table, sum)| {
-        let name = if *table == 0 {
-            "manifest".into()
-        } else {
-            table.to_string()
-        };
+        let name = [u32::from(*table).into(), catalog::name(*table).into()];
         let counts = [sum.blocks, sum.damaged, sum.records, sum.bytes].map(Cell::from);
-        std::iter::once(name.into()).chain(counts).collect()
+        name.into_iter().chain(counts).collect()
     });
-    let columns = ["table", "blocks", "damaged", "records", "bytes"];
+    let columns = ["table", "name", "blocks", "damaged", "records", "bytes"];
     document.table("tables", &columns, sums.collect());
     let columns = [
-        "address", "table", "position", "op", "size", "checksum", "state",
+        "address", "table", "name", "position", "op", "size", "checksum", "state",
     ];
     document.table("blocks", &columns, rows);
     Ok(document)
@@ -155,6 +170,7 @@ fn row(visited: &Visited) -> Vec<Cell> {
     let mut row = vec![
         reference.address.get().into(),
         u32::from(reference.table).into(),
+        catalog::name(reference.table).into(),
     ];
     let (known, state) = match &visited.header {
         Ok(header) => {
@@ -220,6 +236,7 @@ pub fn run_block(file: &DataFile, address: u64) -> anyhow::Result<Document> {
             ("version", u32::from(header.version.get()).into()),
             ("kind", u32::from(header.kind).into()),
             ("table", u32::from(header.table).into()),
+            ("name", catalog::name(header.table).into()),
             ("next_address", header.next.address.get().into()),
         ],
     );

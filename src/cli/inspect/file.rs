@@ -9,6 +9,7 @@
 use crate::cli::exit::{Status, failure};
 use crate::stdx::{to_u64, to_usize};
 use std::fs::{File, TryLockError};
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
@@ -20,6 +21,7 @@ use zerocopy::FromBytes;
 pub struct DataFile {
     file: File,
     path: PathBuf,
+    size: u64,
 }
 
 impl DataFile {
@@ -38,7 +40,7 @@ impl DataFile {
             )
         })?;
         if !live {
-            match file.try_lock_shared() {
+            match try_lock(&file) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(failure(
@@ -58,10 +60,19 @@ impl DataFile {
                 }
             }
         }
+        // Of a block device, the metadata has no size.
+        let size = (&file).seek(SeekFrom::End(0)).unwrap_or(0);
         Ok(Self {
             file,
             path: path.to_owned(),
+            size,
         })
+    }
+
+    /// Bytes that it had when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// The bytes at `offset`; zeros where there are none.
@@ -121,6 +132,23 @@ impl DataFile {
             to_usize(geometry.block_size.get()),
         )
     }
+}
+
+/// Takes the lock. A server that was killed keeps it for a moment, see `server::data_file`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the lock of a killed process takes a moment"
+)]
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    const ATTEMPTS: u32 = 20;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+    for _ in 1..ATTEMPTS {
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            other @ (Ok(()) | Err(TryLockError::Error(_))) => return other,
+        }
+    }
+    file.try_lock_shared()
 }
 
 /// Why the copies do not make a superblock, and what to do.

@@ -1,4 +1,4 @@
-//! Every checksum in the file, with a verdict.
+//! Every checksum in the file, and whether its blocks fit together, with a verdict.
 //!
 //! Damage is what the server would have to repair or refuse. A notice is what a crash leaves behind
 //! and the server settles by itself when it starts.
@@ -7,6 +7,7 @@
 use super::DataFile;
 use super::document::{Cell, Document};
 use super::journal::{self, Slot, State};
+use super::structure::{self, Structure};
 use super::{checkpoint, file};
 use crate::cli::exit::{Status, failure};
 use crate::stdx::{to_u64, to_usize};
@@ -189,24 +190,26 @@ fn check_blocks(
     file: &DataFile,
     superblock: &Superblock,
 ) -> anyhow::Result<()> {
+    if !structure::knows(superblock) {
+        findings.damage.push(format!(
+            "the file has blocks of {} bytes, which this release does not read",
+            superblock.geometry.block_size
+        ));
+        return Ok(());
+    }
     let expected = superblock.checkpoint_block_count.get();
-    let mut listed = 0;
-    checkpoint::walk(file, superblock, |visited| {
-        findings.checked += 1;
-        let address = visited.reference.address;
-        if let Err(reason) = &visited.header {
-            findings.damage.push(format!("block {address}: {reason}"));
-        }
-        if visited.reference.table != 0 {
-            listed += 1;
-            findings.progress.step("blocks", listed, expected);
+    let mut structure = Structure::new(file, superblock);
+    checkpoint::walk(file, superblock, |step| {
+        let listed = structure.listed;
+        structure.step(step);
+        if structure.listed > listed {
+            let progress = &findings.progress;
+            progress.step("blocks", structure.listed, expected);
         }
         Ok(())
     })?;
-    if listed != expected {
-        findings.damage.push(format!(
-            "the checkpoint has {expected} blocks, and {listed} are listed"
-        ));
-    }
+    structure.end();
+    findings.checked += structure.blocks;
+    findings.damage.append(&mut structure.damage);
     Ok(())
 }

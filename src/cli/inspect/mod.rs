@@ -10,6 +10,8 @@ mod document;
 mod file;
 mod integrity;
 mod journal;
+mod manifest;
+mod structure;
 mod superblock;
 
 #[cfg(test)]
@@ -26,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   daftari inspect superblock ledger.daftari
   daftari inspect journal --output=json ledger.daftari
+  daftari inspect trees ledger.daftari
   daftari inspect block --address=12 ledger.daftari
   daftari inspect integrity ledger.daftari
       Exit status 0 when the file is whole, 1 when it is damaged.";
@@ -51,10 +54,19 @@ pub enum Topic {
     /// The blocks of the last checkpoint, table by table.
     #[command(after_help = "Examples:\n  daftari inspect checkpoint ledger.daftari")]
     Checkpoint(Target),
+    /// The records of the last checkpoint's manifest.
+    #[command(after_help = "Examples:\n  daftari inspect manifest ledger.daftari")]
+    Manifest(Target),
+    /// The trees: runs by tier, merges in progress, what is in memory, and the clock.
+    #[command(after_help = "Examples:\n  daftari inspect trees ledger.daftari")]
+    Trees(Target),
+    /// Tables and trees: records, blocks, bytes, and how much of the blocks they fill.
+    #[command(after_help = "Examples:\n  daftari inspect tables --output=json ledger.daftari")]
+    Tables(Target),
     /// The header of one block, whatever it is.
     #[command(after_help = "Examples:\n  daftari inspect block --address=12 ledger.daftari")]
     Block(BlockTarget),
-    /// Every checksum in the file.
+    /// Every checksum in the file, and whether what is in its blocks fits together.
     #[command(after_help = "Examples:\n  daftari inspect integrity ledger.daftari")]
     Integrity(Target),
     /// The limits that are compiled in.
@@ -107,6 +119,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         Topic::Journal(target) => journal::run(&target.open()?)?.print(target.output),
         Topic::Checkpoint(target) => checkpoint::run(&target.open()?)?.print(target.output),
+        Topic::Manifest(target) => manifest::run(&target.open()?)?.print(target.output),
+        Topic::Trees(target) => manifest::run_trees(&target.open()?)?.print(target.output),
+        Topic::Tables(target) => manifest::run_tables(&target.open()?)?.print(target.output),
         Topic::Block(block) => {
             checkpoint::run_block(&block.target.open()?, block.address)?.print(block.target.output)
         }

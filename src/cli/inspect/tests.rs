@@ -1,15 +1,18 @@
-//! Inspection of a file that is made by hand: 16 slots, two sessions, a checkpoint of three blocks.
+//! Inspection of a file that is made by hand: 16 slots, two sessions, a checkpoint of four blocks.
 
-use super::{DataFile, checkpoint, integrity, journal, superblock};
+use super::{DataFile, checkpoint, integrity, journal, manifest, superblock};
 use crate::cli::exit::{Status, status_of};
 use crate::constants::{BLOCK_SIZE, HEADER_SIZE};
+use crate::ledger::catalog::{table, tree};
+use crate::lsm::entry::{Entry, IdEntry};
 use crate::stdx::{to_u64, u64_to_usize};
 use std::path::PathBuf;
 use storage_format::block::{self, BlockHeader};
 use storage_format::geometry::SUPERBLOCK_COPY_SIZE;
 use storage_format::{
-    BlockKind, BlockReference, Checksum, Geometry, ManifestKind, ManifestRecord, ManifestTag,
-    PrepareHeader, PrepareKind, ReplySlotHeader, SECTOR_SIZE, Superblock, checksum,
+    BarRecord, BlockKind, BlockReference, Checksum, Geometry, ManifestKind, ManifestRecord,
+    ManifestTag, PrepareHeader, PrepareKind, ReplySlotHeader, RunRecord, SECTOR_SIZE, Superblock,
+    checksum,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -42,12 +45,91 @@ fn geometry() -> Geometry {
     }
 }
 
+/// What the blocks of the checkpoint hold, and what the manifest says of it.
+struct Contents {
+    /// Of the accounts.
+    timestamps: Vec<u64>,
+    /// Accounts that the manifest counts.
+    accounts: u64,
+    /// Entries of the tree of ids.
+    ids: Vec<u128>,
+    run_entries: u64,
+    run_first: u128,
+    run_last: u128,
+    /// What the page index says of the second page of the run.
+    page: u128,
+    /// Address that the manifest has for the expiries.
+    expiries_at: u64,
+    /// Whether the manifest lists the accounts twice.
+    repeat: bool,
+}
+
+impl Contents {
+    fn new() -> Self {
+        let ids: Vec<u128> = (0..300).map(|id| 1000 + 7 * id).collect();
+        Self {
+            timestamps: (1..=10).collect(),
+            accounts: 10,
+            run_entries: 300,
+            run_first: ids[0],
+            run_last: ids[299],
+            page: ids[IdEntry::PER_PAGE],
+            ids,
+            expiries_at: 2,
+            repeat: false,
+        }
+    }
+
+    /// Bytes of the accounts, and of the entries.
+    fn data(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut accounts = vec![0; 128 * self.timestamps.len()];
+        for (bytes, timestamp) in accounts.chunks_exact_mut(128).zip(&self.timestamps) {
+            bytes[120..].copy_from_slice(&timestamp.to_le_bytes());
+        }
+        let last = self.ids.len() - 1;
+        let at = |index: usize| {
+            index / IdEntry::PER_PAGE * SECTOR_SIZE + index % IdEntry::PER_PAGE * IdEntry::SIZE
+        };
+        let mut entries = vec![0; at(last) + IdEntry::SIZE];
+        for (index, id) in self.ids.iter().enumerate() {
+            IdEntry { id: *id, value: 1 }.store(&mut entries[at(index)..]);
+        }
+        (accounts, entries)
+    }
+}
+
+/// A block to be written.
+struct Block<'a> {
+    address: u64,
+    kind: BlockKind,
+    table: u8,
+    record_size: u32,
+    position: u64,
+    data: &'a [u8],
+    /// Its page index.
+    pages: &'a [u128],
+}
+
+fn tag(kind: ManifestKind, table: u8, tier: u8) -> ManifestTag {
+    ManifestTag {
+        kind: kind as u8,
+        table,
+        tier,
+        ..ManifestTag::default()
+    }
+}
+
 impl Made {
-    /// Ops 0 to 3 in the journal, op 1 is the checkpoint, blocks 1 and 2 listed by block 3.
     fn new(name: &str) -> Self {
+        Self::with(name, |_| {})
+    }
+
+    /// Ops 0 to 3 in the journal, op 1 is the checkpoint; block 3 lists block 1 of accounts, block 2
+    /// of expiries, and block 4 of the tree of ids.
+    fn with(name: &str, change: impl FnOnce(&mut Contents)) -> Self {
         let path = std::env::temp_dir().join(format!("inspect-{name}-{}", std::process::id()));
         let geometry = geometry();
-        let size = u64_to_usize(geometry.block_offset(4));
+        let size = u64_to_usize(geometry.block_offset(5));
         let mut made = Self {
             path,
             bytes: vec![0; size],
@@ -64,22 +146,9 @@ impl Made {
         let reply = ReplySlotHeader::new(42, 1, &message);
         made.put(geometry.replies_offset(), reply.as_bytes());
         made.put(geometry.replies_offset() + to_u64(SECTOR_SIZE), &message);
-        let no_next = BlockReference::default();
-        let listed = [
-            made.put_block(1, BlockKind::Records, 3, &[1; 1280], no_next),
-            made.put_block(2, BlockKind::Records, 5, &[2; 9000], no_next),
-        ];
-        let listed = listed.map(|block| ManifestRecord {
-            block,
-            first: 0.into(),
-            count: 1.into(),
-            tag: ManifestTag {
-                kind: ManifestKind::TableBlock as u8,
-                table: block.table,
-                ..ManifestTag::default()
-            },
-        });
-        let manifest = made.put_block(3, BlockKind::Manifest, 0, listed.as_bytes(), no_next);
+        let mut contents = Contents::new();
+        change(&mut contents);
+        let manifest = made.put_checkpoint(&contents);
         let mut superblock = Superblock::zeroed();
         superblock.cluster = CLUSTER.into();
         superblock.replica_count = 1;
@@ -88,7 +157,9 @@ impl Made {
         superblock.view = 2.into();
         superblock.checkpoint = ops[1];
         superblock.checkpoint_index = manifest;
-        superblock.checkpoint_block_count = 2.into();
+        superblock.checkpoint_block_count = 3.into();
+        superblock.ledger_state[0] = 10;
+        superblock.ledger_state[32] = 55;
         superblock.seal();
         for copy in 0..4 {
             superblock.copy = copy.into();
@@ -138,28 +209,107 @@ impl Made {
         header
     }
 
-    fn put_block(
-        &mut self,
-        address: u64,
-        kind: BlockKind,
-        table: u8,
-        data: &[u8],
-        next: BlockReference,
-    ) -> BlockReference {
+    /// Writes the blocks; gives that of the manifest.
+    fn put_checkpoint(&mut self, contents: &Contents) -> BlockReference {
+        let (accounts, entries) = contents.data();
+        let accounts = self.put_block(&Block {
+            address: 1,
+            kind: BlockKind::Records,
+            table: table::ACCOUNTS,
+            record_size: 128,
+            position: 0,
+            data: &accounts,
+            pages: &[],
+        });
+        let mut expiries = self.put_block(&Block {
+            address: 2,
+            kind: BlockKind::Records,
+            table: table::EXPIRIES,
+            record_size: 160,
+            position: 0,
+            data: &[0; 2 * SECTOR_SIZE + 5 * 160],
+            pages: &[],
+        });
+        expiries.address = contents.expiries_at.into();
+        let ids = self.put_block(&Block {
+            address: 4,
+            kind: BlockKind::Run,
+            table: tree::TRANSFER_IDS,
+            record_size: 22,
+            position: 1 << 56,
+            data: &entries,
+            pages: &[contents.ids[0], contents.page],
+        });
+        let block = |block: BlockReference, first: u128, count: u64, tag| ManifestRecord {
+            block,
+            first: first.into(),
+            count: count.into(),
+            tag,
+        };
+        let bar = |values: [u64; 3], tag| BarRecord {
+            values: values.map(Into::into),
+            reserved: [0; 32],
+            tag,
+        };
+        let number = tree::TRANSFER_IDS;
+        let run = RunRecord {
+            last: contents.run_last.into(),
+            entries: contents.run_entries.into(),
+            position_min: 0.into(),
+            position_max: 0.into(),
+            blocks: 1.into(),
+            reserved: [0; 12],
+            tag: tag(ManifestKind::Run, number, 1),
+        };
+        let table = |number| tag(ManifestKind::TableBlock, number, 0);
+        let mut records = [
+            block(accounts, 0, contents.accounts, table(table::ACCOUNTS)).as_bytes(),
+            block(expiries, 0, 55, table(table::EXPIRIES)).as_bytes(),
+            bar([300, 4, 1], tag(ManifestKind::Clock, 0, 0)).as_bytes(),
+            bar([0; 3], tag(ManifestKind::Tree, number, 0)).as_bytes(),
+            run.as_bytes(),
+            block(
+                ids,
+                contents.run_first,
+                0,
+                tag(ManifestKind::RunBlock, number, 1),
+            )
+            .as_bytes(),
+        ]
+        .concat();
+        if contents.repeat {
+            records.extend_from_within(..64);
+        }
+        self.put_block(&Block {
+            address: 3,
+            kind: BlockKind::Manifest,
+            table: 0,
+            record_size: 64,
+            position: 0,
+            data: &records,
+            pages: &[],
+        })
+    }
+
+    fn put_block(&mut self, made: &Block<'_>) -> BlockReference {
         let mut block = vec![0; BLOCK_SIZE];
-        block[SECTOR_SIZE..SECTOR_SIZE + data.len()].copy_from_slice(data);
+        block[SECTOR_SIZE..SECTOR_SIZE + made.data.len()].copy_from_slice(made.data);
+        for (index, rank) in made.pages.iter().enumerate() {
+            let at = block::PAGE_INDEX_OFFSET + 16 * index;
+            block[at..at + 16].copy_from_slice(&rank.to_le_bytes());
+        }
         let mut header = BlockHeader::new_zeroed();
         header.cluster = CLUSTER.into();
-        header.address = address.into();
+        header.address = made.address.into();
         header.op = 1.into();
-        header.size = u32::try_from(data.len()).unwrap().into();
-        header.record_size = 128.into();
+        header.position = made.position.into();
+        header.size = u32::try_from(made.data.len()).unwrap().into();
+        header.record_size = made.record_size.into();
         header.version = storage_format::FORMAT_VERSION.into();
-        header.kind = kind as u8;
-        header.table = table;
-        header.next = next;
+        header.kind = made.kind as u8;
+        header.table = made.table;
         let (reference, written) = block::seal(&mut block, header);
-        self.put(self.geometry.block_offset(address), &block[..written]);
+        self.put(self.geometry.block_offset(made.address), &block[..written]);
         reference
     }
 
@@ -234,18 +384,18 @@ fn the_checkpoint_lists_blocks_by_table() {
     let tables = json["tables"].as_array().unwrap();
     let names: Vec<_> = tables
         .iter()
-        .map(|table| table["table"].as_str().unwrap())
+        .map(|table| table["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["manifest", "3", "5"]);
+    assert_eq!(names, ["manifest", "accounts", "expiries", "transfer_ids"]);
     assert_eq!(
         (&tables[1]["records"], &tables[1]["bytes"]),
         (&10.into(), &1280.into())
     );
-    assert_eq!(json["blocks"].as_array().unwrap().len(), 3);
+    assert_eq!(json["blocks"].as_array().unwrap().len(), 4);
     let block = checkpoint::run_block(&made.open(), 2).unwrap().json();
     assert_eq!(
         (&block["block"]["state"], &block["block"]["size"]),
-        (&"whole".into(), &9000.into())
+        (&"whole".into(), &8992.into())
     );
     let error = checkpoint::run_block(&made.open(), 0).unwrap_err();
     assert_eq!(status_of(&error), Status::Usage);
@@ -306,7 +456,123 @@ fn a_damaged_reply_is_a_notice() {
 fn a_manifest_that_leads_nowhere_is_damage() {
     let mut made = Made::new("manifest");
     made.flip(made.geometry.block_offset(3) + 30);
-    made.check(&["block 3", "has 2 blocks, and 0 are listed"], &[]);
+    made.check(&["block 3", "has 3 blocks, and 0 are listed"], &[]);
+}
+
+#[test]
+fn what_checksums_do_not_tell_is_damage() {
+    let check = |name: &str, change: fn(&mut Contents), damage: &[&str]| {
+        Made::with(name, change).check(damage, &[]);
+    };
+    check(
+        "time",
+        |of| of.timestamps.swap(3, 4),
+        &["block 1: record 4 is older"],
+    );
+    check(
+        "count",
+        |of| of.accounts = 9,
+        &[
+            "block 1: it has 1280 bytes, the manifest says 9",
+            "accounts has 9 records",
+        ],
+    );
+    check(
+        "order",
+        |of| of.ids.swap(7, 8),
+        &["block 4: entry 8 is not above"],
+    );
+    check(
+        "twice",
+        |of| of.ids[8] = of.ids[7],
+        &["block 4: entry 8 is not above"],
+    );
+    check(
+        "first",
+        |of| of.run_first = 999,
+        &["block 4: it does not begin where"],
+    );
+    check(
+        "last",
+        |of| of.run_last -= 1,
+        &["block 4: entry 299 is above the last"],
+    );
+    check(
+        "end",
+        |of| of.run_last += 1,
+        &["ends with 3093, the manifest says 3094"],
+    );
+    check(
+        "page",
+        |of| of.page += 1,
+        &["block 4: the page index is wrong for page 2"],
+    );
+    check(
+        "entries",
+        |of| of.run_entries = 299,
+        &["block 4: 22 bytes follow its entries", "ends with 3086"],
+    );
+    check(
+        "again",
+        |of| of.repeat = true,
+        &[
+            "block 1: two references lead to one block",
+            "block 1: it follows a block that is not full",
+            "has 3 blocks, and 4 are listed",
+            "accounts has 20 records",
+        ],
+    );
+    check(
+        "outside",
+        |of| of.expiries_at = 3000,
+        &["block 3000: it lies beyond the end of the file"],
+    );
+}
+
+/// Golden: what people see.
+#[test]
+fn manifest_trees_and_tables_are_decoded() {
+    let made = Made::new("decoded");
+    let json = manifest::run(&made.open()).unwrap().json();
+    let rows = json["manifest"].as_array().unwrap();
+    let kinds: Vec<_> = rows
+        .iter()
+        .map(|row| row["kind"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "table_block",
+        "table_block",
+        "clock",
+        "tree",
+        "run",
+        "run_block",
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(
+        (
+            &rows[5]["name"],
+            &rows[5]["tier"],
+            &rows[5]["address"],
+            &rows[5]["first"]
+        ),
+        (&"transfer_ids".into(), &1.into(), &4.into(), &"1000".into())
+    );
+    assert_eq!(rows[4]["more"], "1 blocks, last 3093, positions 0 to 0");
+    let json = manifest::run_trees(&made.open()).unwrap().json();
+    assert_eq!(json["clock"]["bar_units"], 300);
+    assert_eq!(json["trees"].as_array().unwrap().len(), 12);
+    assert_eq!(json["trees"][11]["entries"], 300);
+    assert_eq!(
+        (&json["runs"][0]["first"], &json["runs"][0]["last"]),
+        (&"1000".into(), &"3093".into())
+    );
+    let text = manifest::run_tables(&made.open()).unwrap().text();
+    let line = text
+        .lines()
+        .find(|line| line.contains("transfer_ids"))
+        .unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, ["transfer_ids", "64", "300", "1", "6600", "2.5%"]);
 }
 
 #[test]

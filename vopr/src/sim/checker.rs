@@ -89,6 +89,8 @@ pub struct Seen {
     pub replies_stored: u64,
     /// Evictions sent.
     pub evictions: u64,
+    /// Of them, because the disk was full.
+    pub refused_full: u64,
     /// Sessions that made room for others.
     pub sessions_lost: u64,
     /// Prepares of more than one request.
@@ -125,7 +127,7 @@ pub struct Seen {
 const TIERS: usize = 6;
 
 impl Seen {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 19] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("ops", &mut self.ops),
             ("checkpoints", &mut self.checkpoints),
@@ -133,6 +135,7 @@ impl Seen {
             ("again", &mut self.replies_again),
             ("stored", &mut self.replies_stored),
             ("evictions", &mut self.evictions),
+            ("refused by a full disk", &mut self.refused_full),
             ("sessions lost", &mut self.sessions_lost),
             ("packed prepares", &mut self.packed),
             ("pulses", &mut self.pulses),
@@ -202,6 +205,8 @@ pub struct Checker {
     provoked: BTreeSet<(u128, u8)>,
     /// Clients whose stored reply was damaged.
     replies_damaged: BTreeSet<u128>,
+    /// Clients that were evicted although they have a session: the disk was full.
+    refused: BTreeSet<u128>,
     op_received: u64,
     /// Identity of each block by what it holds, as first written.
     blocks: BTreeMap<(u64, u8, u8, u64), Checksum>,
@@ -235,6 +240,7 @@ impl Checker {
             cramped: false,
             provoked: BTreeSet::new(),
             replies_damaged: BTreeSet::new(),
+            refused: BTreeSet::new(),
             op_received: 0,
             blocks: BTreeMap::new(),
             protected: BTreeMap::new(),
@@ -290,6 +296,12 @@ impl Checker {
     /// A frame was made that earns an eviction.
     pub fn on_provoked(&mut self, client: u128, reason: u8) {
         self.provoked.insert((client, reason));
+    }
+
+    /// Whether a client was ever refused by a full disk.
+    #[must_use]
+    pub fn was_refused(&self, client: u128) -> bool {
+        self.refused.contains(&client)
     }
 
     /// The stored reply of a client was damaged: it may be evicted.
@@ -587,7 +599,7 @@ impl Checker {
             command::REPLY => self.check_reply(disk, frame, &durable),
             command::EVICTION => {
                 let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
-                self.check_eviction(eviction.client.get(), eviction.reason)
+                self.check_eviction(disk, eviction.client.get(), eviction.reason)
             }
             command::PONG_CLIENT => {
                 let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
@@ -656,14 +668,20 @@ impl Checker {
     }
 
     /// A client is told that its session is gone only when it is, or was a moment ago.
-    fn check_eviction(&mut self, client: u128, reason: u8) -> Verdict {
+    fn check_eviction(&mut self, disk: &Disk, client: u128, reason: u8) -> Verdict {
         self.seen.evictions += 1;
         if self.provoked.contains(&(client, reason)) {
             return Ok(());
         }
         let known = self.sessions.get(&client);
         self.seen.refused += u64::from(self.cramped && known.is_some());
-        let justified = if reason == Evicted::NoSession.code() {
+        let no_session = reason == Evicted::NoSession.code();
+        if no_session && known.is_some() && disk.is_full() {
+            let _new = self.refused.insert(client);
+            self.seen.refused_full += 1;
+            return Ok(());
+        }
+        let justified = if no_session {
             // The replica may not have executed the newest durable ops yet.
             let fresh = |session: u64| session + PIPELINE_PREPARES_MAX + 1 > self.head();
             self.cramped

@@ -77,6 +77,13 @@ pub struct Disk {
     wakers: BTreeMap<u64, Waker>,
     next_id: u64,
     tear_inside_sectors: bool,
+    /// Bytes that were asked for and given: blocks have to lie in them.
+    reserved: u64,
+    /// Bytes that are given at most, until so many were refused.
+    room: u64,
+    refusals_left: u64,
+    /// The last one who asked did not get what was asked for.
+    full: bool,
     /// While the file is made, journal writes may go side by side.
     pub formatting: bool,
 }
@@ -94,6 +101,10 @@ impl Disk {
             wakers: BTreeMap::new(),
             next_id: 0,
             tear_inside_sectors,
+            reserved: 0,
+            room: u64::MAX,
+            refusals_left: 0,
+            full: false,
             formatting: true,
         }
     }
@@ -102,6 +113,31 @@ impl Disk {
     #[must_use]
     pub fn size(&self) -> u64 {
         to_u64(self.sectors.len() * SECTOR_SIZE)
+    }
+
+    /// Gives space as far as there is room.
+    pub fn reserve(&mut self, size: u64, limit: u64) -> u64 {
+        self.reserved = self.reserved.max(size.min(limit).min(self.room));
+        self.full = self.reserved < size;
+        if self.full {
+            self.refusals_left -= 1;
+            if self.refusals_left == 0 {
+                self.room = u64::MAX;
+            }
+        }
+        self.reserved
+    }
+
+    /// The disk has room for so many bytes, until so many (more than none) were refused.
+    pub fn set_room(&mut self, room: u64, refusals: u64) {
+        assert!(refusals > 0);
+        (self.room, self.refusals_left) = (room, refusals);
+    }
+
+    /// Whether the last one who asked for space was refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// The zone that holds `offset`.
@@ -142,6 +178,12 @@ impl Disk {
         if zone != self.zone(offset + size - 1) {
             return Err(format!(
                 "a write of {size} bytes at {offset} leaves its zone {zone:?}"
+            ));
+        }
+        if zone == Zone::Grid && offset + size > self.reserved {
+            return Err(format!(
+                "a write of {size} bytes at {offset} goes beyond what was reserved, {}",
+                self.reserved
             ));
         }
         self.check_slot(zone, offset, size)?;

@@ -71,6 +71,10 @@ impl Storage for SimStorage {
         with(|world| world.disk.size())
     }
 
+    fn reserve(&self, size: u64, limit: u64) -> u64 {
+        with(|world| world.disk.reserve(size, limit))
+    }
+
     async fn read(&self, offset: u64, mut buffer: SectorBuf) -> SectorBuf {
         let id = with(|world| world.start_read(offset, buffer.len()));
         Completion { id }.await;

@@ -19,6 +19,7 @@ pub mod world;
 
 use crate::random::Random;
 use checker::{Failure, Seen};
+use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::planted::{Bug, plant};
 use draws::Draws;
@@ -135,6 +136,22 @@ async fn drive() {
     .await;
 }
 
+/// Whatever the scrubber finds is wrong before the file is broken on purpose: what rots at a crash is
+/// mended at the start, or known to be damaged.
+fn on_scrubbed(scrubbed: &Scrubbed) {
+    with(|world| match scrubbed {
+        Scrubbed::Tour(_) => world.counts.tours += 1,
+        Scrubbed::Block { .. }
+        | Scrubbed::Superblock { .. }
+        | Scrubbed::Prepare { .. }
+        | Scrubbed::Reply { .. } => {
+            if world.scenario.phase != Phase::Refuse {
+                world.judge(checker::fail("scrub", format!("{scrubbed:?}")));
+            }
+        }
+    });
+}
+
 /// The replica's process: it formats the file once, and serves from then on.
 async fn process() {
     let io = SimIo::default();
@@ -163,6 +180,10 @@ async fn process() {
         replica_count: 1,
         memory_limit: 1 << 30,
         cache_size: with(|world| world.options.cache_size),
+        scrub: Some(ScrubOptions {
+            period: with(|world| world.options.scrub_period),
+            report: on_scrubbed,
+        }),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {

@@ -90,6 +90,10 @@ pub struct Options {
     pub geometry: Geometry,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
+    /// Blocks that the disk has room for, until so many requests for more were refused.
+    pub disk_room: Option<(u64, u64)>,
+    /// Nanoseconds of a tour of the scrubber.
+    pub scrub_period: u64,
     /// Clients at work.
     pub clients: usize,
     /// Requests that they get answered, all together.
@@ -124,6 +128,20 @@ pub struct Options {
     pub clock_steps: bool,
     /// What is broken in the end.
     pub ending: Ending,
+}
+
+/// From a tour that never waits to one that takes longer than most runs.
+fn scrub_period(seed: u64) -> u64 {
+    let mut random = Random::stream(seed, 106);
+    MS * 10_u64.pow(u32::try_from(random.between(1, 5)).expect("small"))
+}
+
+/// In some seeds the disk is full for a while: with enough for the checkpoints of a young file.
+fn disk_room(seed: u64) -> Option<(u64, u64)> {
+    let mut random = Random::stream(seed, 107);
+    let full = random.chance(250);
+    let room = (random.between(76, 400), random.between(1, 300));
+    full.then_some(room)
 }
 
 impl Options {
@@ -182,6 +200,8 @@ impl Options {
         Self {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << doublings,
+            disk_room: disk_room(seed),
+            scrub_period: scrub_period(seed),
             clients: usize::try_from(clients).expect("small"),
             requests: if long {
                 random.between(3500, 5000)

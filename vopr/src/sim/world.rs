@@ -132,12 +132,14 @@ pub struct Counts {
     pub page_reads: u64,
     /// Of them, pages that had been there before.
     pub page_reads_again: u64,
+    /// Tours of the scrubber.
+    pub tours: u64,
     /// Slots by the row of the recovery table that judged them.
     pub rows: [u64; 16],
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 13] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -151,6 +153,7 @@ impl Counts {
             ("slow spells", &mut self.slow_spells),
             ("page reads", &mut self.page_reads),
             ("of them again", &mut self.page_reads_again),
+            ("scrub tours", &mut self.tours),
         ]
     }
 
@@ -292,8 +295,12 @@ impl World {
         };
         let client = |_| Client::new(cluster, &mut random.client);
         let clients: Vec<Client> = (0..=options.clients).map(client).collect();
+        let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
+        if let Some((blocks, refusals)) = options.disk_room {
+            disk.set_room(options.geometry.block_offset(blocks + 1), refusals);
+        }
         Self {
-            disk: Disk::new(options.geometry, options.tear_inside_sectors),
+            disk,
             network: Network::new(options.network),
             checker: {
                 let mut checker = Checker::new(cluster, options.geometry, bug);
@@ -659,11 +666,13 @@ impl World {
             }
             Received::Evicted(reason) => {
                 // Under its old id a client may register only when that has no session any more.
-                // It may still have one that is of no use to it: its last reply is damaged.
+                // It may still have one that is of no use to it: its last reply is damaged, or the
+                // disk was full.
                 let client = self.clients[index].state.client;
                 let gone = reason == Evicted::NoSession.code()
                     && !self.checker.is_reply_damaged(client)
-                    && !self.options.cramped;
+                    && !self.options.cramped
+                    && !self.checker.was_refused(client);
                 let same_id = self.random.client.chance(200) && gone;
                 let client = &mut self.clients[index];
                 client.start_again(same_id, &mut self.random.client);

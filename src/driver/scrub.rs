@@ -1,0 +1,303 @@
+//! The scrubber: reads all of the data file in the background, and reports what is damaged.
+//!
+//! * One read is under way at most, when it is due; nothing waits for it. What it reads passes the
+//!   cache by, and nothing that is written depends on it.
+//! * A block of a checkpoint is not overwritten before a later one is durable. So what does not match
+//!   is damaged if the newest checkpoint still references it: nothing was written there meanwhile.
+//! * Nothing is repaired: one replica has no other copy.
+
+use super::HeaderRing;
+use super::open::{read_body, read_reply};
+use crate::constants;
+use crate::grid::scrub::{Next, SEGMENT_MAX, Scrub, Summary};
+use crate::io::{Io, Storage};
+use crate::ledger::catalog;
+use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
+use crate::vsr::sessions::{Session, SharedSessions};
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+use storage_format::block::{BlockError, verify};
+use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
+use storage_format::{BlockReference, Geometry, PrepareKind, SECTOR_SIZE, Superblock};
+use zerocopy::FromBytes;
+
+/// Nanoseconds between two reads of a walk over the manifest.
+const WALK_PAUSE: u64 = 1_000_000;
+
+/// What the scrubber has to say.
+#[derive(Clone, Copy, Debug)]
+pub enum Scrubbed {
+    /// A block of the checkpoint is damaged.
+    Block {
+        /// Which.
+        block: BlockReference,
+        /// What is wrong with it.
+        error: BlockError,
+    },
+    /// A copy of the superblock is damaged.
+    Superblock {
+        /// Which.
+        copy: usize,
+    },
+    /// The prepare of an op that is in no checkpoint yet is damaged.
+    Prepare {
+        /// Its op.
+        op: u64,
+    },
+    /// A stored reply is damaged.
+    Reply {
+        /// Whose it is.
+        client: u128,
+    },
+    /// A tour is complete.
+    Tour(Summary),
+}
+
+/// Writes it to the log.
+pub fn log(scrubbed: &Scrubbed) {
+    match scrubbed {
+        Scrubbed::Block { block, error } => tracing::error!(
+            block = block.address.get(),
+            table = block.table,
+            name = catalog::name(block.table),
+            "scrub: a block is damaged: {error}; whoever needs it stops the server: restore the \
+             file from a backup"
+        ),
+        Scrubbed::Superblock { copy } => tracing::error!(
+            copy,
+            "scrub: a copy of the superblock is damaged: the next checkpoint writes it anew"
+        ),
+        Scrubbed::Prepare { op } => tracing::error!(
+            op,
+            "scrub: the prepare of an op is damaged: the server cannot start again before the \
+             next checkpoint has the op"
+        ),
+        Scrubbed::Reply { client } => {
+            tracing::error!(client, "scrub: a stored reply is damaged");
+        }
+        Scrubbed::Tour(Summary { read, damaged }) => {
+            tracing::info!(read, damaged, "scrub: a tour of the data file is complete");
+        }
+    }
+}
+
+/// How to scrub.
+#[derive(Clone, Copy, Debug)]
+pub struct ScrubOptions {
+    /// Nanoseconds in which all is read once; above 0.
+    pub period: u64,
+    /// Who is told.
+    pub report: fn(&Scrubbed),
+}
+
+/// The last durable checkpoint, as the state tells the scrubber.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Durable {
+    pub(super) op: u64,
+    pub(super) index: BlockReference,
+    /// Whether copies of the superblock are being written.
+    pub(super) writing: bool,
+}
+
+impl Durable {
+    pub(super) fn of(superblock: &Superblock) -> Self {
+        Self {
+            op: superblock.checkpoint.op.get(),
+            index: superblock.checkpoint_index,
+            writing: false,
+        }
+    }
+}
+
+pub(super) type SharedDurable = Rc<Cell<Durable>>;
+
+/// Bytes that the scrubber takes at most.
+pub(super) fn memory(geometry: &Geometry) -> u64 {
+    let blocks = 2 * u64::from(geometry.block_size.get());
+    let message = u64::from(geometry.journal_slot_size.get());
+    blocks + message + to_u64(SEGMENT_MAX * 4 * size_of::<BlockReference>())
+}
+
+/// See the module.
+pub(super) struct Scrubber<'a, I: Io> {
+    pub(super) io: &'a I,
+    pub(super) options: ScrubOptions,
+    pub(super) geometry: Geometry,
+    pub(super) durable: SharedDurable,
+    pub(super) headers: Rc<RefCell<HeaderRing>>,
+    pub(super) sessions: SharedSessions,
+}
+
+impl<I: Io> Scrubber<'_, I> {
+    /// Goes on tours for ever.
+    pub(super) async fn run(self) -> Infallible {
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let sessions = u64::from(self.geometry.session_count_max.get());
+        let zones = 1 + slots + sessions;
+        let now = self.io.monotonic();
+        let mut scrub = Scrub::new(self.options.period, SEGMENT_MAX, zones, now);
+        loop {
+            self.until(scrub.due()).await;
+            match scrub.next() {
+                Next::List => self.list(&mut scrub).await,
+                Next::Zone(0) => {
+                    let damaged = self.superblock().await;
+                    scrub.read(damaged);
+                }
+                Next::Zone(unit) if unit <= slots => {
+                    let damaged = self.prepare(u64_to_usize(unit - 1)).await;
+                    scrub.read(damaged);
+                }
+                Next::Zone(unit) => {
+                    let damaged = self.reply(unit - 1 - slots).await;
+                    scrub.read(damaged);
+                }
+                Next::Block(block) => {
+                    let damaged = self.block(&block).await;
+                    scrub.read(damaged);
+                }
+                Next::Complete => {
+                    let summary = scrub.complete(self.io.monotonic());
+                    (self.options.report)(&Scrubbed::Tour(summary));
+                }
+            }
+        }
+    }
+
+    async fn until(&self, due: u64) {
+        // A timer may be early by the resolution of its clock.
+        loop {
+            let left = due.saturating_sub(self.io.monotonic());
+            if left == 0 {
+                return;
+            }
+            self.io.sleep(left).await;
+        }
+    }
+
+    fn found(&self, scrubbed: &Scrubbed) -> bool {
+        (self.options.report)(scrubbed);
+        true
+    }
+
+    /// Lists the blocks of the newest checkpoint; a manifest that is overwritten meanwhile is begun
+    /// anew.
+    async fn list(&self, scrub: &mut Scrub) {
+        loop {
+            scrub.list_begin();
+            let walked = self.walk(|block| scrub.list(block)).await;
+            if walked.is_some() {
+                scrub.list_end();
+                return;
+            }
+        }
+    }
+
+    /// Visits the blocks of the newest checkpoint, those of its manifest included; `None` if a newer
+    /// one came and overwrote it. A damaged manifest ends the walk: reading its blocks reports it.
+    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Option<()> {
+        let durable = self.durable.get();
+        let mut next = durable.index;
+        let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        while next.address.get() != 0 {
+            visit(&next);
+            let offset = self.geometry.block_offset(next.address.get());
+            buffer = self.io.storage().read(offset, buffer).await;
+            let header = match verify(&buffer, &next) {
+                Ok(header) => header,
+                Err(_) if self.durable.get().op != durable.op => return None,
+                Err(_) => return Some(()),
+            };
+            let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
+            for record in storage_format::manifest::blocks(data) {
+                visit(&record.block);
+            }
+            next = header.next;
+            self.io.sleep(WALK_PAUSE).await;
+        }
+        Some(())
+    }
+
+    /// Reads a block; whether it is damaged.
+    async fn block(&self, block: &BlockReference) -> bool {
+        let offset = self.geometry.block_offset(block.address.get());
+        let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        let buffer = self.io.storage().read(offset, buffer).await;
+        let Err(error) = verify(&buffer, block) else {
+            return false;
+        };
+        drop(buffer);
+        // A checkpoint may have come since it was listed, and something else be there.
+        self.is_referenced(block).await
+            && self.found(&Scrubbed::Block {
+                block: *block,
+                error,
+            })
+    }
+
+    /// Whether the newest checkpoint references a block.
+    async fn is_referenced(&self, block: &BlockReference) -> bool {
+        loop {
+            let mut found = false;
+            let walked = self.walk(|listed| found |= listed == block).await;
+            if walked.is_some() || found {
+                return found;
+            }
+        }
+    }
+
+    async fn superblock(&self) -> bool {
+        let before = self.durable.get();
+        let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
+        let buffer = self.io.storage().read(0, buffer).await;
+        if before.writing || self.durable.get() != before {
+            return false;
+        }
+        let mut damaged = false;
+        for (copy, bytes) in buffer.chunks_exact(SUPERBLOCK_COPY_SIZE).enumerate() {
+            let superblock = Superblock::ref_from_bytes(bytes).expect("a copy is of that size");
+            if !superblock.valid() || superblock.checkpoint.op.get() != before.op {
+                damaged = self.found(&Scrubbed::Superblock { copy });
+            }
+        }
+        damaged
+    }
+
+    /// Reads the prepare that a slot of the journal has to have for the next start.
+    async fn prepare(&self, slot: usize) -> bool {
+        let header = self.headers.borrow().headers[slot];
+        let op = header.op.get();
+        let needed = match header.kind() {
+            PrepareKind::Empty | PrepareKind::Root => false,
+            PrepareKind::Requests | PrepareKind::Pulse => op > self.durable.get().op,
+        };
+        if !needed || read_body(self.io, &self.geometry, &header).await.is_some() {
+            return false;
+        }
+        // Its slot is taken again only when a checkpoint has the op.
+        op > self.durable.get().op && self.found(&Scrubbed::Prepare { op })
+    }
+
+    /// Reads the reply that a slot has to have, if the last checkpoint wrote it.
+    async fn reply(&self, slot: u64) -> bool {
+        let stored = |session: &Session| {
+            let record = &session.record;
+            let of_slot = u64::from(record.slot.get()) == slot;
+            let there = session.reply.is_some() && record.reply.op.get() <= self.durable.get().op;
+            (of_slot && there).then_some(*record)
+        };
+        let record = self.sessions.borrow().iter().find_map(stored);
+        let Some(record) = record else {
+            return false;
+        };
+        if read_reply(self.io, &self.geometry, &record).await.is_some() {
+            return false;
+        }
+        // A slot is written when its session has a newer reply, or another session has the slot.
+        let client = record.reply.client.get();
+        let again = self.sessions.borrow().iter().find_map(stored);
+        again.is_some_and(|again| again.reply == record.reply)
+            && self.found(&Scrubbed::Reply { client })
+    }
+}
