@@ -80,7 +80,7 @@ pub struct ManifestRecord {
     pub block: BlockReference,
     /// Rank of its first record or entry.
     pub first: U128,
-    /// Records or entries in it.
+    /// Records in it; 0 for a block of a run, whose entries follow from the run.
     pub count: U64,
     /// What it is.
     pub tag: ManifestTag,
