@@ -111,6 +111,12 @@ impl PageCache {
         }
     }
 
+    /// Pages that there is room for.
+    #[must_use]
+    pub fn pages_max(&self) -> usize {
+        self.frames_max
+    }
+
     /// Begins a round: what was asked for before may go.
     pub fn begin(&mut self) {
         self.round += 1;

@@ -18,6 +18,10 @@ use zerocopy::{FromBytes, IntoBytes};
 /// Ids that are looked for together.
 const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
 
+/// Pages that looking for an id takes at most: two of each run, of which there are fewer than 16 in
+/// each of four tiers.
+const PAGES_OF_ID: usize = 128;
+
 /// A value in the tree of ids: the id was burnt by a failure, and is no transfer's.
 pub(super) const FAILED: u64 = 1 << 47;
 
@@ -116,23 +120,36 @@ impl Ledger {
         ids: &[u128],
         grid: &mut Grid<'_, I>,
     ) -> Vec<(u128, u64)> {
+        let tree = &self.indexes.ids;
         let mut lookups = Vec::new();
         grid.cache.begin();
-        loop {
-            let tree = &self.indexes.ids;
-            tree.lookup_many(&grid.cache, ids, &mut lookups);
-            if !grid.cache.has_missing() {
-                break;
+        tree.lookup_many(&grid.cache, ids, &mut lookups);
+        let (mut found, mut unclear) = (Vec::new(), Vec::new());
+        for (id, lookup) in ids.iter().zip(lookups) {
+            match lookup {
+                Lookup::Found(value) => found.push((*id, value)),
+                Lookup::Missing => unclear.push(*id),
+                Lookup::Absent => {}
             }
-            grid.load_missing().await;
         }
-        let found = ids.iter().zip(lookups);
-        found
-            .filter_map(|(id, lookup)| match lookup {
-                Lookup::Found(value) => Some((*id, value)),
+        // An id may need two pages of every run: no more ids at a time than fit the cache.
+        let group = (grid.cache.pages_max() / PAGES_OF_ID).max(1);
+        for ids in unclear.chunks(group) {
+            grid.cache.begin();
+            let values = loop {
+                let values = ids.iter().map(|id| (*id, tree.lookup(&grid.cache, *id)));
+                let values: Vec<(u128, Lookup)> = values.collect();
+                if !grid.cache.has_missing() {
+                    break values;
+                }
+                grid.load_missing().await;
+            };
+            found.extend(values.into_iter().filter_map(|(id, lookup)| match lookup {
+                Lookup::Found(value) => Some((id, value)),
                 Lookup::Absent | Lookup::Missing => None,
-            })
-            .collect()
+            }));
+        }
+        found
     }
 
     /// Fetches the transfers at positions, but for those in memory.

@@ -46,14 +46,14 @@ impl<'t> Scan<'t> {
             .filter(|(count, asked)| asked.always || count.saturating_mul(SELECTIVE) < total)
             .collect();
         helpful.sort_by_key(|(count, _)| *count);
-        // Header pages first, then the pages that they lead to, of all runs at once.
-        for _ in 0..2 {
-            grid.cache.begin();
-            for (_, asked) in &helpful {
+        for (_, asked) in &helpful {
+            // Header pages first, then the pages that they lead to, of all runs at once.
+            for _ in 0..2 {
+                grid.cache.begin();
                 asked.tree.prime(&grid.cache, asked.key, &bounds, reversed);
-            }
-            if grid.cache.has_missing() {
-                grid.load_missing().await;
+                if grid.cache.has_missing() {
+                    grid.load_missing().await;
+                }
             }
         }
         let cursor = |asked: Asked<'t>| asked.tree.cursor(asked.key, &bounds, reversed);

@@ -141,6 +141,9 @@ async fn drive() {
 fn on_scrubbed(scrubbed: &Scrubbed) {
     with(|world| match scrubbed {
         Scrubbed::Tour(_) => world.counts.tours += 1,
+        Scrubbed::Block { block, .. } if world.scenario.is_broken(block.address.get()) => {
+            world.counts.rot_scrubbed += 1;
+        }
         Scrubbed::Block { .. }
         | Scrubbed::Superblock { .. }
         | Scrubbed::Prepare { .. }

@@ -96,6 +96,12 @@ impl Scenario {
         }
     }
 
+    /// Whether the block at an address was broken on purpose.
+    #[must_use]
+    pub fn is_broken(&self, address: u64) -> bool {
+        self.broken == Some(address)
+    }
+
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = now();

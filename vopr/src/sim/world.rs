@@ -134,12 +134,14 @@ pub struct Counts {
     pub page_reads_again: u64,
     /// Tours of the scrubber.
     pub tours: u64,
+    /// Reports of the scrubber about a block that was broken on purpose.
+    pub rot_scrubbed: u64,
     /// Slots by the row of the recovery table that judged them.
     pub rows: [u64; 16],
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 13] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 14] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -154,6 +156,7 @@ impl Counts {
             ("page reads", &mut self.page_reads),
             ("of them again", &mut self.page_reads_again),
             ("scrub tours", &mut self.tours),
+            ("rot scrubbed", &mut self.rot_scrubbed),
         ]
     }
 
