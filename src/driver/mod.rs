@@ -1,7 +1,7 @@
 //! The loop that joins consensus, ledger and storage; generic over [`Io`].
 //!
 //! One task: it waits for a write, a frame, a timer or the state, hands that to the replica, and
-//! carries out what the replica wants. Ops are executed one after the other, see [`commit`].
+//! carries out what the replica wants. Ops are executed one after the other, see `commit`.
 
 mod checkpoint;
 mod commit;
