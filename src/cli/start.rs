@@ -113,6 +113,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
     let ledger = options
         .limit_memory
         .unwrap_or_else(|| memory_default(options.development));
+    let cache_size = cache_size(options, ledger)?;
     let serving = ServerOptions {
         listen: vec![address],
         cluster: superblock.cluster.get(),
@@ -125,7 +126,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         ledger,
         network: server::memory_bound(&serving),
         replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
-        journal: driver::buffers_memory(&superblock.geometry),
+        journal: driver::buffers_memory(&superblock.geometry, cache_size),
         ahead: server::memory::AHEAD.min(ledger),
     };
     tracing::info!(
@@ -137,7 +138,6 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
         ahead = bound.ahead,
         "memory: at most so many bytes, whatever clients do"
     );
-    let cache_size = cache_size(options, ledger)?;
     let run = RunOptions {
         cluster: options.cluster,
         replica: None,

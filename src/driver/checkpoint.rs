@@ -6,7 +6,7 @@
 //! it, so a crash at any point leaves the old or the new state. The journal from the checkpoint on is
 //! replayed at open, and makes the same blocks again.
 
-use super::commit::{State, frees_early};
+use super::commit::State;
 use super::scrub::Durable;
 use crate::constants;
 use crate::grid::{BlockStore, NewBlock};
@@ -60,7 +60,7 @@ impl<I: Io> State<'_, I> {
     pub(super) async fn checkpoint(&mut self, header: &PrepareHeader) {
         let mut next = self.superblock;
         let mut manifest = self.ledger.checkpoint(&mut self.grid).await;
-        if frees_early() {
+        if planted(Bug::ReuseBlocksEarly) {
             self.grid.free.checkpoint_durable();
         }
         self.write_sessions(&mut manifest).await;
@@ -97,20 +97,10 @@ impl<I: Io> State<'_, I> {
             sessions.iter().map(|session| session.record).collect()
         };
         for (position, records) in (0..).zip(records.chunks(SESSIONS_PER_BLOCK)) {
-            let mut buffer = self.grid.buffer().await;
             let mut chunk = Chunk::new();
             records.iter().for_each(|record| chunk.push(record));
-            let bytes = chunk.bytes();
-            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
-            let block = self.grid.write(NewBlock {
-                kind: BlockKind::Records,
-                table: table::SESSIONS,
-                record_size: 288,
-                position,
-                size: bytes.len(),
-                next: BlockReference::default(),
-                buffer,
-            });
+            let block = chunk.block(table::SESSIONS, position, &mut self.grid).await;
+            let block = self.grid.write(block);
             let record = ManifestRecord {
                 block,
                 first: 0.into(),
@@ -139,7 +129,7 @@ impl<I: Io> State<'_, I> {
             next = self.grid.write(NewBlock {
                 kind: BlockKind::Manifest,
                 table: 0,
-                record_size: 64,
+                record_size: u32::try_from(MANIFEST_RECORD_SIZE).expect("it is 64"),
                 position: to_u64(position),
                 size: bytes.len(),
                 next,

@@ -10,7 +10,6 @@ use crate::constants;
 use crate::grid::{Damage, Grid};
 use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
-use crate::stdx::planted::{Bug, planted};
 use crate::stdx::yield_once;
 use crate::vsr::sessions::{SharedSessions, Standing};
 use crate::vsr::{Admission, Prepare, Replica};
@@ -114,10 +113,11 @@ impl<I: Io> State<'_, I> {
     }
 
     fn room(&self) -> Room {
+        let memory_used = self.ledger.memory_used();
         Room {
-            memory: self.ledger.room(),
+            memory: self.ledger.room(memory_used),
             blocks_needed: self.blocks_needed(),
-            memory_used: self.ledger.memory_used(),
+            memory_used,
         }
     }
 }
@@ -264,7 +264,7 @@ impl<'a, I: Io> Commit<'a, I> {
         let Some(work) = self.work.as_mut() else {
             // Blocks are written while nothing else is to do.
             if let Some(state) = &mut self.rest {
-                let _idle = state.grid.poll(context);
+                state.grid.poll(context);
             }
             return Poll::Pending;
         };
@@ -281,7 +281,7 @@ impl<'a, I: Io> Commit<'a, I> {
 }
 
 impl<I: Io> Admission for Commit<'_, I> {
-    fn admits(&self, _operation: Operation, events: u64, events_waiting: u64) -> bool {
+    fn admits(&self, events: u64, events_waiting: u64) -> bool {
         let events = events + events_waiting;
         if events > self.room.memory {
             tracing::error!(
@@ -310,9 +310,4 @@ impl<I: Io> Admission for Commit<'_, I> {
             }
         }
     }
-}
-
-/// Whether a bug is planted that frees blocks too early.
-pub(super) fn frees_early() -> bool {
-    planted(Bug::ReuseBlocksEarly)
 }

@@ -85,15 +85,17 @@ pub const CACHE_SIZE_MIN: u64 = if cfg!(madsim) { 640 << 10 } else { 16 << 20 };
 /// Bytes of a prepare that takes longer to execute than a write takes to be submitted.
 const LONG_EXECUTION: usize = 32 * 1024;
 
-/// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most.
+/// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most, and
+/// what a cache of `cache_size` takes beside its pages.
 #[must_use]
-pub fn buffers_memory(geometry: &Geometry) -> u64 {
+pub fn buffers_memory(geometry: &Geometry, cache_size: u64) -> u64 {
     let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.
     let replies = (crate::stdx::to_u64(checkpoint::WRITES_MAX) + 2) * message;
     let headers = u64::from(geometry.journal_slot_count.get()) * 512;
-    slots + replies + headers + crate::grid::blocks::buffers_memory() + scrub::memory(geometry)
+    let grid = crate::grid::blocks::buffers_memory() + crate::grid::cache::bookkeeping(cache_size);
+    slots + replies + headers + grid + scrub::memory(geometry)
 }
 
 /// Opens the data file and serves clients until the network tells to shut down.

@@ -14,7 +14,7 @@ use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -64,7 +64,7 @@ pub struct Grid<'a, I: Io> {
     damage: Damage,
     writes: Access<'a, (u64, SectorBuf)>,
     /// Addresses under way.
-    writing: BTreeMap<u64, ()>,
+    writing: BTreeSet<u64>,
     reads: Access<'a, (u64, SectorBuf)>,
     /// What was read ahead and not asked for yet; `None` while it is under way.
     read: BTreeMap<u64, Option<SectorBuf>>,
@@ -92,7 +92,7 @@ impl<'a, I: Io> Grid<'a, I> {
             cache: PageCache::new(cache_size),
             damage: Damage::default(),
             writes: FuturesUnordered::new(),
-            writing: BTreeMap::new(),
+            writing: BTreeSet::new(),
             reads: FuturesUnordered::new(),
             read: BTreeMap::new(),
             buffers: Vec::new(),
@@ -109,28 +109,27 @@ impl<'a, I: Io> Grid<'a, I> {
         self.superblock.geometry.block_offset(address)
     }
 
-    /// Starts what was queued and takes what is done, without waiting; whether nothing is under way.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> bool {
+    /// Starts what was queued and takes what is done, without waiting.
+    pub fn poll(&mut self, context: &mut Context<'_>) {
         while let Poll::Ready(Some((address, buffer))) = self.writes.poll_next_unpin(context) {
             self.write_done(address, buffer);
         }
         while let Poll::Ready(Some((address, buffer))) = self.reads.poll_next_unpin(context) {
             self.read_done(address, buffer);
         }
-        self.writes.is_empty() && self.reads.is_empty()
     }
 
     /// Starts what was queued.
     pub async fn start(&mut self) {
         std::future::poll_fn(|context| {
-            let _idle = self.poll(context);
+            self.poll(context);
             Poll::Ready(())
         })
         .await;
     }
 
     fn write_done(&mut self, address: u64, buffer: SectorBuf) {
-        let _: Option<()> = self.writing.remove(&address);
+        let _ = self.writing.remove(&address);
         self.buffers.push(buffer);
     }
 
@@ -150,7 +149,7 @@ impl<'a, I: Io> Grid<'a, I> {
     }
 
     async fn finish_write_of(&mut self, address: u64) {
-        while self.writing.contains_key(&address) && !planted(Bug::ReadBeforeWritten) {
+        while self.writing.contains(&address) && !planted(Bug::ReadBeforeWritten) {
             let done = self.writes.next().await;
             let (written, buffer) = done.expect("it is under way");
             self.write_done(written, buffer);
@@ -188,8 +187,8 @@ impl<'a, I: Io> Grid<'a, I> {
         let (reference, size) = seal(&mut buffer, header);
         keep(&mut self.cache, address, &buffer);
         let (io, offset) = (self.io, self.offset(address));
-        let present = self.writing.insert(address, ());
-        assert!(present.is_none(), "a block is written once at a time");
+        let new = self.writing.insert(address);
+        assert!(new, "a block is written once at a time");
         self.writes.push(Box::pin(async move {
             let bug = Bug::CheckpointBeforeBlocks;
             let buffer = write_unless(bug, io, offset, buffer, size).await;
@@ -289,7 +288,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
 
     fn read_ahead(&mut self, block: &BlockReference) {
         let address = block.address.get();
-        if self.writing.contains_key(&address) || self.read.contains_key(&address) {
+        if self.writing.contains(&address) || self.read.contains_key(&address) {
             return;
         }
         let (io, offset) = (self.io, self.offset(address));

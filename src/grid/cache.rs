@@ -251,12 +251,14 @@ impl PageCache {
             }
         }
     }
+}
 
-    /// Bytes of memory that the cache takes when it is full.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        to_u64(self.frames_max * (SECTOR_SIZE + size_of::<Frame>()) + self.table.allocation_size())
-    }
+/// Bytes that a cache of `size` bytes takes beside its pages, at most.
+#[must_use]
+pub fn bookkeeping(size: u64) -> u64 {
+    // A place of the hash table has five bytes, and there are less than three for an entry.
+    let frame = to_u64(size_of::<Frame>()) + 16;
+    size / to_u64(SECTOR_SIZE) * frame
 }
 
 impl Pages for PageCache {

@@ -5,7 +5,7 @@ use super::Ledger;
 use super::catalog::table;
 use super::index::{Indexes, Lengths};
 use super::records::{DueRecord, EventRecord, ExpiryRecord, FailedRecord, WideRecord};
-use crate::grid::{BlockStore, Grid, NewBlock};
+use crate::grid::{BlockStore, Grid};
 use crate::io::Io;
 use crate::lsm::{
     BlockEntry, Chunk, Clock, Hash, LogTable, MergeState, Ranked, Record, RunState, Tail,
@@ -14,10 +14,9 @@ use crate::lsm::{
 use crate::stdx::{to_u64, u64_to_usize};
 use crate::wire::Transfer;
 use std::collections::{BTreeMap, BTreeSet};
-use storage_format::block::BlockKind;
 use storage_format::{
     BarRecord, BlockReference, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord, ManifestTag,
-    MergeRecord, RunRecord, SECTOR_SIZE,
+    MergeRecord, RunRecord,
 };
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -375,18 +374,8 @@ impl Ledger {
             if chunk.is_empty() {
                 return;
             }
-            let mut buffer = grid.buffer().await;
-            let bytes = chunk.bytes();
-            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
-            let block = grid.write(NewBlock {
-                kind: BlockKind::Records,
-                table: table::DUE,
-                record_size: 24,
-                position,
-                size: bytes.len(),
-                next: BlockReference::default(),
-                buffer,
-            });
+            let block = chunk.block(table::DUE, position, grid).await;
+            let block = grid.write(block);
             manifest.table_block(table::DUE, block, 0, to_u64(chunk.len()));
             self.due_blocks.push(block);
         }

@@ -189,7 +189,20 @@ impl Ledger {
         };
         let asked = self.indexes.of_transfers(&wanted);
         let mut scan = Scan::new(asked, bounds, range.reversed, grid).await;
-        let mut left = range.limit;
+        let accepts = |transfer: &Transfer| matches(&wanted, &transfer_fields(transfer));
+        self.write_transfers((&mut scan, range.limit), accepts, grid, reply)
+            .await;
+    }
+
+    /// Appends the transfers of a scan that are accepted, up to a limit.
+    async fn write_transfers<I: Io>(
+        &self,
+        (scan, limit): (&mut Scan<'_>, usize),
+        accepts: impl Fn(&Transfer) -> bool,
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
+        let mut left = limit;
         while left > 0 {
             let positions = scan.take(left.min(TOGETHER), grid).await;
             if positions.is_empty() {
@@ -198,7 +211,7 @@ impl Ledger {
             load(&self.transfers, &positions, grid).await;
             for position in positions {
                 let transfer = loaded(&self.transfers, position, grid);
-                if matches(&wanted, &transfer_fields(transfer)) {
+                if accepts(transfer) {
                     reply.extend_from_slice(transfer.as_bytes());
                     left -= 1;
                 }
@@ -230,21 +243,9 @@ impl Ledger {
         let Some(mut scan) = self.scan_account(&query, grid).await else {
             return;
         };
-        let mut left = query.range.limit;
-        while left > 0 {
-            let positions = scan.take(left.min(TOGETHER), grid).await;
-            if positions.is_empty() {
-                return;
-            }
-            load(&self.transfers, &positions, grid).await;
-            for position in positions {
-                let transfer = loaded(&self.transfers, position, grid);
-                if query.accepts(transfer) {
-                    reply.extend_from_slice(transfer.as_bytes());
-                    left -= 1;
-                }
-            }
-        }
+        let accepts = |transfer: &Transfer| query.accepts(transfer);
+        self.write_transfers((&mut scan, query.range.limit), accepts, grid, reply)
+            .await;
     }
 
     pub(super) async fn account_balances<I: Io>(

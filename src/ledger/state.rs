@@ -32,6 +32,8 @@ const EVENTS_WAITING_MAX: u64 = 1 << 22;
 #[derive(Debug)]
 pub struct Ledger {
     memory_limit: u64,
+    /// What the trees take at most for what they have in memory, and for merges.
+    memory_fixed: u64,
     pub(super) accounts: MutableTable<Account>,
     pub(super) transfers: LogTable<Transfer>,
     /// By position of the transfer.
@@ -64,6 +66,7 @@ impl Ledger {
     pub fn new(options: LedgerOptions) -> Self {
         Self {
             memory_limit: options.memory_limit,
+            memory_fixed: Indexes::memory_fixed(),
             accounts: MutableTable::new(table::ACCOUNTS),
             // What was pending is going to be resolved.
             transfers: LogTable::new(table::TRANSFERS, true),
@@ -94,15 +97,15 @@ impl Ledger {
             + self.expiries.memory()
             + self.failed.memory()
             + self.statuses.memory();
-        let indexes =
-            self.account_ids.memory() + self.indexes.disk_memory() + Indexes::memory_fixed();
+        let indexes = self.account_ids.memory() + self.indexes.disk_memory() + self.memory_fixed;
         tables + indexes + to_u64(self.due.len()) * DUE_SIZE_MAX
     }
 
-    /// How many more events the memory limit leaves room for, whatever they are.
+    /// How many more events the memory limit leaves room for, whatever they are, when so many bytes
+    /// are used.
     #[must_use]
-    pub fn room(&self) -> u64 {
-        let used = self.memory_used() + MEMORY_RESERVE;
+    pub fn room(&self, memory_used: u64) -> u64 {
+        let used = memory_used + MEMORY_RESERVE;
         let fits = |events: u64| used.saturating_add(self.growth(events)) <= self.memory_limit;
         if fits(EVENTS_WAITING_MAX) {
             return EVENTS_WAITING_MAX;

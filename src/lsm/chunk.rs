@@ -4,9 +4,10 @@
 //! records make equal blocks.
 
 use crate::constants::BLOCK_DATA_SIZE;
+use crate::grid::{BlockStore, NewBlock};
 use crate::stdx::Slab;
 use std::marker::PhantomData;
-use storage_format::SECTOR_SIZE;
+use storage_format::{BlockKind, BlockReference, SECTOR_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What can be kept in a slab.
@@ -109,9 +110,24 @@ impl<T: Record> Chunk<T> {
         T::ref_from_bytes(&block[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
+    /// A block with these records, at a position of a table.
+    pub async fn block(&self, table: u8, position: u64, store: &mut impl BlockStore) -> NewBlock {
+        let mut buffer = store.buffer().await;
+        let bytes = self.bytes();
+        buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+        NewBlock {
+            kind: BlockKind::Records,
+            table,
+            record_size: u32::try_from(size_of::<T>()).expect("a record fits a page"),
+            position,
+            size: bytes.len(),
+            next: BlockReference::default(),
+            buffer,
+        }
+    }
+
     /// The data of a block with these records: up to the end of the last record.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self.len.checked_sub(1) {
             None => &[],
             Some(last) => &self.slab[..Self::offset(last) + size_of::<T>()],

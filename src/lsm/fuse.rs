@@ -6,6 +6,7 @@
 //! * Ids are chosen by clients, and the seeds are known: whoever wants it finds ids whose hashes
 //!   collide. Then there is no filter, after a fixed number of attempts; nothing overflows.
 
+use super::hash::{KEY_HIGH, KEY_LOW, fold, high, low, low16, low32};
 use crate::stdx::{to_u64, to_usize};
 
 /// Attempts, each with a seed of its own; nearly always the first succeeds.
@@ -14,9 +15,6 @@ const ATTEMPTS: u64 = 4;
 pub const FILTER_IDS_MAX: usize = 16_000;
 /// Bytes of the number of the attempt, before the fingerprints.
 const HEADER_SIZE: usize = 8;
-
-const KEY_LOW: u64 = 0x9E37_79B9_7F4A_7C15;
-const KEY_HIGH: u64 = 0xD1B5_4A32_D192_ED03;
 
 /// How the fingerprints of so many ids are laid out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,11 +70,6 @@ impl Shape {
 pub const fn hash(id: u128, attempt: u64) -> u64 {
     let seeded = fold(low(id) ^ KEY_LOW, KEY_HIGH) ^ high(id) ^ attempt.wrapping_mul(KEY_HIGH);
     fold(seeded ^ KEY_HIGH, KEY_LOW)
-}
-
-const fn fold(a: u64, b: u64) -> u64 {
-    let product = a as u128 * b as u128;
-    low(product) ^ high(product)
 }
 
 #[inline]
@@ -235,25 +228,6 @@ impl Builder {
         }
         fingerprints
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-const fn low(value: u128) -> u64 {
-    value as u64
-}
-
-const fn high(value: u128) -> u64 {
-    low(value >> 64)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-const fn low32(value: u64) -> u32 {
-    value as u32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
-const fn low16(value: u64) -> u16 {
-    value as u16
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]

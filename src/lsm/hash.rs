@@ -6,8 +6,8 @@
 /// Cells that shards are made of.
 pub const CELLS: usize = 1 << 14;
 
-const KEY_LOW: u64 = 0x9E37_79B9_7F4A_7C15;
-const KEY_HIGH: u64 = 0xD1B5_4A32_D192_ED03;
+pub(super) const KEY_LOW: u64 = 0x9E37_79B9_7F4A_7C15;
+pub(super) const KEY_HIGH: u64 = 0xD1B5_4A32_D192_ED03;
 
 /// Where a key belongs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,21 +41,21 @@ pub const fn spread(slot: u32) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-const fn low(value: u128) -> u64 {
+pub(super) const fn low(value: u128) -> u64 {
     value as u64
 }
 
-const fn high(value: u128) -> u64 {
+pub(super) const fn high(value: u128) -> u64 {
     low(value >> 64)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-const fn low32(value: u64) -> u32 {
+pub(super) const fn low32(value: u64) -> u32 {
     value as u32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
-const fn low16(value: u64) -> u16 {
+pub(super) const fn low16(value: u64) -> u16 {
     value as u16
 }
 
@@ -65,7 +65,8 @@ pub const fn mix(key: u128) -> u64 {
     fold(fold(low(key) ^ KEY_LOW, KEY_HIGH) ^ high(key), KEY_LOW)
 }
 
-const fn fold(a: u64, b: u64) -> u64 {
+/// The two halves of the product, folded into one.
+pub(super) const fn fold(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     low(product) ^ high(product)
 }

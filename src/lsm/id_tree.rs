@@ -192,10 +192,11 @@ impl IdTree {
             + to_u64(GROUPS) * IdGroup::memory_max(group_ids(options))
     }
 
-    /// Bytes on the heap for what is on disk: fences, filters and merges.
+    /// Bytes on the heap for what is on disk: fences and filters. The buffers of merges are a matter
+    /// of [`Self::memory_max`].
     #[must_use]
     pub fn disk_memory(&self) -> u64 {
-        self.tiers.memory()
+        self.tiers.run_memory()
     }
 
     /// Its number.

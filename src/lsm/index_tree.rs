@@ -267,10 +267,11 @@ impl IndexTree {
         self.tiers.filters()
     }
 
-    /// Bytes on the heap for what is on disk: fences and merges.
+    /// Bytes on the heap for what is on disk: fences. The buffers of merges are a matter of
+    /// [`Self::memory_max`].
     #[must_use]
     pub fn disk_memory(&self) -> u64 {
-        self.tiers.memory()
+        self.tiers.run_memory()
     }
 
     /// Its number.

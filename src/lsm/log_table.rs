@@ -14,7 +14,7 @@ use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, u64_to_usize};
 use std::collections::VecDeque;
 use std::ops::Range;
-use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
+use storage_format::block::PAGE_INDEX_OFFSET;
 use storage_format::{BlockReference, SECTOR_SIZE};
 
 /// What a table is searched by.
@@ -206,8 +206,7 @@ impl<T: Record + Ranked> LogTable<T> {
             .is_some_and(|chunk| chunk.len() == Self::PER_BLOCK)
         {
             let chunk = self.chunks.pop_front().expect("there is one");
-            let position = to_u64(self.blocks.len());
-            let mut block = Self::block(self.number, &chunk, position, store).await;
+            let mut block = self.block(&chunk, self.blocks.len(), store).await;
             if planted(Bug::LoseLastRecord) {
                 let end = SECTOR_SIZE + block.size;
                 block.buffer[end - size_of::<T>()..end].fill(0);
@@ -236,8 +235,7 @@ impl<T: Record + Ranked> LogTable<T> {
             store.release(&old);
         }
         if !stale && let Some(chunk) = self.chunks.front() {
-            let position = to_u64(self.blocks.len());
-            let block = Self::block(self.number, chunk, position, store).await;
+            let block = self.block(chunk, self.blocks.len(), store).await;
             self.tail = Some(store.write(block));
         }
         Tail {
@@ -246,29 +244,20 @@ impl<T: Record + Ranked> LogTable<T> {
         }
     }
 
+    /// A block with the records of a chunk, and with the ranks by which its pages are found.
     async fn block(
-        number: u8,
+        &self,
         chunk: &Chunk<T>,
-        position: u64,
+        position: usize,
         store: &mut impl BlockStore,
     ) -> NewBlock {
-        let mut buffer = store.buffer().await;
-        let bytes = chunk.bytes();
-        buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+        let mut block = chunk.block(self.number, to_u64(position), store).await;
         for page in 0..chunk.len().div_ceil(Self::PER_PAGE) {
             let rank = u128::from(chunk.get(page * Self::PER_PAGE).rank());
             let at = PAGE_INDEX_OFFSET + 16 * page;
-            buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
+            block.buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
         }
-        NewBlock {
-            kind: BlockKind::Records,
-            table: number,
-            record_size: u32::try_from(size_of::<T>()).expect("a record fits a page"),
-            position,
-            size: bytes.len(),
-            next: BlockReference::default(),
-            buffer,
-        }
+        block
     }
 
     /// Puts back what a checkpoint holds. The table is empty.

@@ -274,16 +274,14 @@ impl<E: Entry> Merge<E> {
             self.output.blocks.len(),
             self.inputs.layout.blocks(self.total)
         );
-        Run {
-            state: RunState {
-                entries: self.total,
-                last: self.output.last,
-                position_low,
-                position_high,
-                blocks: self.output.blocks,
-            },
-            filters: self.output.filters,
-        }
+        let state = RunState {
+            entries: self.total,
+            last: self.output.last,
+            position_low,
+            position_high,
+            blocks: self.output.blocks,
+        };
+        Run::new(state, self.output.filters)
     }
 
     /// Blocks written so far.
@@ -296,7 +294,12 @@ impl<E: Entry> Merge<E> {
         &self.output.filters
     }
 
-    /// Bytes on the heap.
+    /// Bytes on the heap for what the run is going to have: its fences and filters.
+    pub(super) fn run_memory(&self) -> u64 {
+        self.output.run_memory()
+    }
+
+    /// Bytes on the heap, buffers included.
     pub(super) fn memory(&self) -> u64 {
         let loaded = self.inputs.loaded.iter().flatten();
         let loaded: u64 = loaded.map(|loaded| to_u64(loaded.bytes.len())).sum();

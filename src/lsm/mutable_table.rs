@@ -5,11 +5,10 @@
 //! * A chunk that differs from its block is dirty. A checkpoint writes dirty chunks to new blocks.
 
 use super::chunk::{Chunk, Record};
-use crate::grid::{BlockStore, NewBlock};
+use crate::grid::BlockStore;
 use crate::stdx::slab::SLAB_SIZE;
 use crate::stdx::{to_u64, u64_to_usize};
-use storage_format::block::BlockKind;
-use storage_format::{BlockReference, SECTOR_SIZE};
+use storage_format::BlockReference;
 
 /// Records of type `T`; a position counts from 0.
 #[derive(Debug)]
@@ -141,18 +140,8 @@ impl<T: Record> MutableTable<T> {
             if !std::mem::take(&mut self.dirty[index]) {
                 continue;
             }
-            let mut buffer = store.buffer().await;
-            let bytes = chunk.bytes();
-            buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
-            let block = store.write(NewBlock {
-                kind: BlockKind::Records,
-                table: self.number,
-                record_size: u32::try_from(size_of::<T>()).expect("a record fits a page"),
-                position: to_u64(index),
-                size: bytes.len(),
-                next: BlockReference::default(),
-                buffer,
-            });
+            let block = chunk.block(self.number, to_u64(index), store).await;
+            let block = store.write(block);
             if let Some(old) = self.blocks[index].replace(block) {
                 store.release(&old);
             }

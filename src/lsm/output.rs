@@ -149,14 +149,17 @@ impl<E: Entry> Output<E> {
         self.last = last;
     }
 
-    /// Bytes on the heap.
+    /// Bytes on the heap for fences and filters, at most: each filter counts as that of a full block.
+    pub(super) fn run_memory(&self) -> u64 {
+        let fences = self.blocks.capacity() * size_of::<BlockEntry>();
+        let filter = size_of::<Option<Filter>>() + Filter::size(self.layout.per_block);
+        to_u64(fences + self.filters.len() * filter)
+    }
+
+    /// The same with the buffer.
     pub(super) fn memory(&self) -> u64 {
-        let buffer = self
-            .buffer
-            .as_ref()
-            .map_or(0, |buffer| to_u64(buffer.len()));
-        let blocks = to_u64(self.blocks.capacity() * size_of::<BlockEntry>());
-        buffer + blocks + run::filters_memory(&self.filters)
+        let buffer = self.buffer.as_ref();
+        buffer.map_or(0, |buffer| to_u64(buffer.len())) + self.run_memory()
     }
 }
 

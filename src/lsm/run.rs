@@ -39,12 +39,26 @@ pub struct Run {
     pub(super) state: RunState,
     /// By block; empty for runs without filters.
     pub(super) filters: Vec<Option<Filter>>,
+    /// Bytes on the heap.
+    pub(super) memory: u64,
 }
 
 /// Blocks that are asked for before the one whose filter is taken.
 const AHEAD: usize = 8;
 
 impl Run {
+    /// A run whose blocks are written, with their filters.
+    pub(super) fn new(state: RunState, filters: Vec<Option<Filter>>) -> Self {
+        let fences = to_u64(state.blocks.capacity() * size_of::<BlockEntry>());
+        let inline = to_u64(size_of_val(&filters[..]));
+        let filters_memory: u64 = filters.iter().flatten().map(Filter::memory).sum();
+        Self {
+            memory: fences + inline + filters_memory,
+            state,
+            filters,
+        }
+    }
+
     /// A run of a manifest: reads the filters, if its blocks have them.
     pub(super) async fn restore<E: Entry>(
         state: RunState,
@@ -53,7 +67,7 @@ impl Run {
     ) -> Self {
         assert_eq!(state.blocks.len(), layout.blocks(state.entries));
         let filters = filters::<E>(&state.blocks, state.entries, layout, store).await;
-        Self { state, filters }
+        Self::new(state, filters)
     }
 
     /// The last block that begins at or below a rank, looked for from a block on that does.
@@ -81,18 +95,6 @@ impl Run {
     pub(super) fn has_positions(&self, bounds: &RangeInclusive<u64>) -> bool {
         self.state.position_low <= *bounds.end() && *bounds.start() <= self.state.position_high
     }
-
-    /// Bytes on the heap.
-    pub(super) fn memory(&self) -> u64 {
-        let blocks = to_u64(self.state.blocks.capacity() * size_of::<BlockEntry>());
-        blocks + filters_memory(&self.filters)
-    }
-}
-
-/// Bytes of filters on the heap.
-pub(super) fn filters_memory(filters: &[Option<Filter>]) -> u64 {
-    let inline = to_u64(size_of_val(filters));
-    inline + filters.iter().flatten().map(Filter::memory).sum::<u64>()
 }
 
 /// The filters of some blocks, the first of a run that has so many entries in them.

@@ -242,25 +242,33 @@ impl<E: Entry> Tiers<E> {
         self.tiers.iter().rev().flat_map(|tier| &tier.runs)
     }
 
-    /// Bytes on the heap.
+    fn merges(&self) -> impl Iterator<Item = &Merge<E>> {
+        self.tiers.iter().filter_map(|tier| tier.merge.as_ref())
+    }
+
+    /// Bytes on the heap for fences and filters, of what merges write, too.
+    pub(super) fn run_memory(&self) -> u64 {
+        let runs: u64 = self.runs().map(|run| run.memory).sum();
+        runs + self.merges().map(Merge::run_memory).sum::<u64>()
+    }
+
+    /// Bytes on the heap, the buffers of merges included.
     pub(super) fn memory(&self) -> u64 {
-        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
-        self.runs().map(Run::memory).sum::<u64>() + merges.map(Merge::memory).sum::<u64>()
+        let runs: u64 = self.runs().map(|run| run.memory).sum();
+        runs + self.merges().map(Merge::memory).sum::<u64>()
     }
 
     /// Blocks of all runs and merges.
     pub(super) fn block_count(&self) -> u64 {
-        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
-        let merged: usize = merges.map(Merge::block_count).sum();
+        let merged: usize = self.merges().map(Merge::block_count).sum();
         let runs: usize = self.runs().map(|run| run.state.blocks.len()).sum();
         to_u64(merged + runs)
     }
 
     #[cfg(test)]
     pub(super) fn filters(&self) -> Vec<Option<super::fuse::Filter>> {
-        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
         let runs = self.runs().flat_map(|run| &run.filters);
-        runs.chain(merges.flat_map(Merge::filters))
+        runs.chain(self.merges().flat_map(Merge::filters))
             .cloned()
             .collect()
     }

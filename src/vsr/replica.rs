@@ -111,7 +111,7 @@ pub enum Effect {
 pub trait Admission {
     /// `events` are those of the request, `events_waiting` those of the requests admitted before it
     /// that were not executed yet.
-    fn admits(&self, operation: Operation, events: u64, events_waiting: u64) -> bool;
+    fn admits(&self, events: u64, events_waiting: u64) -> bool;
 }
 
 #[derive(Debug)]
@@ -462,7 +462,7 @@ impl Replica {
             return;
         }
         let events = operation.event_count(&body);
-        if operation.is_create() && !admission.admits(operation, events, self.events_waiting) {
+        if operation.is_create() && !admission.admits(events, self.events_waiting) {
             self.evict(connection, client, Evicted::NoSession);
             return;
         }

@@ -17,7 +17,7 @@ const NOW: u64 = 1_800_000_000_000_000_000;
 struct Room(bool);
 
 impl Admission for Room {
-    fn admits(&self, _operation: Operation, _events: u64, _events_waiting: u64) -> bool {
+    fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
         self.0
     }
 }
