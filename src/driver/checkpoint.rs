@@ -74,7 +74,8 @@ impl<I: Io> State<'_, I> {
         next.checkpoint_block_count =
             to_u64(storage_format::manifest::blocks(&manifest).count()).into();
         next.ledger_state = self.ledger.state();
-        next.commit_max = header.op;
+        // While the journal is replayed, more is known to be committed than is executed.
+        next.commit_max = next.commit_max.get().max(header.op.get()).into();
         let durable = self.durable.get();
         self.durable.set(Durable {
             writing: true,
