@@ -126,6 +126,8 @@ struct Queued {
 #[derive(Debug)]
 struct Route {
     client: u128,
+    /// Its number.
+    request: u32,
     connection: ConnectionId,
 }
 
@@ -453,7 +455,8 @@ impl Replica {
         }
         let in_flight = self.pipeline.iter_mut().flat_map(|p| p.routes.iter_mut());
         for route in in_flight {
-            if route.client == client {
+            // A later one may come while the op still runs: a duplicate of the first was answered.
+            if route.client == client && route.request == header.request.get() {
                 route.connection = connection;
                 return;
             }
@@ -627,6 +630,7 @@ impl Replica {
             in_flight.events += queued.events;
             in_flight.routes.push(Route {
                 client: queued.header.client.get(),
+                request: queued.header.request.get(),
                 connection: queued.connection,
             });
         }

@@ -309,6 +309,30 @@ fn a_request_in_flight_that_comes_again_is_answered_once_and_on_the_new_connecti
     assert_eq!(fixture.effects(NOW), "send 4");
 }
 
+/// The first request of an op is done, and another one of the op waits for the disk.
+#[test]
+fn a_request_that_follows_one_whose_op_still_runs_is_taken() {
+    let mut fixture = Fixture::new(8);
+    let mut client = fixture.register(7);
+    let frame = lookup(&client);
+    fixture.frame(3, &frame);
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    fixture.prepare_durable();
+    assert_eq!(fixture.effects(NOW), "execute 2");
+    let (entry, _) = fixture.executing[0].requests().next().unwrap();
+    let header = fixture.executing[0].header;
+    let operation = Operation::LookupAccounts;
+    let (reply, bytes) = Replica::reply(&header, &entry, operation, vec![0; 256]);
+    let stored = fixture.sessions.borrow_mut().store_reply(&reply, 0, bytes);
+    assert!(stored);
+    fixture.frame(3, &frame);
+    assert_eq!(fixture.effects(NOW), "send 3");
+    client.request = 2;
+    client.parent = reply.context;
+    fixture.frame(3, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "prepare 3x1");
+}
+
 #[test]
 fn timestamps_increase_although_the_clock_steps_back() {
     let mut fixture = Fixture::new(8);
