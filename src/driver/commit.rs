@@ -192,6 +192,8 @@ pub(super) struct Commit<'a, I: Io> {
     room: Room,
     extent: Extent<'a, I>,
     pub(super) damage: Damage,
+    /// Whether it is the state's turn, before what else there is.
+    pub(super) first: bool,
 }
 
 impl<'a, I: Io> Commit<'a, I> {
@@ -208,6 +210,7 @@ impl<'a, I: Io> Commit<'a, I> {
             room,
             extent,
             damage: state.grid.damage(),
+            first: false,
             rest: Some(state),
             work: None,
             queue: VecDeque::new(),

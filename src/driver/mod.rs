@@ -82,6 +82,9 @@ const TIMER_MIN: u64 = 1_000_000;
 /// The smallest cache of pages: an op never needs more at a time.
 pub const CACHE_SIZE_MIN: u64 = if cfg!(madsim) { 640 << 10 } else { 16 << 20 };
 
+/// Frames that are taken before the state has its turn.
+const FRAMES_MAX: usize = 256;
+
 /// Bytes of a prepare that takes longer to execute than a write takes to be submitted.
 const LONG_EXECUTION: usize = 32 * 1024;
 
@@ -147,11 +150,16 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
             Wake::Written(Written::Headers) => replica.handle(Event::HeadersDurable, &commit),
             Wake::Incoming(incoming) => {
                 replica.handle(Event::Incoming(incoming), &commit);
-                while replica.has_room()
-                    && let Some(incoming) = io.network().try_receive()
-                {
+                for _ in 1..FRAMES_MAX {
+                    if !replica.has_room() {
+                        break;
+                    }
+                    let Some(incoming) = io.network().try_receive() else {
+                        break;
+                    };
                     replica.handle(Event::Incoming(incoming), &commit);
                 }
+                commit.first = true;
             }
             Wake::Timer => replica.handle(Event::Quiet, &commit),
             Wake::Step(step) => on_step(io, step, &mut replica, &mut commit),
@@ -190,7 +198,7 @@ fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit
 }
 
 /// Waits for what comes next. Journal and clients come before the state, which may be busy for
-/// long; it lets go now and then.
+/// long; it lets go now and then. After clients it has its turn, however many frames they send.
 async fn wait<I: Io>(
     io: &I,
     replica: &Replica,
@@ -206,6 +214,11 @@ async fn wait<I: Io>(
     std::future::poll_fn(move |cx| {
         if let Poll::Ready(Some(written)) = writes.poll_next_unpin(cx) {
             return Poll::Ready(Wake::Written(written));
+        }
+        if std::mem::take(&mut commit.first)
+            && let Poll::Ready(step) = commit.poll(cx)
+        {
+            return Poll::Ready(Wake::Step(step));
         }
         // Without room, frames stay in the network, which stops reading from the sockets.
         if room && let Poll::Ready(incoming) = receive.as_mut().poll(cx) {
