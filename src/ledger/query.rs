@@ -13,9 +13,6 @@ use crate::wire::{AccountBalance, AccountFilter, QueryFilter, Transfer};
 use std::ops::RangeInclusive;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Positions that are looked at together: their pages are read side by side.
-const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
-
 /// The times that a filter names, and how it wants the results.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
@@ -159,13 +156,13 @@ impl Ledger {
         let mut scan = Scan::new(asked, low..=end - 1, range.reversed, grid).await;
         let mut left = range.limit;
         while left > 0 {
-            let positions = scan.take(left.min(TOGETHER), grid).await;
+            let positions = scan.next_window(left, grid).await;
             if positions.is_empty() {
                 return;
             }
             for position in positions {
                 let account = self.accounts.get(position);
-                if matches(&wanted, &account_fields(account)) {
+                if left > 0 && matches(&wanted, &account_fields(account)) {
                     reply.extend_from_slice(account.as_bytes());
                     left -= 1;
                 }
@@ -204,14 +201,14 @@ impl Ledger {
     ) {
         let mut left = limit;
         while left > 0 {
-            let positions = scan.take(left.min(TOGETHER), grid).await;
+            let positions = scan.next_window(left, grid).await;
             if positions.is_empty() {
                 return;
             }
             load(&self.transfers, &positions, grid).await;
             for position in positions {
                 let transfer = loaded(&self.transfers, position, grid);
-                if accepts(transfer) {
+                if left > 0 && accepts(transfer) {
                     reply.extend_from_slice(transfer.as_bytes());
                     left -= 1;
                 }
@@ -269,7 +266,7 @@ impl Ledger {
         };
         let mut left = query.range.limit;
         while left > 0 {
-            let mut positions = scan.take(left.min(TOGETHER), grid).await;
+            let mut positions = scan.next_window(left, grid).await;
             if positions.is_empty() {
                 return;
             }
@@ -280,7 +277,7 @@ impl Ledger {
             for event in self.load_events(&positions, grid).await {
                 let debit = query.debits && event.debit_account == account;
                 let credit = query.credits && event.credit_account == account;
-                if !debit && !credit {
+                if left == 0 || !debit && !credit {
                     continue;
                 }
                 let balances = if debit { event.debit } else { event.credit };

@@ -7,6 +7,7 @@
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::{Cursor, IndexTree, Seek};
+use crate::stdx::yield_once;
 use std::ops::RangeInclusive;
 
 /// See the module.
@@ -16,7 +17,12 @@ pub(super) struct Scan<'t> {
     reversed: bool,
     /// Where the next result may be; none when there is none any more.
     next: Option<u64>,
+    /// Positions that were given last time, at most.
+    window: usize,
 }
+
+/// Positions that are given at once: their pages are read side by side.
+const WINDOW_MAX: usize = if cfg!(madsim) { 32 } else { 1024 };
 
 /// An index with a key whose positions a scan is about.
 #[derive(Clone, Copy)]
@@ -71,11 +77,25 @@ impl<'t> Scan<'t> {
             bounds,
             reversed,
             next: Some(first),
+            window: 0,
         }
     }
 
+    /// More positions, for somebody who lacks `left` results: no more than that at first, since each is
+    /// going to be read, and twice as many each time, since others were not wanted. None when there
+    /// are no more.
+    pub(super) async fn next_window<I: Io>(
+        &mut self,
+        left: usize,
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<u64> {
+        self.window = (2 * self.window).max(left).min(WINDOW_MAX);
+        yield_once().await;
+        self.take(self.window, grid).await
+    }
+
     /// Up to `count` more positions; fewer only when there are no more.
-    pub(super) async fn take<I: Io>(&mut self, count: usize, grid: &mut Grid<'_, I>) -> Vec<u64> {
+    async fn take<I: Io>(&mut self, count: usize, grid: &mut Grid<'_, I>) -> Vec<u64> {
         let mut found = Vec::new();
         while found.len() < count
             && let Some(from) = self.next
