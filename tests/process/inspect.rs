@@ -1,6 +1,8 @@
 //! `daftari inspect` on files that a server wrote: whole, after SIGKILL, and damaged on purpose.
 
-use crate::util::{Directory, Server, block_on, flip, format, free_port, inspect, run, text};
+use crate::util::{
+    Directory, Server, accounts, block_on, flip, format, free_port, inspect, run, text,
+};
 use daftari::ledger::catalog::tree;
 use std::path::Path;
 use tigerbeetle as tb;
@@ -10,14 +12,7 @@ const BATCH: u128 = 8189;
 /// Creates accounts, and so many batches of transfers with ids in no order.
 fn load(server: &Server, batches: u128) {
     let client = tb::Client::new(0, &server.address()).expect("the address is right");
-    let accounts: Vec<tb::Account> = (1..=100)
-        .map(|id| tb::Account {
-            id,
-            ledger: 1,
-            code: 1,
-            ..Default::default()
-        })
-        .collect();
+    let accounts = accounts(1..=100);
     let results = block_on(client.create_accounts(&accounts)).expect("the server answers");
     assert_eq!(results.len(), 100);
     for batch in 0..batches {

@@ -1,7 +1,7 @@
 //! Limits that were set are kept, and reaching one refuses writes and nothing else.
 
 use crate::raw::Raw;
-use crate::util::{Directory, Server, block_on, format, free_port};
+use crate::util::{Directory, Server, accounts, block_on, format, free_port};
 use std::path::Path;
 use std::time::Duration;
 use tb::CreateTransferStatus;
@@ -34,12 +34,7 @@ fn transfers(batch: u128) -> Vec<tb::Transfer> {
 /// their number.
 fn fill(server: &Server, most: u128) -> u128 {
     let client = connect(server);
-    let accounts = [1, 2].map(|id| tb::Account {
-        id,
-        ledger: 1,
-        code: 1,
-        ..Default::default()
-    });
+    let accounts = accounts([1, 2]);
     let results = block_on(client.create_accounts(&accounts)).expect("there is room for accounts");
     assert_eq!(results.len(), 2);
     for batch in 0..most {
@@ -63,14 +58,7 @@ fn fill(server: &Server, most: u128) -> u128 {
 fn fill_with_accounts(server: &Server) {
     let client = connect(server);
     for batch in 1..=BATCHES_MAX {
-        let accounts: Vec<tb::Account> = (batch * BATCH..(batch + 1) * BATCH)
-            .map(|id| tb::Account {
-                id,
-                ledger: 1,
-                code: 1,
-                ..Default::default()
-            })
-            .collect();
+        let accounts = accounts(batch * BATCH..(batch + 1) * BATCH);
         match block_on(client.create_accounts(&accounts)) {
             Ok(results) => assert_eq!(results.len(), accounts.len()),
             Err(error) => {
@@ -291,12 +279,7 @@ fn sigterm_ends_the_server_and_a_restart_finds_everything() {
     let port = free_port();
     let server = Server::start(&file, port, &["--development"]);
     let client = connect(&server);
-    let accounts = [1, 2].map(|id| tb::Account {
-        id,
-        ledger: 1,
-        code: 1,
-        ..Default::default()
-    });
+    let accounts = accounts([1, 2]);
     let _created = block_on(client.create_accounts(&accounts)).expect("the server answers");
     for batch in 0..10 {
         let results = block_on(client.create_transfers(&transfers(batch)));

@@ -1,6 +1,6 @@
 //! The scrubber finds what rots while the server serves, and says nothing of a file that is whole.
 
-use crate::util::{Directory, Server, block_on, flip, format, free_port, inspect};
+use crate::util::{Directory, Server, accounts, block_on, flip, format, free_port, inspect};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +9,7 @@ use tigerbeetle as tb;
 /// Creates transfers for a few checkpoints of 64 slots.
 fn load(server: &Server, first: u128) {
     let client = tb::Client::new(0, &server.address()).expect("the address is right");
-    let accounts = [1, 2].map(|id| tb::Account {
-        id,
-        ledger: 1,
-        code: 1,
-        ..Default::default()
-    });
+    let accounts = accounts([1, 2]);
     let _created = block_on(client.create_accounts(&accounts)).expect("the server answers");
     for batch in 0..100 {
         let transfers: Vec<tb::Transfer> = (0..1000)

@@ -282,3 +282,14 @@ pub(crate) fn number_from_environment(variable: &str) -> Option<u64> {
             .unwrap_or_else(|_| panic!("{variable} has to be a number")),
     )
 }
+
+/// Plain accounts of ledger 1 with these ids.
+pub(crate) fn accounts(ids: impl IntoIterator<Item = u128>) -> Vec<tigerbeetle::Account> {
+    let account = |id| tigerbeetle::Account {
+        id,
+        ledger: 1,
+        code: 1,
+        ..Default::default()
+    };
+    ids.into_iter().map(account).collect()
+}
