@@ -16,6 +16,7 @@ mod expiry;
 mod fetch;
 mod in_memory;
 mod index;
+mod manifest;
 mod query;
 mod records;
 mod resolve;

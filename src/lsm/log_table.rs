@@ -152,13 +152,6 @@ impl<T: Record + Ranked> LogTable<T> {
         T::ref_from_bytes(&page[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
-    /// The last record, if it is in memory.
-    #[must_use]
-    pub fn last_recent(&self) -> Option<&T> {
-        let last = self.chunks.back()?;
-        Some(last.get(last.len() - 1))
-    }
-
     /// The number of records of a rank below `rank`; `None` if a page is not in memory.
     #[must_use]
     pub fn lower_bound(&self, pages: &impl Pages, rank: u64) -> Option<u64> {
