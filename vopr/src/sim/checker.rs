@@ -677,7 +677,7 @@ impl Checker {
         let known = self.sessions.get(&client);
         self.seen.refused += u64::from(self.cramped && known.is_some());
         let no_session = reason == Evicted::NoSession.code();
-        if no_session && known.is_some() && disk.is_full() {
+        if no_session && known.is_some() && disk.was_full(super::world::now()) {
             let _new = self.refused.insert(client);
             self.seen.refused_full += 1;
             return Ok(());

@@ -82,8 +82,8 @@ pub struct Disk {
     /// Bytes that are given at most, until so many were refused.
     room: u64,
     refusals_left: u64,
-    /// The last one who asked did not get what was asked for.
-    full: bool,
+    /// When somebody did not get what was asked for, the last time.
+    refused_at: Option<u64>,
     /// While the file is made, journal writes may go side by side.
     pub formatting: bool,
 }
@@ -104,7 +104,7 @@ impl Disk {
             reserved: 0,
             room: u64::MAX,
             refusals_left: 0,
-            full: false,
+            refused_at: None,
             formatting: true,
         }
     }
@@ -116,10 +116,10 @@ impl Disk {
     }
 
     /// Gives space as far as there is room.
-    pub fn reserve(&mut self, size: u64, limit: u64) -> u64 {
+    pub fn reserve(&mut self, now: u64, size: u64, limit: u64) -> u64 {
         self.reserved = self.reserved.max(size.min(limit).min(self.room));
-        self.full = self.reserved < size;
-        if self.full {
+        if self.reserved < size {
+            self.refused_at = Some(now);
             self.refusals_left -= 1;
             if self.refusals_left == 0 {
                 self.room = u64::MAX;
@@ -134,10 +134,11 @@ impl Disk {
         (self.room, self.refusals_left) = (room, refusals);
     }
 
-    /// Whether the last one who asked for space was refused.
+    /// Whether somebody who asked for space was refused at that time: who asked for less may have got
+    /// it since, and the answer leaves in the same instant.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.full
+    pub fn was_full(&self, now: u64) -> bool {
+        self.refused_at == Some(now)
     }
 
     /// The zone that holds `offset`.

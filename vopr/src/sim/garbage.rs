@@ -44,6 +44,11 @@ pub fn maybe_send(world: &mut World, client: usize) {
     if let Some(reason) = reason {
         world.checker.on_provoked(state.client, reason.code());
     }
+    if state.session == 0 {
+        // It names a session that never was, and may arrive after the client has registered.
+        let reason = Evicted::SessionTooLow.code();
+        world.checker.on_provoked(state.client, reason);
+    }
     let frame = concat(&header.sealed(&body), &body);
     // A wrong frame that were executed all the same would be in the log: let the checker know it.
     world.checker.on_request_made(&frame);

@@ -72,7 +72,7 @@ impl Storage for SimStorage {
     }
 
     fn reserve(&self, size: u64, limit: u64) -> u64 {
-        with(|world| world.disk.reserve(size, limit))
+        with(|world| world.disk.reserve(super::world::now(), size, limit))
     }
 
     async fn read(&self, offset: u64, mut buffer: SectorBuf) -> SectorBuf {
