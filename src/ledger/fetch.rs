@@ -8,7 +8,7 @@ use super::Ledger;
 use super::query::{load, loaded};
 use crate::grid::Grid;
 use crate::io::Io;
-use crate::lsm::Lookup;
+use crate::lsm::{IdTree, Lookup};
 use crate::wire::types::account_flags;
 use crate::wire::{Account, Transfer};
 use hashbrown::HashTable;
@@ -107,49 +107,11 @@ impl Ledger {
                 None => unknown.push(id),
             }
         }
-        for (id, value) in self.look_up(&unknown, grid).await {
+        for (id, value) in look_up(&self.indexes.ids, &unknown, grid).await {
             self.fetched.add_id(id, value);
             positions.push(value);
         }
         self.fetch_transfers(positions, grid).await;
-    }
-
-    /// Looks for ids on disk; gives those that are there, with their values.
-    pub(super) async fn look_up<I: Io>(
-        &self,
-        ids: &[u128],
-        grid: &mut Grid<'_, I>,
-    ) -> Vec<(u128, u64)> {
-        let tree = &self.indexes.ids;
-        let mut lookups = Vec::new();
-        grid.cache.begin();
-        tree.lookup_many(&grid.cache, ids, &mut lookups);
-        let (mut found, mut unclear) = (Vec::new(), Vec::new());
-        for (id, lookup) in ids.iter().zip(lookups) {
-            match lookup {
-                Lookup::Found(value) => found.push((*id, value)),
-                Lookup::Missing => unclear.push(*id),
-                Lookup::Absent => {}
-            }
-        }
-        // An id may need two pages of every run: no more ids at a time than fit the cache.
-        let group = (grid.cache.pages_max() / PAGES_OF_ID).max(1);
-        for ids in unclear.chunks(group) {
-            grid.cache.begin();
-            let values = loop {
-                let values = ids.iter().map(|id| (*id, tree.lookup(&grid.cache, *id)));
-                let values: Vec<(u128, Lookup)> = values.collect();
-                if !grid.cache.has_missing() {
-                    break values;
-                }
-                grid.load_missing().await;
-            };
-            found.extend(values.into_iter().filter_map(|(id, lookup)| match lookup {
-                Lookup::Found(value) => Some((id, value)),
-                Lookup::Absent | Lookup::Missing => None,
-            }));
-        }
-        found
     }
 
     /// Fetches the transfers at positions, but for those in memory.
@@ -232,5 +194,83 @@ impl Ledger {
         }
         let fetched = self.fetched.transfer(position);
         fetched.expect("what a batch needs was fetched before")
+    }
+}
+
+/// Looks for ids on disk; gives those that are there, with their values.
+async fn look_up<I: Io>(tree: &IdTree, ids: &[u128], grid: &mut Grid<'_, I>) -> Vec<(u128, u64)> {
+    let mut lookups = Vec::new();
+    grid.cache.begin();
+    tree.lookup_many(&grid.cache, ids, &mut lookups);
+    let (mut found, mut unclear) = (Vec::new(), Vec::new());
+    for (id, lookup) in ids.iter().zip(lookups) {
+        match lookup {
+            Lookup::Found(value) => found.push((*id, value)),
+            Lookup::Missing => unclear.push(*id),
+            Lookup::Absent => {}
+        }
+    }
+    // An id may need two pages of every run: no more ids at a time than fit the cache.
+    let group = (grid.cache.pages_max() / PAGES_OF_ID).max(1);
+    for ids in unclear.chunks(group) {
+        grid.cache.begin();
+        let values = loop {
+            let values = ids.iter().map(|id| (*id, tree.lookup(&grid.cache, *id)));
+            let values: Vec<(u128, Lookup)> = values.collect();
+            if !grid.cache.has_missing() {
+                break values;
+            }
+            grid.load_missing().await;
+        };
+        found.extend(values.into_iter().filter_map(|(id, lookup)| match lookup {
+            Lookup::Found(value) => Some((id, value)),
+            Lookup::Absent | Lookup::Missing => None,
+        }));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Grid, IdTree, TOGETHER, look_up};
+    use crate::io::MemoryIo;
+    use crate::ledger::LedgerInMemory;
+    use crate::lsm::TreeOptions;
+    use crate::lsm::fuse::colliding;
+    use crate::stdx::{run_to_end, to_u64};
+
+    const CACHE_SIZE: u64 = 640 << 10;
+
+    async fn filled(ids: &[u128], grid: &mut Grid<'_, MemoryIo>) -> IdTree {
+        let options = TreeOptions { bar: 4, pages: 1 };
+        let mut tree = IdTree::new(8, options);
+        for (number, id) in (0..).zip(ids) {
+            tree.push(*id, number);
+            if (number + 1) % options.bar == 0 {
+                tree.bar();
+                tree.beat(grid, options.bar).await;
+            }
+        }
+        grid.finish_writes().await;
+        tree
+    }
+
+    #[test]
+    fn ids_without_filters_need_no_more_pages_than_the_cache_has() {
+        let io = MemoryIo::default();
+        let mut grid = LedgerInMemory::grid(&io, CACHE_SIZE);
+        let ids: Vec<u128> = (0..30_000).map(colliding).collect();
+        run_to_end(async {
+            let tree = filled(&ids, &mut grid).await;
+            let pages = 2 * tree.block_count();
+            assert!(pages > 2 * to_u64(grid.cache.pages_max()), "{pages} pages");
+            let batch: Vec<u128> = ids.iter().step_by(30_000 / TOGETHER).copied().collect();
+            let found = look_up(&tree, &batch, &mut grid).await;
+            let in_memory = batch.iter().filter(|id| tree.find(**id).is_some()).count();
+            assert_eq!(found.len() + in_memory, batch.len());
+            for (id, value) in found {
+                assert_eq!(ids[usize::try_from(value).unwrap()], id);
+            }
+        });
     }
 }

@@ -30,12 +30,13 @@ impl LedgerInMemory {
             io,
             options,
             ledger: Ledger::new(options),
-            grid: Self::grid(io),
+            grid: Self::grid(io, Self::CACHE_SIZE),
             op: 0,
         }
     }
 
-    fn grid(io: &'static MemoryIo) -> Grid<'static, MemoryIo> {
+    /// An empty grid with a cache of so many bytes.
+    pub(super) fn grid(io: &MemoryIo, cache_size: u64) -> Grid<'_, MemoryIo> {
         let mut superblock = Superblock::zeroed();
         superblock.geometry = Geometry {
             block_size: u32::try_from(crate::constants::BLOCK_SIZE)
@@ -44,7 +45,7 @@ impl LedgerInMemory {
             file_size_max: (1 << 50).into(),
             ..Geometry::default()
         };
-        Grid::new(io, &superblock, Self::CACHE_SIZE)
+        Grid::new(io, &superblock, cache_size)
     }
 
     /// Executes a request as an op of its own, and appends the body of the reply.
@@ -90,7 +91,7 @@ impl LedgerInMemory {
         });
         let state = self.ledger.state();
         self.ledger = Ledger::new(self.options);
-        self.grid = Self::grid(self.io);
+        self.grid = Self::grid(self.io, Self::CACHE_SIZE);
         run_to_end(async {
             for record in storage_format::manifest::blocks(&manifest) {
                 let restored = self.grid.free.restore(record.block.address.get());

@@ -230,6 +230,14 @@ impl Builder {
     }
 }
 
+/// Ids that are different, and have the same hash in every attempt: for tests. The high half takes out
+/// again what the low one brings in.
+#[must_use]
+pub const fn colliding(number: u64) -> u128 {
+    let low_half = number + 1;
+    (fold(low_half ^ KEY_LOW, KEY_HIGH) as u128) << 64 | low_half as u128
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 const fn low8(value: u16) -> u8 {
     value as u8
@@ -237,7 +245,7 @@ const fn low8(value: u16) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Builder, Filter, Shape, hash};
+    use super::{Builder, Filter, Shape, colliding, hash};
 
     fn ids(count: u64, salt: u64) -> Vec<u128> {
         let id = |value: u64| u128::from(hash(u128::from(value), salt)) << 64 | u128::from(value);
@@ -281,6 +289,8 @@ mod tests {
         assert_eq!(built(&[5; 100]), None);
         assert_eq!(built(&[0; 16_000]), None);
         assert_eq!(built(&[5, 5, 6]), None);
+        assert_eq!(built(&[colliding(1), colliding(2)]), None);
+        assert!(built(&[colliding(1)]).is_some());
         // Distinct ids of one first slot: nothing overflows.
         let shape = Shape::new(1000);
         let crowd: Vec<u128> = (0..3_000_000)

@@ -16,6 +16,7 @@ pub use self::swarm::{Ids, Swarm};
 use crate::model::batch::{self, Kind, Op};
 use crate::model::layout::Layout;
 use crate::random::{Random, mix};
+use daftari::lsm::fuse;
 
 /// The largest body.
 const BODY_MAX: usize = 1_048_320;
@@ -49,6 +50,7 @@ fn id_of(ids: Ids, number: u64) -> u128 {
         Ids::Descending => (1 << 100) - u128::from(number),
         Ids::Random => u128::from(mix(number)) << 64 | u128::from(mix(!number)) | 1,
         Ids::Clustered => u128::from(number % 5 + 1) << 96 | u128::from(number),
+        Ids::Colliding => fuse::colliding(number),
     }
 }
 
@@ -291,7 +293,7 @@ mod tests {
 
     #[test]
     fn numbers_have_different_ids() {
-        for ids in [Ids::Ascending, Ids::Descending, Ids::Random, Ids::Clustered] {
+        for ids in Ids::ALL {
             let all: std::collections::BTreeSet<u128> = (0..1000).map(|n| id_of(ids, n)).collect();
             assert_eq!(all.len(), 1000);
             assert!(!all.contains(&0) && !all.contains(&u128::MAX));

@@ -14,6 +14,20 @@ pub enum Ids {
     Random,
     /// Ascending in several places in turn.
     Clustered,
+    /// All of one hash in the filters of ids, as somebody would choose them who read the source: no
+    /// block of them has a filter.
+    Colliding,
+}
+
+impl Ids {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Ascending,
+        Self::Descending,
+        Self::Random,
+        Self::Clustered,
+        Self::Colliding,
+    ];
 }
 
 /// The weights of a seed. `_percent` is of a hundred events or requests; 0 leaves a feature out.
@@ -86,13 +100,12 @@ impl Swarm {
     /// Draws the weights.
     #[must_use]
     pub fn new(random: &mut Random) -> Self {
-        let ids = [Ids::Ascending, Ids::Descending, Ids::Random, Ids::Clustered];
         let accounts = if random.percent(40) { 8 } else { 128 };
         Self {
             accounts: random.between(2, accounts),
             ledgers: random.between_32(1, 4),
-            account_ids: random.pick(&ids),
-            transfer_ids: random.pick(&ids),
+            account_ids: random.pick(&Ids::ALL),
+            transfer_ids: random.pick(&Ids::ALL),
             hot_percent: if random.percent(30) { 90 } else { 0 },
             skew: random.below(3),
             limit_percent: feature(random, 1, 80),
