@@ -1,6 +1,7 @@
 //! Expiry of pending transfers.
 
 use super::Ledger;
+use super::effect::Effect;
 use super::records::{Balances, ExpiryRecord, PendingStatus};
 use super::resolve::reopen;
 use crate::constants::{NANOSECONDS, PULSE_EXPIRIES_MAX};
@@ -65,24 +66,29 @@ impl Ledger {
         };
         let debit_at = find(transfer.debit_account_id.get());
         let credit_at = find(transfer.credit_account_id.get());
-        let amount = transfer.amount.get();
-        let mut debit = *self.accounts.get(debit_at.into());
-        let mut credit = *self.accounts.get(credit_at.into());
-        debit.debits_pending = (debit.debits_pending.get() - amount).into();
-        credit.credits_pending = (credit.credits_pending.get() - amount).into();
-        reopen(&transfer, &mut debit.flags, &mut credit.flags);
-        *self.accounts.get_mut(debit_at.into()) = debit;
-        *self.accounts.get_mut(credit_at.into()) = credit;
+        let mut debit_flags = self.accounts.get(debit_at.into()).flags;
+        let mut credit_flags = self.accounts.get(credit_at.into()).flags;
+        reopen(&transfer, &mut debit_flags, &mut credit_flags);
+        let effect = Effect {
+            debit_at,
+            credit_at,
+            released: transfer.amount.get(),
+            held: 0,
+            posted: 0,
+            debit_flags,
+            credit_flags,
+        };
+        effect.apply(&mut self.accounts);
         let _ = self.expiries.push(&ExpiryRecord {
             timestamp: event_timestamp.into(),
             transfer: position.into(),
             debit_account: debit_at.into(),
             credit_account: credit_at.into(),
-            debit_flags: debit.flags,
-            credit_flags: credit.flags,
+            debit_flags,
+            credit_flags,
             reserved: [0; 4],
-            debit: Balances::of(&debit),
-            credit: Balances::of(&credit),
+            debit: Balances::of(self.accounts.get(debit_at.into())),
+            credit: Balances::of(self.accounts.get(credit_at.into())),
         });
         self.expiry_timestamp = event_timestamp;
     }

@@ -10,6 +10,7 @@ mod accounts;
 pub mod catalog;
 mod chain;
 mod checkpoint;
+mod effect;
 mod events;
 mod exists;
 mod expiry;

@@ -132,6 +132,7 @@ const _: () = assert!(size_of::<EventRecord>() == 90);
 
 impl EventRecord {
     /// The record, and the balances if they do not fit it; `wide` is where those would be.
+    #[inline]
     pub(super) fn new(
         timestamp: u64,
         accounts: (u32, u32),

@@ -1,21 +1,21 @@
 //! Posting and voiding pending transfers.
 
 use super::Ledger;
+use super::effect::Effect;
 use super::exists::resolved_amount;
 use super::expiry::expires_at;
 use super::records::PendingStatus;
-use super::transfers::Accepted;
 use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
 use crate::wire::{CreateTransferStatus as Status, Transfer};
 
 impl Ledger {
-    /// Checks a post or void; on success the pending transfer is resolved, the rest is the caller's.
-    pub(super) fn check_resolve(
+    /// Checks and stores a post or void; gives its timestamp.
+    pub(super) fn resolve(
         &mut self,
         event: &Transfer,
         event_timestamp: u64,
-    ) -> Result<Accepted, Status> {
+    ) -> Result<u64, Status> {
         check_fields(event)?;
         let bits = event.flags.get();
         let post = bits & flags::POST_PENDING_TRANSFER != 0;
@@ -51,29 +51,32 @@ impl Ledger {
         };
         let debit_at = find(pending.debit_account_id.get());
         let credit_at = find(pending.credit_account_id.get());
-        let mut debit = *self.accounts.get(debit_at.into());
-        let mut credit = *self.accounts.get(credit_at.into());
+        let debit = self.accounts.get(debit_at.into());
+        let credit = self.accounts.get(credit_at.into());
         if post && debit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
         }
         if post && credit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::CreditAccountAlreadyClosed);
         }
-
-        let released = pending.amount.get();
-        debit.debits_pending = (debit.debits_pending.get() - released).into();
-        credit.credits_pending = (credit.credits_pending.get() - released).into();
-        if post {
-            let moved = if planted(Bug::PostTwice) {
-                2 * amount
-            } else {
-                amount
-            };
-            debit.debits_posted = (debit.debits_posted.get() + moved).into();
-            credit.credits_posted = (credit.credits_posted.get() + moved).into();
-        } else {
-            reopen(&pending, &mut debit.flags, &mut credit.flags);
+        let (mut debit_flags, mut credit_flags) = (debit.flags, credit.flags);
+        if !post {
+            reopen(&pending, &mut debit_flags, &mut credit_flags);
         }
+        let posted = if post { amount } else { 0 };
+        let effect = Effect {
+            debit_at,
+            credit_at,
+            released: pending.amount.get(),
+            held: 0,
+            posted: if planted(Bug::PostTwice) {
+                2 * posted
+            } else {
+                posted
+            },
+            debit_flags,
+            credit_flags,
+        };
         if let Some(expires) = expires {
             let due = (expires, pending.timestamp.get(), pending_at);
             let removed = self.due.remove(&due);
@@ -88,12 +91,8 @@ impl Ledger {
         let mut transfer = inherit(event, &pending);
         transfer.amount = amount.into();
         transfer.timestamp = timestamp.into();
-        Ok(Accepted {
-            transfer,
-            debit: (debit_at, debit),
-            credit: (credit_at, credit),
-            resolved: Some(pending_at),
-        })
+        self.accept(&transfer, &effect, Some(pending_at));
+        Ok(timestamp)
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
+use super::effect::Effect;
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
 use super::fetch::FAILED;
 use super::records::{EventRecord, FailedRecord};
 use crate::constants;
+use crate::lsm::Hash;
 use crate::wire::types::{account_flags, transfer_flags as flags};
 use crate::wire::{Account, CreateTransferStatus as Status, Operation, Transfer};
 
@@ -36,23 +38,14 @@ fn burns_id(status: Status) -> bool {
 }
 
 /// Events whose accounts are looked for together: the processor then waits for the memory of many
-/// of them at the same time.
-const LOCATE_AHEAD: usize = 64;
+/// of them at the same time. What was read is still in its nearest cache when it is used.
+const LOCATE_AHEAD: usize = 16;
 
 /// Where the accounts of an event are.
 #[derive(Clone, Copy, Default)]
 struct Located {
     debit: Option<u32>,
     credit: Option<u32>,
-}
-
-/// A transfer that passed all checks, and the accounts as they are to be.
-pub(super) struct Accepted {
-    pub(super) transfer: Transfer,
-    pub(super) debit: (u32, Account),
-    pub(super) credit: (u32, Account),
-    /// The pending transfer that it resolves.
-    pub(super) resolved: Option<u64>,
 }
 
 impl Ledger {
@@ -68,9 +61,7 @@ impl Ledger {
         let mut located = [Located::default(); LOCATE_AHEAD];
         for (index, event) in events.iter().enumerate() {
             if index.is_multiple_of(LOCATE_AHEAD) {
-                for (located, event) in located.iter_mut().zip(&events[index..]) {
-                    *located = self.locate(event);
-                }
+                self.locate(&events[index..], &mut located);
             }
             let facts = EventFacts {
                 linked: event.flags.get() & flags::LINKED != 0,
@@ -104,15 +95,34 @@ impl Ledger {
         batch.finish(reply);
     }
 
-    /// Finds the accounts of an event, which stay where they are during the batch, and reads what
-    /// its execution is going to need.
-    #[inline]
-    fn locate(&self, event: &Transfer) -> Located {
-        self.indexes.ids.touch(event.id.get());
-        Located {
-            debit: self.find_account(event.debit_account_id.get()),
-            credit: self.find_account(event.credit_account_id.get()),
+    /// Finds the accounts of events, which stay where they are during the batch, and reads what their
+    /// execution is going to need: first where the indexes lead, then all records, so that no record is
+    /// waited for before the next one is asked for.
+    fn locate(&self, events: &[Transfer], located: &mut [Located]) {
+        let candidate = |id: u128| self.account_ids.candidate(Hash::of(id));
+        for (located, event) in located.iter_mut().zip(events) {
+            self.indexes.ids.touch(event.id.get());
+            *located = Located {
+                debit: candidate(event.debit_account_id.get()),
+                credit: candidate(event.credit_account_id.get()),
+            };
         }
+        for (located, event) in located.iter_mut().zip(events) {
+            located.debit = self.confirm(event.debit_account_id.get(), located.debit);
+            located.credit = self.confirm(event.credit_account_id.get(), located.credit);
+        }
+    }
+
+    /// Position of the account with that id, most likely the candidate.
+    #[inline]
+    fn confirm(&self, id: u128, candidate: Option<u32>) -> Option<u32> {
+        let account = self.accounts.get(candidate?.into());
+        // The other cache line of the record.
+        let _ = std::hint::black_box(account.timestamp);
+        if account.id.get() == id {
+            return candidate;
+        }
+        self.find_account(id)
     }
 
     fn create_transfer(
@@ -146,39 +156,54 @@ impl Ledger {
             return (status, event_timestamp);
         }
         let resolves = bits & (flags::POST_PENDING_TRANSFER | flags::VOID_PENDING_TRANSFER) != 0;
-        let accepted = if resolves {
-            self.check_resolve(event, event_timestamp)
+        let stored = if resolves {
+            self.resolve(event, event_timestamp)
         } else {
-            self.check_transfer(event, located, event_timestamp)
+            self.store(event, located, event_timestamp)
         };
-        match accepted {
-            Ok(accepted) => (Status::Created, self.accept(accepted)),
+        match stored {
+            Ok(timestamp) => (Status::Created, timestamp),
             Err(status) => (status, event_timestamp),
         }
     }
 
-    fn check_transfer(
-        &self,
+    /// Checks and stores a transfer that resolves none; gives its timestamp.
+    fn store(
+        &mut self,
         event: &Transfer,
         located: &Located,
         event_timestamp: u64,
-    ) -> Result<Accepted, Status> {
-        check_fields(event)?;
+    ) -> Result<u64, Status> {
+        let mut transfer = *event;
+        let effect = self.check_transfer(&mut transfer, located, event_timestamp)?;
+        self.accept(&transfer, &effect, None);
+        Ok(transfer.timestamp.get())
+    }
+
+    /// Completes a transfer with its amount and timestamp.
+    #[inline]
+    fn check_transfer(
+        &self,
+        transfer: &mut Transfer,
+        located: &Located,
+        event_timestamp: u64,
+    ) -> Result<Effect, Status> {
+        check_fields(transfer)?;
         let debit_at = located.debit.ok_or(Status::DebitAccountNotFound)?;
         let credit_at = located.credit.ok_or(Status::CreditAccountNotFound)?;
-        let mut debit = *self.accounts.get(debit_at.into());
-        let mut credit = *self.accounts.get(credit_at.into());
+        let debit = self.accounts.get(debit_at.into());
+        let credit = self.accounts.get(credit_at.into());
         if debit.ledger != credit.ledger {
             return Err(Status::AccountsMustHaveTheSameLedger);
         }
-        if event.ledger != debit.ledger {
+        if transfer.ledger != debit.ledger {
             return Err(Status::TransferMustHaveTheSameLedgerAsAccounts);
         }
-        let bits = event.flags.get();
-        let mut timestamp = event_timestamp;
+        let bits = transfer.flags.get();
         if bits & flags::IMPORTED != 0 {
-            timestamp = event.timestamp.get();
-            self.check_import(event, &debit, &credit)?;
+            self.check_import(transfer, debit, credit)?;
+        } else {
+            transfer.timestamp = event_timestamp.into();
         }
         if debit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
@@ -186,36 +211,32 @@ impl Ledger {
         if credit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::CreditAccountAlreadyClosed);
         }
-        let amount = balanced_amount(event, &debit, &credit);
+        let amount = balanced_amount(transfer, debit, credit);
         let pending = bits & flags::PENDING != 0;
-        check_overflows(amount, pending, &debit, &credit)?;
-        let expires = u64::from(event.timeout.get()) * constants::NANOSECONDS;
-        if timestamp + expires > constants::TIMESTAMP_MAX {
+        check_overflows(amount, pending, debit, credit)?;
+        let expires = u64::from(transfer.timeout.get()) * constants::NANOSECONDS;
+        if transfer.timestamp.get() + expires > constants::TIMESTAMP_MAX {
             return Err(Status::OverflowsTimeout);
         }
-        check_limits(amount, &debit, &credit)?;
+        check_limits(amount, debit, credit)?;
 
-        if pending {
-            debit.debits_pending = (debit.debits_pending.get() + amount).into();
-            credit.credits_pending = (credit.credits_pending.get() + amount).into();
-        } else {
-            debit.debits_posted = (debit.debits_posted.get() + amount).into();
-            credit.credits_posted = (credit.credits_posted.get() + amount).into();
-        }
-        if bits & flags::CLOSING_DEBIT != 0 {
-            debit.flags = (debit.flags.get() | account_flags::CLOSED).into();
-        }
-        if bits & flags::CLOSING_CREDIT != 0 {
-            credit.flags = (credit.flags.get() | account_flags::CLOSED).into();
-        }
-        let mut transfer = *event;
         transfer.amount = amount.into();
-        transfer.timestamp = timestamp.into();
-        Ok(Accepted {
-            transfer,
-            debit: (debit_at, debit),
-            credit: (credit_at, credit),
-            resolved: None,
+        let closed = |flag: u16, account: &Account| {
+            let closed = if bits & flag != 0 {
+                account_flags::CLOSED
+            } else {
+                0
+            };
+            (account.flags.get() | closed).into()
+        };
+        Ok(Effect {
+            debit_at,
+            credit_at,
+            released: 0,
+            held: if pending { amount } else { 0 },
+            posted: if pending { 0 } else { amount },
+            debit_flags: closed(flags::CLOSING_DEBIT, debit),
+            credit_flags: closed(flags::CLOSING_CREDIT, credit),
         })
     }
 
@@ -246,39 +267,34 @@ impl Ledger {
         timestamp <= self.transfer_timestamp || self.account_at(timestamp)
     }
 
-    /// Stores a transfer, its accounts and its event. Gives its timestamp.
-    fn accept(&mut self, accepted: Accepted) -> u64 {
-        let Accepted {
-            transfer,
-            debit,
-            credit,
-            resolved,
-        } = accepted;
+    /// Stores a transfer that passed all checks, what it does to its accounts, and its event.
+    #[inline]
+    pub(super) fn accept(&mut self, transfer: &Transfer, effect: &Effect, resolved: Option<u64>) {
         let timestamp = transfer.timestamp.get();
-        let position = self.transfers.push(&transfer);
+        let position = self.transfers.push(transfer);
         self.indexes.ids.push(transfer.id.get(), position);
+        let at = (effect.debit_at, effect.credit_at);
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
-                debit: (debit.0, *self.accounts.get(debit.0.into())),
-                credit: (credit.0, *self.accounts.get(credit.0.into())),
+                debit: (at.0, *self.accounts.get(at.0.into())),
+                credit: (at.1, *self.accounts.get(at.1.into())),
                 resolved,
                 timestamp_before: self.transfer_timestamp,
             });
         }
         self.transfer_timestamp = timestamp;
-        if let Some(expires) = expires_at(&transfer) {
+        if let Some(expires) = expires_at(transfer) {
             let _ = self.due.insert((expires, timestamp, position));
         }
-        let at = (debit.0, credit.0);
+        effect.apply(&mut self.accounts);
+        let debit = self.accounts.get(at.0.into());
+        let credit = self.accounts.get(at.1.into());
         let wide = self.wide.len();
-        let (event, balances) = EventRecord::new(timestamp, at, &debit.1, &credit.1, wide);
+        let (event, balances) = EventRecord::new(timestamp, at, debit, credit, wide);
         let _ = self.events.push(&event);
         if let Some(balances) = balances {
             let _ = self.wide.push(&balances);
         }
-        *self.accounts.get_mut(debit.0.into()) = debit.1;
-        *self.accounts.get_mut(credit.0.into()) = credit.1;
-        timestamp
     }
 }
 

@@ -91,13 +91,20 @@ impl IdIndex {
             .map(|entry| entry.position)
     }
 
+    /// A position with this hash, whatever its record is: nearly always what [`Self::find`] gives.
+    #[inline]
+    #[must_use]
+    pub fn candidate(&self, hash: Hash) -> Option<u32> {
+        self.shards[self.shard(hash)]
+            .find(spread(hash.slot), |entry| entry.slot == hash.slot)
+            .map(|entry| entry.position)
+    }
+
     /// Reads where an entry with this hash would be, so that the next use finds it in the
     /// processor's cache.
     #[inline]
     pub fn touch(&self, hash: Hash) {
-        let table = &self.shards[self.shard(hash)];
-        let found = table.find(spread(hash.slot), |entry| entry.slot == hash.slot);
-        let _ = std::hint::black_box(found.is_some());
+        let _ = std::hint::black_box(self.candidate(hash).is_some());
     }
 
     /// Adds a position, which must not be there.

@@ -1,15 +1,19 @@
 //! Entries of an index tree in memory: those of one bar.
 
 use super::entry::{Entry, IndexEntry};
-use super::sort;
+use super::sort::{self, LOW_BITS};
 use crate::stdx::to_u64;
 use std::cell::OnceCell;
+
+/// Positions of a bar, from the first to the last, at most.
+pub(super) const POSITIONS_MAX: u64 = 1 << LOW_BITS;
 
 /// Entries as they arrived, and in order as soon as anybody needs that.
 #[derive(Debug, Default)]
 pub(super) struct IndexTable {
-    /// As they arrived; given away when the table is settled.
-    arrived: Vec<IndexEntry>,
+    /// As they arrived: the key, and how far the position is from the first one. Given away when the
+    /// table is settled.
+    arrived: Vec<u64>,
     sorted: OnceCell<Box<[u8]>>,
     pub(super) entries: u64,
     /// Of the first entry, if there is one.
@@ -20,7 +24,7 @@ pub(super) struct IndexTable {
 
 impl IndexTable {
     /// A table that uses the memory of another one again.
-    pub(super) fn with(arrived: Vec<IndexEntry>) -> Self {
+    pub(super) fn with(arrived: Vec<u64>) -> Self {
         assert!(arrived.is_empty());
         Self {
             arrived,
@@ -36,23 +40,37 @@ impl IndexTable {
         assert!(self.position_high <= entry.position, "positions only grow");
         self.position_high = entry.position;
         self.entries += 1;
-        self.arrived.push(entry);
+        let distance = entry.position - self.position_low;
+        assert!(distance < POSITIONS_MAX, "a bar has few positions");
+        self.arrived.push(entry.key << LOW_BITS | distance);
         if self.sorted.get().is_some() {
             self.sorted = OnceCell::new();
         }
     }
 
+    #[inline]
+    fn entry(&self, word: u64) -> IndexEntry {
+        IndexEntry {
+            key: word >> LOW_BITS,
+            position: self.position_low + word % POSITIONS_MAX,
+        }
+    }
+
+    /// Entries as trees have them.
+    fn encoded(&self, words: impl ExactSizeIterator<Item = u64>) -> Box<[u8]> {
+        let mut bytes = vec![0; words.len() * IndexEntry::SIZE].into_boxed_slice();
+        for (room, word) in bytes.chunks_exact_mut(IndexEntry::SIZE).zip(words) {
+            self.entry(word).store(room);
+        }
+        bytes
+    }
+
     /// All entries in order.
     pub(super) fn sorted(&self) -> &[u8] {
         self.sorted.get_or_init(|| {
-            let mut bytes = vec![0; self.arrived.len() * IndexEntry::SIZE].into_boxed_slice();
-            let mut room = bytes.chunks_exact_mut(IndexEntry::SIZE);
-            let key = |at: usize| self.arrived[at].key;
-            sort::in_order(self.arrived.len(), key, |at| {
-                let room = room.next().expect("there is room for each");
-                self.arrived[at].store(room);
-            });
-            bytes
+            let mut words = self.arrived.clone();
+            sort::words(&mut words, &mut Vec::new());
+            self.encoded(words.into_iter())
         })
     }
 
@@ -62,13 +80,9 @@ impl IndexTable {
         if self.sorted.get().is_some() {
             return None;
         }
-        let mut found = Vec::new();
-        for entry in self.arrived.iter().filter(|entry| entry.key == key) {
-            let at = found.len();
-            found.resize(at + IndexEntry::SIZE, 0);
-            entry.store(&mut found[at..]);
-        }
-        Some(found)
+        let words = self.arrived.iter().copied();
+        let found: Vec<u64> = words.filter(|word| word >> LOW_BITS == key).collect();
+        Some(self.encoded(found.into_iter()).into_vec())
     }
 
     /// Whether the table is sorted for good.
@@ -76,17 +90,22 @@ impl IndexTable {
         self.entries == 0 || self.arrived.is_empty()
     }
 
-    /// Sorts a table that gets no more entries; gives the memory that it needs no longer.
-    pub(super) fn settle(&mut self) -> Vec<IndexEntry> {
-        let _ = self.sorted();
-        let mut arrived = std::mem::take(&mut self.arrived);
-        arrived.clear();
-        arrived
+    /// Sorts a table that gets no more entries; leaves memory to be used again in `spare`.
+    pub(super) fn settle(&mut self, spare: &mut Vec<u64>) {
+        let mut words = std::mem::take(&mut self.arrived);
+        if self.sorted.get().is_none() {
+            sort::words(&mut words, spare);
+            self.sorted = OnceCell::from(self.encoded(words.iter().copied()));
+        }
+        if spare.capacity() < words.capacity() {
+            *spare = words;
+        }
+        spare.clear();
     }
 
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> u64 {
         let sorted = self.sorted.get().map_or(0, |sorted| sorted.len());
-        to_u64(self.arrived.capacity() * size_of::<IndexEntry>() + sorted)
+        to_u64(self.arrived.capacity() * size_of::<u64>() + sorted)
     }
 }

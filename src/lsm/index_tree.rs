@@ -33,7 +33,7 @@ pub struct IndexTree {
     frozen: VecDeque<IndexTable>,
     tiers: Tiers<IndexEntry>,
     /// Memory to be used again.
-    spare: Vec<IndexEntry>,
+    spare: Vec<u64>,
 }
 
 impl IndexTree {
@@ -86,10 +86,7 @@ impl IndexTree {
         let Some(table) = self.frozen.iter_mut().find(|table| !table.is_settled()) else {
             return false;
         };
-        let spare = table.settle();
-        if self.spare.capacity() < spare.capacity() {
-            self.spare = spare;
-        }
+        table.settle(&mut self.spare);
         true
     }
 
@@ -246,7 +243,7 @@ impl IndexTree {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let tables = self.frozen.iter().chain(std::iter::once(&self.open));
-        let spare = to_u64(self.spare.capacity() * size_of::<IndexEntry>());
+        let spare = to_u64(self.spare.capacity() * size_of::<u64>());
         tables.map(IndexTable::memory).sum::<u64>() + spare + self.tiers.memory()
     }
 
@@ -259,7 +256,7 @@ impl IndexTree {
         super::tiers::memory_max::<IndexEntry>(extent, &layout, options)
             + (2 * to_u64(FAN) + 2) * bar_entries * to_u64(IndexEntry::SIZE)
             // Also the table that fills, and the memory that is to be used again; vectors double.
-            + (to_u64(UNSORTED_MAX) + 2) * 2 * bar_entries * to_u64(size_of::<IndexEntry>())
+            + (to_u64(UNSORTED_MAX) + 2) * 2 * bar_entries * to_u64(size_of::<u64>())
     }
 
     #[cfg(test)]

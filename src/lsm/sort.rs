@@ -2,45 +2,51 @@
 //!
 //! Keys of few bits, and keys that are all the same or in order already, cost little.
 
-use crate::stdx::{to_u64, u64_to_usize};
+use crate::stdx::{to_u64, to_usize, u64_to_usize};
 
-/// Keys that are sorted at once: the arrival takes 16 bits of a word.
-const CHUNK: usize = 1 << 16;
-const ARRIVAL_BITS: u32 = 16;
+/// Keys that are sorted at once by [`in_order`]: a number takes the low bits of a word.
+const CHUNK: usize = 1 << LOW_BITS;
+/// Bits of a word below its key.
+pub(super) const LOW_BITS: u32 = 16;
 /// Bits of a key.
 const KEY_BITS: u32 = 48;
-const RADIX: usize = 1 << 8;
-const PASSES: usize = 6;
+/// A sort takes a pass for each digit in which words differ.
+const DIGIT_BITS: usize = 8;
+const RADIX: usize = 1 << DIGIT_BITS;
+const DIGIT: u64 = (1 << DIGIT_BITS) - 1;
 
-/// Sorts words of a key of 48 bits above an arrival of 16 bits, which come in the order of arrival.
-fn radix(words: &mut Vec<u64>, spare: &mut Vec<u64>) {
+/// Sorts words of a key of 48 bits above 16 bits, which are in order among words of equal keys.
+pub(super) fn words(words: &mut Vec<u64>, spare: &mut Vec<u64>) {
     if words.is_sorted() {
         return;
     }
-    let mut counts = [[0_u32; RADIX]; PASSES];
-    for word in words.iter() {
-        let bytes = word.to_le_bytes();
-        for (pass, counts) in counts.iter_mut().enumerate() {
-            counts[usize::from(bytes[pass + 2])] += 1;
-        }
-    }
+    let first = words[0];
+    let differ = words.iter().fold(0, |differ, word| differ | (word ^ first));
     spare.clear();
     spare.resize(words.len(), 0);
-    let all = u32::try_from(words.len()).expect("a chunk is small");
-    for (pass, counts) in counts.iter_mut().enumerate() {
-        if counts.contains(&all) {
-            continue;
+    for shift in (LOW_BITS..u64::BITS).step_by(DIGIT_BITS) {
+        if differ >> shift & DIGIT != 0 {
+            by_digit(shift, words, spare);
+            std::mem::swap(words, spare);
         }
-        let mut start = 0;
-        for count in counts.iter_mut() {
-            start += std::mem::replace(count, start);
-        }
-        for word in words.iter() {
-            let next = &mut counts[usize::from(word.to_le_bytes()[pass + 2])];
-            spare[crate::stdx::to_usize(*next)] = *word;
-            *next += 1;
-        }
-        std::mem::swap(words, spare);
+    }
+}
+
+/// Copies words in the order of a digit; those of which it is the same stay in order.
+fn by_digit(shift: u32, words: &[u64], sorted: &mut [u64]) {
+    let digit = |word: &u64| u64_to_usize(word >> shift & DIGIT);
+    let mut next = [0_u32; RADIX];
+    for word in words {
+        next[digit(word)] += 1;
+    }
+    let mut start = 0;
+    for count in &mut next {
+        start += std::mem::replace(count, start);
+    }
+    for word in words {
+        let next = &mut next[digit(word)];
+        sorted[to_usize(*next)] = *word;
+        *next += 1;
     }
 }
 
@@ -52,9 +58,9 @@ pub fn in_order(count: usize, key: impl Fn(usize) -> u64, mut visit: impl FnMut(
     for start in (0..count).step_by(CHUNK) {
         let numbers = start..count.min(start + CHUNK);
         let mut words: Vec<u64> = numbers
-            .map(|number| key(number) << ARRIVAL_BITS | to_u64(number - start))
+            .map(|number| key(number) << LOW_BITS | to_u64(number - start))
             .collect();
-        radix(&mut words, &mut spare);
+        self::words(&mut words, &mut spare);
         chunks.push(words);
     }
     if let [words] = &chunks[..] {
@@ -69,7 +75,7 @@ pub fn in_order(count: usize, key: impl Fn(usize) -> u64, mut visit: impl FnMut(
             .map(|(words, next)| words.get(*next));
         let heads = heads.enumerate();
         let least = heads
-            .filter_map(|(chunk, head)| Some((head? >> ARRIVAL_BITS, chunk)))
+            .filter_map(|(chunk, head)| Some((head? >> LOW_BITS, chunk)))
             .min();
         let (_, chunk) = least.expect("there are as many words as keys");
         visit(chunk * CHUNK + arrival(chunks[chunk][next[chunk]]));
@@ -99,7 +105,7 @@ pub fn ids_in_order(count: usize, id: impl Fn(usize) -> u128) -> Vec<u32> {
     let shift = (u128::BITS - differ.leading_zeros()).saturating_sub(KEY_BITS);
     let prefix = |at: usize| low48(id(at) >> shift);
     in_order(count, prefix, |at| order.push(number(at)));
-    let of = |at: &u32| id(crate::stdx::to_usize(*at));
+    let of = |at: &u32| id(to_usize(*at));
     if shift > 0 {
         for same in order.chunk_by_mut(|a, b| of(a) >> shift == of(b) >> shift) {
             if same.len() > 1 {
