@@ -60,6 +60,7 @@ fn execute(criterion: &mut Criterion) {
     for (name, random) in [("sequential ids", false), ("random ids", true)] {
         let ledger = RefCell::new(LedgerInMemory::new(LedgerOptions {
             memory_limit: 16 << 30,
+            account_cache_size: 64 << 20,
         }));
         let timestamp = Cell::new(1_u64 << 60);
         let batches = Cell::new(0);

@@ -37,6 +37,7 @@ fn processor_time() -> u64 {
 fn filled() -> LedgerInMemory {
     let mut ledger = LedgerInMemory::new(LedgerOptions {
         memory_limit: u64::MAX,
+        account_cache_size: 64 << 20,
     });
     let ids: Vec<u64> = (1..=ACCOUNTS).collect();
     for (batch, ids) in (1..).zip(ids.chunks(8000)) {

@@ -222,6 +222,12 @@ impl<'a, I: Io> Commit<'a, I> {
         self.work.is_none() && self.queue.is_empty()
     }
 
+    /// Waits for blocks that are being written; nothing else is left to do.
+    pub(super) async fn finish_writes(&mut self) {
+        let state = self.rest.as_mut().expect("it is idle");
+        state.grid.finish_writes().await;
+    }
+
     /// Has an op executed after those before it.
     pub(super) fn push(&mut self, prepare: Prepare) {
         self.queue.push_back(prepare);

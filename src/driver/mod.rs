@@ -10,6 +10,7 @@ mod open;
 pub mod scrub;
 mod superblock;
 
+pub use crate::ledger::ACCOUNT_CACHE_SIZE_MIN;
 pub use checkpoint::checkpoint_interval;
 pub use format::{FormatOptions, format};
 pub use superblock::read_superblock;
@@ -42,6 +43,9 @@ pub struct RunOptions {
     pub replica_count: usize,
     /// Bytes that the ledger may take in memory, the cache of pages left out.
     pub memory_limit: u64,
+    /// Bytes of them for accounts that were used lately; below [`ACCOUNT_CACHE_SIZE_MIN`] a batch may take
+    /// more.
+    pub account_cache_size: u64,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
     /// How to look for damage in the background; `None` leaves it.
@@ -141,6 +145,9 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
             }
         }
         if replica.is_shut_down() && commit.is_idle() {
+            // Whoever opens the file next may write the same blocks.
+            while writes.next().await.is_some() {}
+            commit.finish_writes().await;
             return Ok(());
         }
         match wait(io, &replica, &mut writes, &mut commit, &mut scrub).await {

@@ -45,6 +45,7 @@ pub(super) async fn open<'a, I: Io>(
     let geometry = superblock.geometry;
     let ledger = Ledger::new(LedgerOptions {
         memory_limit: options.memory_limit,
+        account_cache_size: options.account_cache_size,
     });
     let sessions = Sessions::new(geometry.session_count_max.get());
     let mut state = Box::new(State {

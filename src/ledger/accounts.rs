@@ -2,7 +2,9 @@
 
 use super::Ledger;
 use super::chain::{Batch, EventFacts, Outcome, Statuses};
-use crate::lsm::Hash;
+use super::fetch::TOGETHER;
+use crate::grid::Grid;
+use crate::io::Io;
 use crate::wire::types::account_flags as flags;
 use crate::wire::{Account, CreateAccountStatus as Status, Operation};
 use zerocopy::little_endian::U128;
@@ -58,9 +60,8 @@ impl Ledger {
         if let Err(status) = check_before_exists(event) {
             return (status, event_timestamp);
         }
-        let hashed = Hash::of(id);
-        if let Some(position) = self.find_account(id) {
-            let account = self.accounts.get(position.into());
+        if let Some(slot) = self.find_account(id) {
+            let account = self.accounts.cache.get(slot);
             let status = exists(event, account);
             if status == Status::Exists {
                 return (status, account.timestamp.get());
@@ -73,11 +74,7 @@ impl Ledger {
         let mut timestamp = event_timestamp;
         if event.flags.get() & flags::IMPORTED != 0 {
             timestamp = event.timestamp.get();
-            let last = self
-                .accounts
-                .last()
-                .map_or(0, |account| account.timestamp.get());
-            if timestamp <= last || self.fetched.has_timestamp(timestamp) {
+            if timestamp <= self.accounts.timestamp || self.fetched.has_timestamp(timestamp) {
                 return (
                     Status::ImportedEventTimestampMustNotRegress,
                     event_timestamp,
@@ -87,19 +84,28 @@ impl Ledger {
         let mut account = *event;
         account.timestamp = timestamp.into();
         let position = self.accounts.push(&account);
-        let position = u32::try_from(position).expect("memory ends before 2^32 accounts");
-        self.account_ids.insert(hashed, position);
+        self.indexes.account_ids.push(id, position);
         if self.undo.active {
             self.undo.accounts += 1;
         }
         (Status::Created, timestamp)
     }
 
-    pub(super) fn lookup_accounts(&self, batch: &[u8], reply: &mut Vec<u8>) {
+    pub(super) async fn lookup_accounts<I: Io>(
+        &mut self,
+        batch: &[u8],
+        grid: &mut Grid<'_, I>,
+        reply: &mut Vec<u8>,
+    ) {
         let ids = <[U128]>::ref_from_bytes(batch).expect("the body was found valid");
-        for id in ids {
-            if let Some(position) = self.find_account(id.get()) {
-                reply.extend_from_slice(self.accounts.get(position.into()).as_bytes());
+        for ids in ids.chunks(TOGETHER) {
+            self.accounts.cache.begin();
+            self.fetch_accounts(ids.iter().map(|id| id.get()), grid)
+                .await;
+            for id in ids {
+                if let Some(slot) = self.find_account(id.get()) {
+                    reply.extend_from_slice(self.accounts.cache.get(slot).as_bytes());
+                }
             }
         }
     }

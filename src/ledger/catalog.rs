@@ -3,17 +3,17 @@
 //! The ledger and the driver write by it, and whoever inspects a file reads by it. Numbers are never
 //! used again.
 
+use super::account_table::Head;
 use super::records::{DueRecord, EventRecord, ExpiryRecord, FailedRecord, WideRecord};
 use crate::constants::BLOCK_DATA_SIZE;
 use crate::lsm::{Ranked, Record};
 use crate::stdx::{to_u64, u64_to_usize};
 use crate::wire::{Account, Transfer};
 use storage_format::SECTOR_SIZE;
-use zerocopy::FromBytes;
 
 /// Numbers of the tables.
 pub mod table {
-    /// Accounts.
+    /// Accounts, as they were created.
     pub const ACCOUNTS: u8 = 1;
     /// Transfers.
     pub const TRANSFERS: u8 = 2;
@@ -29,6 +29,8 @@ pub mod table {
     pub const STATUSES: u8 = 7;
     /// Pending transfers that expire.
     pub const DUE: u8 = 8;
+    /// Where the balances of accounts are.
+    pub const ACCOUNT_HEADS: u8 = 9;
     /// Client sessions; they are the driver's.
     pub const SESSIONS: u8 = 255;
 }
@@ -43,6 +45,8 @@ pub mod tree {
     pub const TRANSFER_SIDES: u8 = 56;
     /// By id, the position of a transfer, or of a burnt id.
     pub const TRANSFER_IDS: u8 = 64;
+    /// By id, the position of an account.
+    pub const ACCOUNT_IDS: u8 = 65;
 }
 
 /// Fields of accounts and of transfers that have trees.
@@ -100,22 +104,9 @@ fn rank<T: Record + Ranked>(bytes: &[u8]) -> u64 {
         .rank()
 }
 
-fn account_timestamp(bytes: &[u8]) -> u64 {
-    let account = Account::read_from_bytes(bytes).expect("the size of an account");
-    account.timestamp.get()
-}
-
 /// All tables.
-pub const TABLES: [TableInfo; 9] = [
-    TableInfo {
-        rank: Some(account_timestamp),
-        ..info(
-            table::ACCOUNTS,
-            "accounts",
-            size_of::<Account>(),
-            Growth::Changed,
-        )
-    },
+pub const TABLES: [TableInfo; 10] = [
+    appended::<Account>(table::ACCOUNTS, "accounts"),
     appended::<Transfer>(table::TRANSFERS, "transfers"),
     appended::<EventRecord>(table::EVENTS, "events"),
     appended::<WideRecord>(table::WIDE, "wide_balances"),
@@ -123,6 +114,12 @@ pub const TABLES: [TableInfo; 9] = [
     appended::<FailedRecord>(table::FAILED, "failed_ids"),
     info(table::STATUSES, "statuses", 1, Growth::Changed),
     info(table::DUE, "due", size_of::<DueRecord>(), Growth::Anew),
+    info(
+        table::ACCOUNT_HEADS,
+        "account_heads",
+        size_of::<Head>(),
+        Growth::Changed,
+    ),
     info(table::SESSIONS, "sessions", SESSION_SIZE, Growth::Anew),
 ];
 
@@ -211,7 +208,7 @@ const fn positions(number: u8, name: &'static str) -> TreeInfo {
 }
 
 /// All trees.
-pub const TREES: [TreeInfo; 2 * FIELDS + 2] = [
+pub const TREES: [TreeInfo; 2 * FIELDS + 3] = [
     positions(tree::ACCOUNT_FIELDS, "account_user_data_128"),
     positions(tree::ACCOUNT_FIELDS + 1, "account_user_data_64"),
     positions(tree::ACCOUNT_FIELDS + 2, "account_user_data_32"),
@@ -226,6 +223,11 @@ pub const TREES: [TreeInfo; 2 * FIELDS + 2] = [
     TreeInfo {
         number: tree::TRANSFER_IDS,
         name: "transfer_ids",
+        kind: TreeKind::Ids,
+    },
+    TreeInfo {
+        number: tree::ACCOUNT_IDS,
+        name: "account_ids",
         kind: TreeKind::Ids,
     },
 ];

@@ -1,9 +1,9 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
 use super::Ledger;
+use super::account_table::Head;
 use super::expiry::expires_at;
 use super::records::PendingStatus;
-use crate::lsm::Hash;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
 use crate::wire::{Account, CreateResult, Operation, SparseResult};
@@ -20,6 +20,8 @@ pub(super) struct Undo {
     pub(super) transfers: Vec<TransferUndo>,
     /// Bytes of the table of statuses when it began.
     statuses: u64,
+    /// Timestamp of the last account when it began.
+    account_timestamp: u64,
 }
 
 impl Undo {
@@ -28,18 +30,26 @@ impl Undo {
         self.transfers.clear();
     }
 
-    fn begin(&mut self, statuses: u64) {
+    fn begin(&mut self, statuses: u64, account_timestamp: u64) {
         self.clear();
         self.active = true;
         self.statuses = statuses;
+        self.account_timestamp = account_timestamp;
     }
+}
+
+/// An account as it was: its slot, itself, and where its balances were.
+#[derive(Debug)]
+pub(super) struct AccountUndo {
+    pub(super) slot: u32,
+    pub(super) account: Account,
+    pub(super) head: Head,
 }
 
 /// How to take a transfer back: its accounts as they were before.
 #[derive(Debug)]
 pub(super) struct TransferUndo {
-    pub(super) debit: (u32, Account),
-    pub(super) credit: (u32, Account),
+    pub(super) accounts: [AccountUndo; 2],
     /// The pending transfer that it resolved.
     pub(super) resolved: Option<u64>,
     /// Timestamp of the transfer before it.
@@ -125,7 +135,9 @@ impl Batch {
         }
         if event.linked && self.chain.is_none() {
             self.chain = Some(index);
-            ledger.undo.begin(ledger.statuses.len());
+            ledger
+                .undo
+                .begin(ledger.statuses.len(), ledger.accounts.timestamp);
         }
         let statuses = &self.statuses;
         if event.linked && index == self.count - 1 {
@@ -214,25 +226,23 @@ impl Ledger {
     /// Takes back everything since the chain began, the latest first.
     fn roll_back(&mut self) {
         for _ in 0..self.undo.accounts {
-            self.undo_account();
+            let account = self.accounts.pop();
+            let popped = self.indexes.account_ids.pop();
+            assert!(popped.is_some_and(|entry| entry.id == account.id.get()));
         }
+        self.accounts.timestamp = self.undo.account_timestamp;
         while let Some(undo) = self.undo.transfers.pop() {
             self.undo_transfer(undo.resolved);
             self.transfer_timestamp = undo.timestamp_before;
-            for (position, account) in [undo.debit, undo.credit] {
-                *self.accounts.get_mut(position.into()) = account;
+            for undo in undo.accounts {
+                let position = self.accounts.cache.position(undo.slot);
+                *self.accounts.heads.get_mut(position.into()) = undo.head;
+                *self.accounts.cache.get_mut(undo.slot) = undo.account;
             }
         }
         while self.statuses.len() > self.undo.statuses {
             let _ = self.statuses.pop();
         }
-    }
-
-    fn undo_account(&mut self) {
-        let account = self.accounts.pop();
-        let position = u32::try_from(self.accounts.len()).expect("positions have 32 bits");
-        self.account_ids
-            .remove(Hash::of(account.id.get()), position);
     }
 
     fn undo_transfer(&mut self, resolved: Option<u64>) {

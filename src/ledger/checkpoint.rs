@@ -7,9 +7,9 @@ use super::manifest::{Manifest, TreesListed, entry_of};
 use super::records::{DueRecord, EventRecord, ExpiryRecord, FailedRecord, WideRecord};
 use crate::grid::{BlockStore, Grid};
 use crate::io::Io;
-use crate::lsm::{BlockEntry, Chunk, Hash, LogTable, Ranked, Record, Tail};
+use crate::lsm::{BlockEntry, Chunk, LogTable, MutableTable, Ranked, Record, Tail};
 use crate::stdx::{to_u64, u64_to_usize};
-use crate::wire::Transfer;
+use crate::wire::{Account, Transfer};
 use std::collections::BTreeSet;
 use storage_format::{MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord};
 use zerocopy::little_endian::U64;
@@ -22,19 +22,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 #[repr(C)]
 struct LedgerState {
     /// Records of the tables, in the order of their numbers.
-    counts: [U64; 8],
+    counts: [U64; 9],
     /// Of the last transfer.
     transfer_timestamp: U64,
     /// Of the last expiry.
     expiry_timestamp: U64,
-    reserved: [u8; 176],
+    /// Of the last account.
+    account_timestamp: U64,
+    reserved: [u8; 160],
 }
 
 const _: () = assert!(size_of::<LedgerState>() == 256);
 
 /// Records of the ledger's tables, in the order of their numbers, as the superblock has them.
 #[must_use]
-pub fn counts(state: &[u8; 256]) -> [u64; 8] {
+pub fn counts(state: &[u8; 256]) -> [u64; 9] {
     let state: LedgerState = zerocopy::transmute!(*state);
     state.counts.map(U64::get)
 }
@@ -68,7 +70,7 @@ pub enum RestoreError {
     },
 }
 
-/// The blocks of a log table, as the manifest lists them.
+/// The blocks of a table, as the manifest lists them.
 #[derive(Debug, Default)]
 struct Listed {
     blocks: Vec<(BlockEntry, u64)>,
@@ -99,6 +101,22 @@ impl Listed {
         table.restore(blocks, tail, store).await;
         Ok(())
     }
+
+    async fn restore_mutable<T: Record>(
+        self,
+        number: u8,
+        table: &mut MutableTable<T>,
+        store: &mut impl BlockStore,
+    ) -> Result<(), RestoreError> {
+        for (entry, count) in self.blocks {
+            let restored = table.restore(entry.reference, count, store).await;
+            restored.map_err(|what| RestoreError::Table {
+                table: number,
+                what,
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl Ledger {
@@ -109,14 +127,15 @@ impl Ledger {
             counts: self.counts().map(U64::new),
             transfer_timestamp: self.transfer_timestamp.into(),
             expiry_timestamp: self.expiry_timestamp.into(),
-            reserved: [0; 176],
+            account_timestamp: self.accounts.timestamp.into(),
+            reserved: [0; 160],
         };
         zerocopy::transmute!(state)
     }
 
-    fn counts(&self) -> [u64; 8] {
+    fn counts(&self) -> [u64; 9] {
         [
-            self.accounts.len(),
+            self.accounts.created.len(),
             self.transfers.len(),
             self.events.len(),
             self.wide.len(),
@@ -124,16 +143,17 @@ impl Ledger {
             self.failed.len(),
             self.statuses.len(),
             to_u64(self.due.len()),
+            self.accounts.heads.len(),
         ]
     }
 
     /// Writes what is not in blocks yet; gives the manifest.
     pub async fn checkpoint<I: Io>(&mut self, grid: &mut Grid<'_, I>) -> Vec<u8> {
         let mut manifest = Manifest::default();
-        for (block, count) in self.accounts.checkpoint(grid).await {
-            manifest.table_block(table::ACCOUNTS, block, 0, count);
-        }
         let (of, manifest_of) = (&mut *self, &mut manifest);
+        manifest_of
+            .log_table(table::ACCOUNTS, &mut of.accounts.created, grid)
+            .await;
         manifest_of
             .log_table(table::TRANSFERS, &mut of.transfers, grid)
             .await;
@@ -151,6 +171,9 @@ impl Ledger {
             manifest.table_block(table::STATUSES, block, 0, count);
         }
         self.checkpoint_due(grid, &mut manifest).await;
+        for (block, count) in self.accounts.heads.checkpoint(grid).await {
+            manifest.table_block(table::ACCOUNT_HEADS, block, 0, count);
+        }
         manifest.indexes(&self.indexes);
         manifest.0
     }
@@ -190,7 +213,7 @@ impl Ledger {
         manifest: &[u8],
         grid: &mut Grid<'_, I>,
     ) -> Result<(), RestoreError> {
-        let mut listed: [Listed; 9] = Default::default();
+        let mut listed: [Listed; 10] = Default::default();
         let mut trees = TreesListed::default();
         for (index, bytes) in manifest.chunks_exact(MANIFEST_RECORD_SIZE).enumerate() {
             let record = ManifestRecord::read_from_bytes(bytes).expect("the size of a record");
@@ -221,10 +244,7 @@ impl Ledger {
         }
         self.transfer_timestamp = state.transfer_timestamp.get();
         self.expiry_timestamp = state.expiry_timestamp.get();
-        for (position, account) in (0..).zip(self.accounts.iter()) {
-            self.account_ids
-                .insert(Hash::of(account.id.get()), position);
-        }
+        self.accounts.timestamp = state.account_timestamp.get();
         let repushes = self.indexes.restore(trees, grid).await;
         self.repush(&repushes, grid).await;
         Ok(())
@@ -232,7 +252,7 @@ impl Ledger {
 
     async fn restore_tables<I: Io>(
         &mut self,
-        listed: [Listed; 9],
+        listed: [Listed; 10],
         grid: &mut Grid<'_, I>,
     ) -> Result<(), RestoreError> {
         let [
@@ -245,6 +265,7 @@ impl Ledger {
             failed,
             statuses,
             due,
+            heads,
         ] = listed;
         if !none.blocks.is_empty() {
             return Err(RestoreError::Table {
@@ -252,13 +273,9 @@ impl Ledger {
                 what: "there is no such table",
             });
         }
-        for (entry, count) in accounts.blocks {
-            let restored = self.accounts.restore(entry.reference, count, grid).await;
-            restored.map_err(|what| RestoreError::Table {
-                table: table::ACCOUNTS,
-                what,
-            })?;
-        }
+        accounts
+            .restore::<Account>(table::ACCOUNTS, &mut self.accounts.created, grid)
+            .await?;
         transfers
             .restore::<Transfer>(table::TRANSFERS, &mut self.transfers, grid)
             .await?;
@@ -273,12 +290,17 @@ impl Ledger {
         failed
             .restore::<FailedRecord>(table::FAILED, &mut self.failed, grid)
             .await?;
-        for (entry, count) in statuses.blocks {
-            let restored = self.statuses.restore(entry.reference, count, grid).await;
-            restored.map_err(|what| RestoreError::Table {
-                table: table::STATUSES,
-                what,
-            })?;
+        statuses
+            .restore_mutable(table::STATUSES, &mut self.statuses, grid)
+            .await?;
+        heads
+            .restore_mutable(table::ACCOUNT_HEADS, &mut self.accounts.heads, grid)
+            .await?;
+        if self.accounts.heads.len() != self.accounts.created.len() {
+            return Err(RestoreError::Table {
+                table: table::ACCOUNT_HEADS,
+                what: "there is not one head for each account",
+            });
         }
         self.due = restore_due(&due.blocks, grid).await;
         let blocks = due.blocks.iter().map(|(entry, _)| entry.reference);

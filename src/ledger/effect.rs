@@ -1,13 +1,12 @@
 //! What a transfer, or its expiry, does to its two accounts.
 
-use crate::lsm::MutableTable;
-use crate::wire::Account;
+use super::account_cache::AccountCache;
 use zerocopy::little_endian::U16;
 
 /// Checked to neither overflow nor underflow a balance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effect {
-    /// Positions of the accounts, which are different.
+    /// Slots of the accounts, which are different.
     pub(super) debit_at: u32,
     pub(super) credit_at: u32,
     /// Taken off what is pending.
@@ -24,12 +23,12 @@ pub(super) struct Effect {
 impl Effect {
     /// Changes the accounts where they are.
     #[inline]
-    pub(super) fn apply(&self, accounts: &mut MutableTable<Account>) {
-        let debit = accounts.get_mut(self.debit_at.into());
+    pub(super) fn apply(&self, accounts: &mut AccountCache) {
+        let debit = accounts.get_mut(self.debit_at);
         debit.debits_pending = (debit.debits_pending.get() - self.released + self.held).into();
         debit.debits_posted = (debit.debits_posted.get() + self.posted).into();
         debit.flags = self.debit_flags;
-        let credit = accounts.get_mut(self.credit_at.into());
+        let credit = accounts.get_mut(self.credit_at);
         credit.credits_pending = (credit.credits_pending.get() - self.released + self.held).into();
         credit.credits_posted = (credit.credits_posted.get() + self.posted).into();
         credit.flags = self.credit_flags;

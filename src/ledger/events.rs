@@ -5,13 +5,15 @@
 //! of time, and whoever reads merges them.
 
 use super::Ledger;
+use super::account_table::Side;
 use super::query::{Range, before, load, loaded};
 use super::records::{Balances, EventRecord, ExpiryRecord};
 use crate::constants::CHANGE_EVENTS_MAX;
 use crate::grid::Grid;
 use crate::io::Io;
+use crate::stdx::u64_to_usize;
 use crate::wire::types::transfer_flags as flags;
-use crate::wire::{ChangeEvent, ChangeEventKind, ChangeEventsFilter, Transfer};
+use crate::wire::{Account, ChangeEvent, ChangeEventKind, ChangeEventsFilter, Transfer};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Events that are read together.
@@ -33,6 +35,19 @@ pub(super) struct Event {
 }
 
 impl Event {
+    /// Leaves an account as it was after the event.
+    pub(super) fn leave(&self, side: Side, account: &mut Account) {
+        let (balances, flags) = match side {
+            Side::Debit => (&self.debit, self.debit_flags),
+            Side::Credit => (&self.credit, self.credit_flags),
+        };
+        account.debits_pending = balances.debits_pending;
+        account.debits_posted = balances.debits_posted;
+        account.credits_pending = balances.credits_pending;
+        account.credits_posted = balances.credits_posted;
+        account.flags = flags.into();
+    }
+
     fn of_expiry(record: &ExpiryRecord) -> Self {
         Self {
             timestamp: record.timestamp.get(),
@@ -101,6 +116,17 @@ impl Ledger {
         positions.iter().zip(&records).map(event).collect()
     }
 
+    /// The expiries at positions.
+    pub(super) async fn load_expiries<I: Io>(
+        &self,
+        positions: &[u64],
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<Event> {
+        load(&self.expiries, positions, grid).await;
+        let expiry = |position: &u64| Event::of_expiry(loaded(&self.expiries, *position, grid));
+        positions.iter().map(expiry).collect()
+    }
+
     pub(super) async fn change_events<I: Io>(
         &self,
         batch: &[u8],
@@ -131,7 +157,9 @@ impl Ledger {
                 }
             }
             left -= events.len();
-            self.write_events(&events, grid, reply).await;
+            for events in events.chunks(u64_to_usize(TOGETHER)) {
+                self.write_events(events, grid, reply).await;
+            }
         }
     }
 
@@ -147,11 +175,7 @@ impl Ledger {
         let mut of_transfers = self.load_events(&positions, grid).await;
         let expiries_end = self.expiries.len().min(expiries + TOGETHER);
         let positions: Vec<u64> = (expiries..expiries_end).collect();
-        load(&self.expiries, &positions, grid).await;
-        let of_expiries = positions
-            .iter()
-            .map(|position| Event::of_expiry(loaded(&self.expiries, *position, grid)));
-        let of_expiries: Vec<Event> = of_expiries.collect();
+        let of_expiries = self.load_expiries(&positions, grid).await;
         // What may come after an event that was not read yet waits for the next time.
         let last_transfer = of_transfers
             .last()
@@ -170,62 +194,67 @@ impl Ledger {
         of_transfers
     }
 
-    /// Appends events as clients see them.
+    /// Appends events as clients see them, no more than [`TOGETHER`].
     async fn write_events<I: Io>(
         &self,
         events: &[Event],
         grid: &mut Grid<'_, I>,
         reply: &mut Vec<u8>,
     ) {
+        let sides = |event: &Event| [event.debit_account.into(), event.credit_account.into()];
+        let positions: Vec<u64> = events.iter().flat_map(sides).collect();
+        let created = &self.accounts.created;
+        load(created, &positions, grid).await;
+        let accounts = positions.iter().map(|at| *loaded(created, *at, grid));
+        let accounts: Vec<Account> = accounts.collect();
         let positions: Vec<u64> = events.iter().map(|event| event.transfer).collect();
         load(&self.transfers, &positions, grid).await;
-        for event in events {
+        for (event, accounts) in events.iter().zip(accounts.as_chunks().0) {
             let transfer = loaded(&self.transfers, event.transfer, grid);
-            reply.extend_from_slice(self.change_event(event, transfer).as_bytes());
+            reply.extend_from_slice(change_event(event, transfer, accounts).as_bytes());
         }
     }
+}
 
-    /// An event as clients see it.
-    fn change_event(&self, event: &Event, transfer: &Transfer) -> ChangeEvent {
-        let debit = self.accounts.get(event.debit_account.into());
-        let credit = self.accounts.get(event.credit_account.into());
-        ChangeEvent {
-            transfer_id: transfer.id,
-            transfer_amount: transfer.amount,
-            transfer_pending_id: transfer.pending_id,
-            transfer_user_data_128: transfer.user_data_128,
-            transfer_user_data_64: transfer.user_data_64,
-            transfer_user_data_32: transfer.user_data_32,
-            transfer_timeout: transfer.timeout,
-            transfer_code: transfer.code,
-            transfer_flags: transfer.flags,
-            ledger: transfer.ledger,
-            kind: kind_of(event, transfer).code(),
-            reserved: [0; 39],
-            debit_account_id: debit.id,
-            debit_account_debits_pending: event.debit.debits_pending,
-            debit_account_debits_posted: event.debit.debits_posted,
-            debit_account_credits_pending: event.debit.credits_pending,
-            debit_account_credits_posted: event.debit.credits_posted,
-            debit_account_user_data_128: debit.user_data_128,
-            debit_account_user_data_64: debit.user_data_64,
-            debit_account_user_data_32: debit.user_data_32,
-            debit_account_code: debit.code,
-            debit_account_flags: event.debit_flags.into(),
-            credit_account_id: credit.id,
-            credit_account_debits_pending: event.credit.debits_pending,
-            credit_account_debits_posted: event.credit.debits_posted,
-            credit_account_credits_pending: event.credit.credits_pending,
-            credit_account_credits_posted: event.credit.credits_posted,
-            credit_account_user_data_128: credit.user_data_128,
-            credit_account_user_data_64: credit.user_data_64,
-            credit_account_user_data_32: credit.user_data_32,
-            credit_account_code: credit.code,
-            credit_account_flags: event.credit_flags.into(),
-            timestamp: event.timestamp.into(),
-            transfer_timestamp: transfer.timestamp,
-            debit_account_timestamp: debit.timestamp,
-            credit_account_timestamp: credit.timestamp,
-        }
+/// An event as clients see it.
+fn change_event(event: &Event, transfer: &Transfer, accounts: &[Account; 2]) -> ChangeEvent {
+    let [debit, credit] = accounts;
+    ChangeEvent {
+        transfer_id: transfer.id,
+        transfer_amount: transfer.amount,
+        transfer_pending_id: transfer.pending_id,
+        transfer_user_data_128: transfer.user_data_128,
+        transfer_user_data_64: transfer.user_data_64,
+        transfer_user_data_32: transfer.user_data_32,
+        transfer_timeout: transfer.timeout,
+        transfer_code: transfer.code,
+        transfer_flags: transfer.flags,
+        ledger: transfer.ledger,
+        kind: kind_of(event, transfer).code(),
+        reserved: [0; 39],
+        debit_account_id: debit.id,
+        debit_account_debits_pending: event.debit.debits_pending,
+        debit_account_debits_posted: event.debit.debits_posted,
+        debit_account_credits_pending: event.debit.credits_pending,
+        debit_account_credits_posted: event.debit.credits_posted,
+        debit_account_user_data_128: debit.user_data_128,
+        debit_account_user_data_64: debit.user_data_64,
+        debit_account_user_data_32: debit.user_data_32,
+        debit_account_code: debit.code,
+        debit_account_flags: event.debit_flags.into(),
+        credit_account_id: credit.id,
+        credit_account_debits_pending: event.credit.debits_pending,
+        credit_account_debits_posted: event.credit.debits_posted,
+        credit_account_credits_pending: event.credit.credits_pending,
+        credit_account_credits_posted: event.credit.credits_posted,
+        credit_account_user_data_128: credit.user_data_128,
+        credit_account_user_data_64: credit.user_data_64,
+        credit_account_user_data_32: credit.user_data_32,
+        credit_account_code: credit.code,
+        credit_account_flags: event.credit_flags.into(),
+        timestamp: event.timestamp.into(),
+        transfer_timestamp: transfer.timestamp,
+        debit_account_timestamp: debit.timestamp,
+        credit_account_timestamp: credit.timestamp,
     }
 }

@@ -1,7 +1,9 @@
 //! Expiry of pending transfers.
 
 use super::Ledger;
+use super::account_table::{Place, Side};
 use super::effect::Effect;
+use super::fetch::sides;
 use super::records::{Balances, ExpiryRecord, PendingStatus};
 use super::resolve::reopen;
 use crate::constants::{NANOSECONDS, PULSE_EXPIRIES_MAX};
@@ -47,6 +49,10 @@ impl Ledger {
         self.fetched.clear();
         let positions = due.iter().map(|(_, _, transfer)| *transfer).collect();
         self.fetch_transfers(positions, grid).await;
+        self.accounts.cache.begin();
+        let transfers = due.iter().map(|(_, _, transfer)| self.transfer(*transfer));
+        let ids = transfers.flat_map(sides).collect::<Vec<u128>>();
+        self.fetch_accounts(ids.into_iter(), grid).await;
         let first = timestamp + 1 - to_u64(due.len());
         for (event_timestamp, due) in (first..).zip(due) {
             self.expire(event_timestamp, due);
@@ -66,8 +72,8 @@ impl Ledger {
         };
         let debit_at = find(transfer.debit_account_id.get());
         let credit_at = find(transfer.credit_account_id.get());
-        let mut debit_flags = self.accounts.get(debit_at.into()).flags;
-        let mut credit_flags = self.accounts.get(credit_at.into()).flags;
+        let mut debit_flags = self.accounts.cache.get(debit_at).flags;
+        let mut credit_flags = self.accounts.cache.get(credit_at).flags;
         reopen(&transfer, &mut debit_flags, &mut credit_flags);
         let effect = Effect {
             debit_at,
@@ -78,18 +84,27 @@ impl Ledger {
             debit_flags,
             credit_flags,
         };
-        effect.apply(&mut self.accounts);
-        let _ = self.expiries.push(&ExpiryRecord {
+        effect.apply(&mut self.accounts.cache);
+        let cache = &self.accounts.cache;
+        let expiry = self.expiries.push(&ExpiryRecord {
             timestamp: event_timestamp.into(),
             transfer: position.into(),
-            debit_account: debit_at.into(),
-            credit_account: credit_at.into(),
+            debit_account: cache.position(debit_at).into(),
+            credit_account: cache.position(credit_at).into(),
             debit_flags,
             credit_flags,
             reserved: [0; 4],
-            debit: Balances::of(self.accounts.get(debit_at.into())),
-            credit: Balances::of(self.accounts.get(credit_at.into())),
+            debit: Balances::of(cache.get(debit_at)),
+            credit: Balances::of(cache.get(credit_at)),
         });
+        for (slot, side) in [(debit_at, Side::Debit), (credit_at, Side::Credit)] {
+            let place = Place {
+                position: expiry,
+                expiry: true,
+                side,
+            };
+            self.accounts.moved(slot, place);
+        }
         self.expiry_timestamp = event_timestamp;
     }
 }

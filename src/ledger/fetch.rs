@@ -1,22 +1,24 @@
 //! What a batch needs of the disk, fetched before it is executed.
 //!
-//! Executing a batch never waits: its ids are looked for beforehand, and the transfers of those that
-//! are there already, and of those that it posts or voids, are copied here. What the batch itself
-//! creates is in memory.
+//! Executing events never waits: their ids are looked for beforehand, and the transfers of those that
+//! are there already, and of those that they post or void, are copied here. Accounts go to their cache.
+//! What the batch itself creates is in memory.
 
 use super::Ledger;
-use super::query::{load, loaded};
+use super::account_table::Place;
+use super::query::{before, load, loaded};
+use super::transfers::Located;
 use crate::grid::Grid;
 use crate::io::Io;
-use crate::lsm::{IdTree, Lookup};
-use crate::wire::types::account_flags;
+use crate::lsm::{IdTree, LogTable, Lookup, Ranked, Record};
+use crate::wire::types::{account_flags, transfer_flags};
 use crate::wire::{Account, Transfer};
 use hashbrown::HashTable;
 use zerocopy::little_endian::U128;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// Ids that are looked for together.
-const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
+/// Events, and ids, whose needs are fetched together.
+pub(super) const TOGETHER: usize = if cfg!(madsim) { 32 } else { 1024 };
 
 /// Pages that looking for an id takes at most: two of each run, of which there are fewer than 16 in
 /// each of four tiers.
@@ -30,7 +32,8 @@ pub(super) const FAILED: u64 = 1 << 47;
 pub(super) struct Fetched {
     ids: HashTable<(u128, u64)>,
     transfers: HashTable<(u64, Transfer)>,
-    /// Timestamps of imported accounts that a transfer has.
+    /// Timestamps of imported accounts that a transfer has, or of imported transfers that an account
+    /// has.
     timestamps: Vec<u64>,
 }
 
@@ -82,19 +85,117 @@ impl Fetched {
 }
 
 impl Ledger {
-    /// Fetches what a batch of transfers needs.
+    /// Fetches what some events need, no more than [`TOGETHER`], and finds their accounts.
     pub(super) async fn fetch_for_transfers<I: Io>(
         &mut self,
         events: &[Transfer],
+        located: &mut Vec<Located>,
         grid: &mut Grid<'_, I>,
     ) {
-        self.fetched.clear();
-        for events in events.chunks(TOGETHER) {
-            self.fetch_ids(events.iter().map(|event| event.id.get()), grid)
-                .await;
-            let pending = events.iter().map(|event| event.pending_id.get());
-            self.fetch_ids(pending.filter(|id| *id != 0), grid).await;
+        self.fetch_ids(events.iter().map(|event| event.id.get()), grid)
+            .await;
+        let pending = events.iter().map(|event| event.pending_id.get());
+        let pending = pending.filter(|id| *id != 0);
+        self.fetch_ids(pending.clone(), grid).await;
+        let imported = |event: &&Transfer| event.flags.get() & transfer_flags::IMPORTED != 0;
+        for event in events.iter().filter(imported) {
+            let timestamp = event.timestamp.get();
+            if has_timestamp(&self.accounts.created, timestamp, grid).await {
+                self.fetched.timestamps.push(timestamp);
+            }
         }
+        let resolved = pending.filter_map(|id| self.find_transfer(id));
+        let resolved = resolved.flat_map(|position| sides(self.transfer(position)));
+        let resolved: Vec<u128> = resolved.collect();
+        self.fetch_accounts(resolved.into_iter(), grid).await;
+        self.locate(events, located);
+        self.fetch_accounts_of(events, located, grid).await;
+    }
+
+    /// Fetches the accounts of events that were not located.
+    pub(super) async fn fetch_accounts_of<I: Io>(
+        &mut self,
+        events: &[Transfer],
+        located: &mut [Located],
+        grid: &mut Grid<'_, I>,
+    ) {
+        let mut ids = Vec::new();
+        for (located, event) in located.iter().zip(events) {
+            let missing = |slot: Option<u32>, id: U128| slot.is_none().then_some(id.get());
+            ids.extend(missing(located.debit, event.debit_account_id));
+            ids.extend(missing(located.credit, event.credit_account_id));
+        }
+        if ids.is_empty() {
+            return;
+        }
+        self.fetch_accounts(ids.into_iter(), grid).await;
+        for (located, event) in located.iter_mut().zip(events) {
+            let find = |id: U128| self.find_account(id.get());
+            located.debit = located.debit.or_else(|| find(event.debit_account_id));
+            located.credit = located.credit.or_else(|| find(event.credit_account_id));
+        }
+    }
+
+    /// Has accounts in the cache, those that there are; they stay until the next batch begins.
+    pub(super) async fn fetch_accounts<I: Io>(
+        &mut self,
+        ids: impl Iterator<Item = u128>,
+        grid: &mut Grid<'_, I>,
+    ) {
+        let cache = &mut self.accounts.cache;
+        let valid = ids.filter(|id| *id != 0 && *id != u128::MAX);
+        let unknown = valid.filter(|id| cache.keep(*id).is_none());
+        let mut unknown: Vec<u128> = unknown.collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        let tree = &self.indexes.account_ids;
+        let mut positions = Vec::new();
+        unknown.retain(|id| {
+            let found = tree.find(*id);
+            positions.extend(found);
+            found.is_none()
+        });
+        let on_disk = look_up(tree, &unknown, grid).await;
+        positions.extend(on_disk.into_iter().map(|(_, position)| position));
+        positions.sort_unstable();
+        for positions in positions.chunks(TOGETHER) {
+            let accounts = self.load_accounts(positions, grid).await;
+            for (position, account) in positions.iter().zip(&accounts) {
+                let position = u32::try_from(*position).expect("there are fewer accounts");
+                self.accounts.cache.insert(position, account);
+            }
+        }
+    }
+
+    /// Accounts as they are now, at positions, no more than [`TOGETHER`].
+    pub(super) async fn load_accounts<I: Io>(
+        &self,
+        positions: &[u64],
+        grid: &mut Grid<'_, I>,
+    ) -> Vec<Account> {
+        let created = &self.accounts.created;
+        load(created, positions, grid).await;
+        let accounts = positions.iter().map(|at| *loaded(created, *at, grid));
+        let mut accounts: Vec<Account> = accounts.collect();
+        let place = |(number, position): (usize, &u64)| {
+            let place = self.accounts.heads.get(*position).place()?;
+            Some((number, place))
+        };
+        let places = positions.iter().enumerate().filter_map(place);
+        let (expired, moved): (Vec<_>, Vec<_>) = places.partition(|(_, place)| place.expiry);
+        let at = |places: &[(usize, Place)]| -> Vec<u64> {
+            places.iter().map(|(_, place)| place.position).collect()
+        };
+        let expiries = self.load_expiries(&at(&expired), grid).await;
+        let events = self.load_events(&at(&moved), grid).await;
+        let events = moved
+            .iter()
+            .zip(&events)
+            .chain(expired.iter().zip(&expiries));
+        for ((number, place), event) in events {
+            event.leave(place.side, &mut accounts[*number]);
+        }
+        accounts
     }
 
     /// Fetches the values of ids, and the transfers that they lead to.
@@ -134,8 +235,8 @@ impl Ledger {
         }
     }
 
-    /// Fetches what a batch of accounts needs: whether a transfer has the timestamp of an imported
-    /// account.
+    /// Fetches what a batch of accounts needs: those that are there already, and whether a transfer has
+    /// the timestamp of an imported one.
     pub(super) async fn fetch_for_accounts<I: Io>(
         &mut self,
         events: &[Account],
@@ -145,19 +246,15 @@ impl Ledger {
         for event in events {
             let timestamp = event.timestamp.get();
             let imported = event.flags.get() & account_flags::IMPORTED != 0;
-            if imported && self.transfer_has(timestamp, grid).await {
+            if imported && has_timestamp(&self.transfers, timestamp, grid).await {
                 self.fetched.timestamps.push(timestamp);
             }
         }
-    }
-
-    async fn transfer_has<I: Io>(&self, timestamp: u64, grid: &mut Grid<'_, I>) -> bool {
-        let position = self.transfers_before(timestamp, grid).await;
-        if position == self.transfers.len() {
-            return false;
+        self.accounts.cache.begin();
+        for events in events.chunks(TOGETHER) {
+            let ids = events.iter().map(|event| event.id.get());
+            self.fetch_accounts(ids, grid).await;
         }
-        load(&self.transfers, &[position], grid).await;
-        loaded(&self.transfers, position, grid).timestamp.get() == timestamp
     }
 
     /// The number of transfers before a time.
@@ -166,7 +263,7 @@ impl Ledger {
         timestamp: u64,
         grid: &mut Grid<'_, I>,
     ) -> u64 {
-        super::query::before(&self.transfers, timestamp, grid).await
+        before(&self.transfers, timestamp, grid).await
     }
 
     pub(super) async fn lookup_transfers<I: Io>(
@@ -195,6 +292,28 @@ impl Ledger {
         let fetched = self.fetched.transfer(position);
         fetched.expect("what a batch needs was fetched before")
     }
+}
+
+/// The accounts of both sides of a transfer.
+pub(super) fn sides(transfer: &Transfer) -> [u128; 2] {
+    [
+        transfer.debit_account_id.get(),
+        transfer.credit_account_id.get(),
+    ]
+}
+
+/// Whether a record has that timestamp.
+async fn has_timestamp<T: Record + Ranked, I: Io>(
+    table: &LogTable<T>,
+    timestamp: u64,
+    grid: &mut Grid<'_, I>,
+) -> bool {
+    let position = before(table, timestamp, grid).await;
+    if position == table.len() {
+        return false;
+    }
+    load(table, &[position], grid).await;
+    loaded(table, position, grid).rank() == timestamp
 }
 
 /// Looks for ids on disk; gives those that are there, with their values.

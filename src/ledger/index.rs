@@ -65,8 +65,8 @@ impl Lengths {
     }
 }
 
-/// All trees: two of each field, that of sides and that of ids.
-const TREES: u64 = 2 * to_u64(FIELDS) + 2;
+/// All trees: two of each field, that of sides and two of ids.
+const TREES: u64 = 2 * to_u64(FIELDS) + 3;
 /// Records for whose merges memory is set aside: all tiers merge at the same time.
 const UNITS_MERGING: u64 = 1 << 30;
 /// Bars whose entries a tree may have in memory, and the one before.
@@ -81,6 +81,8 @@ pub(super) struct Indexes {
     sides: IndexTree,
     /// By id, positions of transfers, and of burnt ids.
     pub(super) ids: IdTree,
+    /// By id, positions of accounts.
+    pub(super) account_ids: IdTree,
     /// When the trees do what they do together.
     pub(super) clock: Clock,
     /// The ends of the last bars, the oldest first.
@@ -105,6 +107,7 @@ impl Indexes {
             transfers: of(tree::TRANSFER_FIELDS),
             sides: IndexTree::new(tree::TRANSFER_SIDES, options),
             ids: IdTree::new(tree::TRANSFER_IDS, options),
+            account_ids: IdTree::new(tree::ACCOUNT_IDS, options),
             clock: Clock::default(),
             bars: VecDeque::new(),
             indexed: Lengths::default(),
@@ -123,10 +126,20 @@ impl Indexes {
         fields.chain(std::iter::once(&mut self.sides))
     }
 
+    /// The trees of ids, in the order of their numbers.
+    fn id_trees(&self) -> [&IdTree; 2] {
+        [&self.ids, &self.account_ids]
+    }
+
+    fn id_trees_mut(&mut self) -> [&mut IdTree; 2] {
+        [&mut self.ids, &mut self.account_ids]
+    }
+
     /// Bytes that the trees take for what they have on disk.
     pub(super) fn disk_memory(&self) -> u64 {
         let trees: u64 = self.trees().map(IndexTree::disk_memory).sum();
-        trees + self.ids.disk_memory()
+        let ids = self.id_trees().map(IdTree::disk_memory);
+        trees + ids.iter().sum::<u64>()
     }
 
     /// Bytes that the trees take at most for what they have in memory, and the buffers of merges.
@@ -141,17 +154,18 @@ impl Indexes {
         };
         let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(&extent(bar), options);
         let sides = IndexTree::memory_max(&extent(2 * bar), options);
-        fields + sides + IdTree::memory_max(&extent(bar), options)
+        fields + sides + 2 * IdTree::memory_max(&extent(bar), options)
     }
 
     /// Blocks of all trees.
     pub(super) fn block_count(&self) -> u64 {
-        self.trees().map(IndexTree::block_count).sum::<u64>() + self.ids.block_count()
+        let ids = self.id_trees().map(IdTree::block_count);
+        self.trees().map(IndexTree::block_count).sum::<u64>() + ids.iter().sum::<u64>()
     }
 
     /// The states of all trees, with their numbers.
     pub(super) fn states(&self) -> Vec<(u8, TreeState)> {
-        let ids = std::iter::once((self.ids.number(), self.ids.state()));
+        let ids = self.id_trees().map(|tree| (tree.number(), tree.state()));
         self.trees()
             .map(|tree| (tree.number(), tree.state()))
             .chain(ids)
@@ -179,8 +193,10 @@ impl Indexes {
             let number = tree.number();
             *tree = IndexTree::restore(number, options, take(number), grid).await;
         }
-        let number = self.ids.number();
-        self.ids = IdTree::restore(number, options, take(number), grid).await;
+        for tree in self.id_trees_mut() {
+            let number = tree.number();
+            *tree = IdTree::restore(number, options, take(number), grid).await;
+        }
         repushes
     }
 
@@ -230,7 +246,8 @@ impl Indexes {
         let fields = self.accounts.iter_mut().chain(&mut self.transfers);
         let mut trees: Vec<&mut IndexTree> =
             fields.chain(std::iter::once(&mut self.sides)).collect();
-        crate::lsm::beat(&mut trees, &mut [&mut self.ids], units, grid).await;
+        let mut ids = [&mut self.ids, &mut self.account_ids];
+        crate::lsm::beat(&mut trees, &mut ids, units, grid).await;
         grid.start().await;
     }
 
@@ -239,13 +256,14 @@ impl Indexes {
     fn sort_some(&mut self, units: u64) {
         let tables = (TREES * units).div_ceil(TreeOptions::default().bar);
         for _ in 0..tables {
-            let _ = self.trees_mut().any(IndexTree::sort_frozen) || self.ids.sort_frozen();
+            let _ = self.trees_mut().any(IndexTree::sort_frozen)
+                || self.id_trees_mut().into_iter().any(IdTree::sort_frozen);
         }
     }
 
     fn bar(&mut self) {
         self.trees_mut().for_each(IndexTree::bar);
-        self.ids.bar();
+        self.id_trees_mut().into_iter().for_each(IdTree::bar);
         if self.bars.len() == BARS_MAX {
             let _ = self.bars.pop_front();
         }
@@ -292,6 +310,7 @@ impl Ledger {
         if due.bar {
             indexes.bar();
         }
+        self.accounts.created.write_full(grid).await;
         self.transfers.write_full(grid).await;
         self.events.write_full(grid).await;
         self.wide.write_full(grid).await;
@@ -301,7 +320,7 @@ impl Ledger {
 
     fn lengths(&self) -> Lengths {
         Lengths {
-            accounts: self.accounts.len(),
+            accounts: self.accounts.created.len(),
             transfers: self.transfers.len(),
             failed: self.failed.len(),
         }
@@ -312,7 +331,7 @@ impl Ledger {
         let (from, to) = (self.indexes.indexed, self.lengths());
         for position in from.accounts..to.accounts {
             self.indexes
-                .add_account(position, self.accounts.get(position));
+                .add_account(position, self.accounts.created.get_recent(position));
         }
         for position in from.transfers..to.transfers {
             self.indexes
@@ -360,7 +379,9 @@ impl Ledger {
         for tree in self.indexes.trees_mut() {
             tree.resume(grid).await;
         }
-        self.indexes.ids.resume(grid).await;
+        for tree in self.indexes.id_trees_mut() {
+            tree.resume(grid).await;
+        }
     }
 
     /// Pushes the records between two lengths to the trees that lack them.
@@ -372,10 +393,16 @@ impl Ledger {
         grid: &mut Grid<'_, I>,
     ) {
         let indexes = &mut self.indexes;
-        for position in from.accounts..to.accounts {
-            let keys = account_fields(self.accounts.get(position)).keys();
+        let account_ids = wanted(tree::ACCOUNT_IDS);
+        let visit = |position: u64, account: &Account| {
+            let keys = account_fields(account).keys();
             push_fields(&mut indexes.accounts, keys, position, wanted);
-        }
+            if account_ids {
+                indexes.account_ids.push(account.id.get(), position);
+            }
+        };
+        let accounts = from.accounts..to.accounts;
+        self.accounts.created.visit(accounts, grid, visit).await;
         let (sides, ids) = (wanted(tree::TRANSFER_SIDES), wanted(tree::TRANSFER_IDS));
         let transfers = from.transfers..to.transfers;
         let visit = |position: u64, transfer: &Transfer| {
@@ -421,8 +448,10 @@ impl Indexes {
     fn bar_again(&mut self, wanted: &impl Fn(u8) -> bool) {
         let trees = self.trees_mut().filter(|tree| wanted(tree.number()));
         trees.for_each(IndexTree::bar);
-        if wanted(self.ids.number()) {
-            self.ids.bar();
+        for tree in self.id_trees_mut() {
+            if wanted(tree.number()) {
+                tree.bar();
+            }
         }
     }
 }

@@ -6,6 +6,8 @@
 //! * A chain of linked events takes effect as a whole or not at all.
 //! * Everything follows from the requests and their timestamps: no clock, no chance.
 
+mod account_cache;
+mod account_table;
 mod accounts;
 pub mod catalog;
 mod chain;
@@ -30,6 +32,9 @@ mod transfers;
 pub use checkpoint::{RestoreError, counts};
 pub use in_memory::LedgerInMemory;
 pub use state::{Ledger, LedgerOptions};
+
+/// Bytes of the smallest cache of accounts that never grows beyond them.
+pub const ACCOUNT_CACHE_SIZE_MIN: u64 = account_cache::SIZE_MIN;
 
 use crate::grid::Grid;
 use crate::io::Io;
@@ -106,15 +111,16 @@ impl Ledger {
             Family::CreateTransfers => {
                 let events = <[Transfer]>::ref_from_bytes(batch);
                 let events = events.expect("the body was found valid");
-                self.fetch_for_transfers(events, grid).await;
-                self.create_transfers(request.operation, request.timestamp, events, reply);
+                let (operation, timestamp) = (request.operation, request.timestamp);
+                self.create_transfers((operation, timestamp), events, grid, reply)
+                    .await;
             }
             Family::GetAccountTransfers
             | Family::GetAccountBalances
             | Family::QueryAccounts
             | Family::QueryTransfers
             | Family::GetChangeEvents => self.query(request, grid, reply).await,
-            Family::LookupAccounts => self.lookup_accounts(batch, reply),
+            Family::LookupAccounts => self.lookup_accounts(batch, grid, reply).await,
             Family::LookupTransfers => self.lookup_transfers(batch, grid, reply).await,
         }
     }

@@ -1,6 +1,7 @@
 //! Queries: by account, by fields, by time. All bounds are inclusive; an invalid filter finds nothing.
 
 use super::Ledger;
+use super::fetch::TOGETHER;
 use super::index::{Fields, account_fields, transfer_fields};
 use super::scan::Scan;
 use crate::constants::{BATCH_EVENTS_MAX, TIMESTAMP_MAX};
@@ -144,11 +145,9 @@ impl Ledger {
             return;
         };
         let wanted = query_fields(filter);
-        let before = |time: u64| {
-            self.accounts
-                .partition_point(|account| account.timestamp.get() < time)
-        };
-        let (low, end) = (before(range.min), before(range.max + 1));
+        let created = &self.accounts.created;
+        let low = before(created, range.min, grid).await;
+        let end = before(created, range.max + 1, grid).await;
         if low == end {
             return;
         }
@@ -160,12 +159,16 @@ impl Ledger {
             if positions.is_empty() {
                 return;
             }
-            for position in positions {
-                let account = self.accounts.get(position);
-                if left > 0 && matches(&wanted, &account_fields(account)) {
-                    reply.extend_from_slice(account.as_bytes());
-                    left -= 1;
-                }
+            for positions in positions.chunks(TOGETHER) {
+                load(created, positions, grid).await;
+                let wanted = positions.iter().copied().filter(|at| {
+                    let account = loaded(created, *at, grid);
+                    matches(&wanted, &account_fields(account))
+                });
+                let wanted: Vec<u64> = wanted.take(left).collect();
+                let accounts = self.load_accounts(&wanted, grid).await;
+                reply.extend_from_slice(accounts.as_bytes());
+                left -= accounts.len();
             }
         }
     }
@@ -246,7 +249,7 @@ impl Ledger {
     }
 
     pub(super) async fn account_balances<I: Io>(
-        &self,
+        &mut self,
         batch: &[u8],
         grid: &mut Grid<'_, I>,
         reply: &mut Vec<u8>,
@@ -255,12 +258,15 @@ impl Ledger {
         let Some(query) = AccountQuery::new(filter) else {
             return;
         };
-        let Some(account) = self.find_account(query.id) else {
+        self.accounts.cache.begin();
+        self.fetch_accounts(std::iter::once(query.id), grid).await;
+        let Some(slot) = self.find_account(query.id) else {
             return;
         };
-        if self.accounts.get(account.into()).flags.get() & account_flags::HISTORY == 0 {
+        if self.accounts.cache.get(slot).flags.get() & account_flags::HISTORY == 0 {
             return;
         }
+        let account = self.accounts.cache.position(slot);
         let Some(mut scan) = self.scan_account(&query, grid).await else {
             return;
         };

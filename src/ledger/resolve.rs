@@ -51,8 +51,8 @@ impl Ledger {
         };
         let debit_at = find(pending.debit_account_id.get());
         let credit_at = find(pending.credit_account_id.get());
-        let debit = self.accounts.get(debit_at.into());
-        let credit = self.accounts.get(credit_at.into());
+        let debit = self.accounts.cache.get(debit_at);
+        let credit = self.accounts.cache.get(credit_at);
         if post && debit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
         }

@@ -1,5 +1,6 @@
 //! What the ledger keeps: tables, and the indexes over them.
 
+use super::account_table::AccountTable;
 use super::catalog::table;
 use super::chain::Undo;
 use super::expiry::Due;
@@ -7,9 +8,9 @@ use super::fetch::{FAILED, Fetched};
 use super::index::Indexes;
 use super::records::{EventRecord, ExpiryRecord, FailedRecord, PendingStatus, WideRecord};
 use crate::constants::BLOCK_DATA_SIZE;
-use crate::lsm::{Hash, IdIndex, LogTable, MutableTable};
+use crate::lsm::{LogTable, MutableTable};
 use crate::stdx::to_u64;
-use crate::wire::{Account, ReplyEncoder, Transfer};
+use crate::wire::{ReplyEncoder, Transfer};
 use std::collections::BTreeSet;
 use storage_format::BlockReference;
 
@@ -18,6 +19,8 @@ use storage_format::BlockReference;
 pub struct LedgerOptions {
     /// Bytes of memory that the state may take.
     pub memory_limit: u64,
+    /// Bytes of them for accounts that were used lately; a cache that is too small for a batch grows.
+    pub account_cache_size: u64,
 }
 
 /// Bytes that a pending transfer that expires takes in the queue at most: an entry in a node that is
@@ -34,7 +37,7 @@ pub struct Ledger {
     memory_limit: u64,
     /// What the trees take at most for what they have in memory, and for merges.
     memory_fixed: u64,
-    pub(super) accounts: MutableTable<Account>,
+    pub(super) accounts: AccountTable,
     pub(super) transfers: LogTable<Transfer>,
     /// By position of the transfer.
     pub(super) events: LogTable<EventRecord>,
@@ -52,7 +55,6 @@ pub struct Ledger {
     pub(super) transfer_timestamp: u64,
     pub(super) expiry_timestamp: u64,
 
-    pub(super) account_ids: IdIndex,
     pub(super) indexes: Indexes,
 
     pub(super) fetched: Fetched,
@@ -64,10 +66,11 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(options: LedgerOptions) -> Self {
+        let accounts = AccountTable::new(options.account_cache_size);
         Self {
             memory_limit: options.memory_limit,
-            memory_fixed: Indexes::memory_fixed(),
-            accounts: MutableTable::new(table::ACCOUNTS),
+            memory_fixed: Indexes::memory_fixed() + accounts.cache.memory_max(),
+            accounts,
             // What was pending is going to be resolved.
             transfers: LogTable::new(table::TRANSFERS, true),
             events: LogTable::new(table::EVENTS, false),
@@ -79,7 +82,6 @@ impl Ledger {
             due_blocks: Vec::new(),
             transfer_timestamp: 0,
             expiry_timestamp: 0,
-            account_ids: IdIndex::new(),
             indexes: Indexes::new(),
             fetched: Fetched::default(),
             undo: Undo::default(),
@@ -90,14 +92,15 @@ impl Ledger {
     /// Bytes of memory that the state takes.
     #[must_use]
     pub fn memory_used(&self) -> u64 {
-        let tables = self.accounts.memory()
+        let tables = self.accounts.created.memory()
+            + self.accounts.heads.memory()
             + self.transfers.memory()
             + self.events.memory()
             + self.wide.memory()
             + self.expiries.memory()
             + self.failed.memory()
             + self.statuses.memory();
-        let indexes = self.account_ids.memory() + self.indexes.disk_memory() + self.memory_fixed;
+        let indexes = self.indexes.disk_memory() + self.memory_fixed;
         tables + indexes + to_u64(self.due.len()) * DUE_SIZE_MAX
     }
 
@@ -125,9 +128,9 @@ impl Ledger {
     /// Bytes that so many more events take at most: each an account, or a pending transfer, with
     /// what stays of it in memory.
     fn growth(&self, events: u64) -> u64 {
-        /// An account in its table, or a transfer's share of fences, filters and statuses.
-        const EVENT_SIZE_MAX: u64 = 136;
-        events * (EVENT_SIZE_MAX + DUE_SIZE_MAX) + self.account_ids.growth(events)
+        /// An account's head, a transfer's status, and what either has of fences and filters.
+        const EVENT_SIZE_MAX: u64 = 24;
+        events * (EVENT_SIZE_MAX + DUE_SIZE_MAX)
     }
 
     /// Blocks that the next checkpoint and the merges until then may write anew, while the old ones
@@ -136,27 +139,23 @@ impl Ledger {
     pub fn blocks_rewritten(&self) -> u64 {
         // A pending transfer that expires leaves a record of 160 bytes; the queue has 24.
         let due = to_u64(self.due.len()) / to_u64(BLOCK_DATA_SIZE / 256) + 2;
-        let mutable = self.accounts.chunk_count() + self.statuses.chunk_count();
-        mutable + due + self.indexes.block_count() + 5
+        let mutable = self.accounts.heads.chunk_count() + self.statuses.chunk_count();
+        mutable + due + self.indexes.block_count() + 6
     }
 
     /// The highest timestamp that an account, a transfer or an expiry has.
     #[must_use]
     pub fn timestamp_last(&self) -> u64 {
-        let account = self.accounts.last();
-        let account = account.map_or(0, |account| account.timestamp.get());
-        account
+        self.accounts
+            .timestamp
             .max(self.transfer_timestamp)
             .max(self.expiry_timestamp)
     }
 
-    /// Position of the account with that id.
+    /// Slot of the account with that id, which was fetched.
     #[inline]
     pub(super) fn find_account(&self, id: u128) -> Option<u32> {
-        let accounts = &self.accounts;
-        self.account_ids.find(Hash::of(id), |position| {
-            accounts.get(position.into()).id.get() == id
-        })
+        self.accounts.cache.find(id)
     }
 
     /// What an id stands for: the position of a transfer, or a burnt id. It is in memory, or was
@@ -188,13 +187,5 @@ impl Ledger {
         }
         let byte = self.statuses.get_mut(byte);
         *byte = status.written(*byte, transfer);
-    }
-
-    /// Whether an account has that timestamp.
-    pub(super) fn account_at(&self, timestamp: u64) -> bool {
-        let position = self
-            .accounts
-            .partition_point(|account| account.timestamp.get() < timestamp);
-        position < self.accounts.len() && self.accounts.get(position).timestamp.get() == timestamp
     }
 }

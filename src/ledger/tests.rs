@@ -15,6 +15,7 @@ const NARROW_MAX: u128 = (1 << 64) - 1;
 fn empty() -> LedgerInMemory {
     LedgerInMemory::new(LedgerOptions {
         memory_limit: 1 << 30,
+        account_cache_size: 0,
     })
 }
 
@@ -281,4 +282,119 @@ fn statuses_are_the_same_after_a_restart() {
     let found = create(&mut ledger, at, &again);
     assert_eq!(found[..5], codes(statuses)[..5]);
     assert_eq!(found[8], voided.code());
+}
+
+/// Makes accounts of ids; the last of them has that timestamp.
+fn create_accounts(ledger: &mut LedgerInMemory, timestamp: u64, ids: &[u128]) {
+    let account = |id: &u128| Account {
+        id: (*id).into(),
+        ledger: 1.into(),
+        code: 1.into(),
+        ..Account::new_zeroed()
+    };
+    let accounts: Vec<Account> = ids.iter().map(account).collect();
+    let body = encode(128, &[accounts.as_bytes()]);
+    let mut reply = Vec::new();
+    ledger.execute(Operation::CreateAccounts, timestamp, &body, &mut reply);
+}
+
+fn lookup(ledger: &mut LedgerInMemory, ids: &[u128]) -> Vec<Account> {
+    let body = encode(16, &[ids.as_bytes()]);
+    let mut reply = Vec::new();
+    ledger.execute(Operation::LookupAccounts, 0, &body, &mut reply);
+    let batches = Batches::decode(128, &reply).unwrap();
+    <[Account]>::ref_from_bytes(batches.payload())
+        .unwrap()
+        .to_vec()
+}
+
+#[test]
+fn accounts_come_back_from_the_disk_with_their_balances() {
+    const BATCH: usize = 8189;
+    const COUNT: u128 = 430_000;
+    let mut ledger = empty();
+    let ids: Vec<u128> = (1..=COUNT).collect();
+    let mut now = 1;
+    for ids in ids.chunks(BATCH) {
+        now += 10_000;
+        create_accounts(&mut ledger, now, ids);
+    }
+    assert!(ledger.ledger.indexes.account_ids.block_count() > 0);
+    let mut number = 0;
+    for round in 0..3_u128 {
+        // Each account of a batch is in one transfer, and not in the cache.
+        let transfers: Vec<Transfer> = (1..=8000)
+            .map(|at| {
+                number += 1;
+                Transfer {
+                    debit_account_id: at.into(),
+                    credit_account_id: (COUNT - at).into(),
+                    ..transfer(COUNT + number, at + round, 0)
+                }
+            })
+            .collect();
+        now += 10_000;
+        let created = create(&mut ledger, now, &transfers);
+        assert!(
+            created
+                .iter()
+                .all(|status| *status == Status::Created.code())
+        );
+        if round == 1 {
+            ledger.restart();
+        }
+    }
+    let ids: Vec<u128> = (1..=4000).flat_map(|at| [at, COUNT - at]).collect();
+    let found = lookup(&mut ledger, &ids);
+    assert_eq!(found.len(), ids.len());
+    for (pair, at) in found.chunks_exact(2).zip(1_u128..) {
+        let moved = 3 * at + 3;
+        assert_eq!((pair[0].id.get(), pair[1].id.get()), (at, COUNT - at));
+        assert_eq!(
+            (pair[0].debits_posted.get(), pair[0].credits_posted.get()),
+            (moved, 0)
+        );
+        assert_eq!(
+            (pair[1].debits_posted.get(), pair[1].credits_posted.get()),
+            (0, moved)
+        );
+        assert_eq!((pair[0].ledger.get(), pair[0].code.get()), (1, 1));
+    }
+    assert_eq!(lookup(&mut ledger, &[COUNT + 1, 0, u128::MAX, 7]).len(), 1);
+}
+
+#[test]
+fn accounts_of_one_hash_are_told_apart() {
+    let mut ledger = empty();
+    let ids: Vec<u128> = (1..=100).map(crate::lsm::hash::colliding).collect();
+    // The odd ones are there.
+    let (odd, even): (Vec<_>, Vec<_>) = ids.chunks_exact(2).map(|two| (two[0], two[1])).unzip();
+    create_accounts(&mut ledger, 100, &odd);
+    let between = |id: u128, debit: u128, credit: u128| Transfer {
+        debit_account_id: debit.into(),
+        credit_account_id: credit.into(),
+        ..transfer(id, 5, 0)
+    };
+    let transfers = [
+        between(1, odd[0], odd[1]),
+        between(2, odd[2], even[0]),
+        between(3, even[1], odd[3]),
+        between(4, odd[1], odd[2]),
+    ];
+    let statuses = [
+        Status::Created,
+        Status::CreditAccountNotFound,
+        Status::DebitAccountNotFound,
+        Status::Created,
+    ];
+    assert_eq!(create(&mut ledger, 1000, &transfers), codes(statuses));
+    let found = lookup(&mut ledger, &odd[..4]);
+    let balances = found
+        .iter()
+        .map(|account| (account.debits_posted.get(), account.credits_posted.get()));
+    assert_eq!(
+        balances.collect::<Vec<_>>(),
+        [(5, 0), (5, 5), (0, 5), (0, 0)]
+    );
+    assert!(lookup(&mut ledger, &even).is_empty());
 }

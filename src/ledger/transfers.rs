@@ -1,14 +1,17 @@
 //! `create_transfers` and `lookup_transfers`.
 
 use super::Ledger;
-use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
+use super::account_table::{Place, Side};
+use super::chain::{AccountUndo, Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::effect::Effect;
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
-use super::fetch::FAILED;
+use super::fetch::{FAILED, TOGETHER};
 use super::records::{EventRecord, FailedRecord};
 use crate::constants;
-use crate::lsm::Hash;
+use crate::grid::Grid;
+use crate::io::Io;
+use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
 use crate::wire::{Account, CreateTransferStatus as Status, Operation, Transfer};
 
@@ -37,32 +40,53 @@ fn burns_id(status: Status) -> bool {
     )
 }
 
-/// Events whose accounts are looked for together: the processor then waits for the memory of many
-/// of them at the same time. What was read is still in its nearest cache when it is used.
-const LOCATE_AHEAD: usize = 16;
+/// Events that are executed together: what they need is read ahead, all at the same time, and is still in
+/// the processor's nearest cache when it is used.
+const GROUP: usize = 16;
 
-/// Where the accounts of an event are.
-#[derive(Clone, Copy, Default)]
-struct Located {
-    debit: Option<u32>,
-    credit: Option<u32>,
+/// Slots of the accounts of an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Located {
+    pub(super) debit: Option<u32>,
+    pub(super) credit: Option<u32>,
 }
 
 impl Ledger {
-    pub(super) fn create_transfers(
+    /// Fetches what some of the events need, executes them, and goes on with the next.
+    pub(super) async fn create_transfers<I: Io>(
         &mut self,
-        operation: Operation,
-        timestamp: u64,
+        (operation, timestamp): (Operation, u64),
         events: &[Transfer],
+        grid: &mut Grid<'_, I>,
         reply: &mut Vec<u8>,
     ) {
         reply.reserve(events.len() * 16 + 256);
+        self.fetched.clear();
+        self.accounts.cache.begin();
         let mut batch = Batch::new(STATUSES, operation, timestamp, events.len(), reply);
-        let mut located = [Located::default(); LOCATE_AHEAD];
-        for (index, event) in events.iter().enumerate() {
-            if index.is_multiple_of(LOCATE_AHEAD) {
-                self.locate(&events[index..], &mut located);
+        let mut located = Vec::with_capacity(TOGETHER);
+        for (first, events) in (0..).step_by(TOGETHER).zip(events.chunks(TOGETHER)) {
+            self.fetch_for_transfers(events, &mut located, grid).await;
+            let groups = events.chunks(GROUP).zip(located.chunks_mut(GROUP));
+            for (first, (events, located)) in (first..).step_by(GROUP).zip(groups) {
+                if !self.confirm(events, located) {
+                    self.fetch_accounts_of(events, located, grid).await;
+                }
+                self.execute_transfers((&mut batch, first), events, located, reply);
             }
+        }
+        batch.finish(reply);
+    }
+
+    /// Executes events of a batch from an index on; all that they need was fetched.
+    fn execute_transfers(
+        &mut self,
+        (batch, first): (&mut Batch, usize),
+        events: &[Transfer],
+        located: &[Located],
+        reply: &mut Vec<u8>,
+    ) {
+        for (index, (event, at)) in (first..).zip(events.iter().zip(located)) {
             let facts = EventFacts {
                 linked: event.flags.get() & flags::LINKED != 0,
                 imported: event.flags.get() & flags::IMPORTED != 0,
@@ -76,8 +100,7 @@ impl Ledger {
                     timestamp: event_timestamp,
                 },
                 None => {
-                    let located = &located[index % LOCATE_AHEAD];
-                    let (status, timestamp) = self.create_transfer(event, located, event_timestamp);
+                    let (status, timestamp) = self.create_transfer(event, at, event_timestamp);
                     burnt = burns_id(status);
                     Outcome {
                         status: status.code(),
@@ -92,37 +115,36 @@ impl Ledger {
                 self.indexes.ids.push(event.id.get(), FAILED | position);
             }
         }
-        batch.finish(reply);
     }
 
-    /// Finds the accounts of events, which stay where they are during the batch, and reads what their
-    /// execution is going to need: first where the indexes lead, then all records, so that no record is
-    /// waited for before the next one is asked for.
-    fn locate(&self, events: &[Transfer], located: &mut [Located]) {
-        let candidate = |id: u128| self.account_ids.candidate(Hash::of(id));
-        for (located, event) in located.iter_mut().zip(events) {
+    /// Finds the accounts of events in the cache, as far as its index tells: what is not there is `None`,
+    /// and what is may be another account. They stay where they are during the batch.
+    pub(super) fn locate(&mut self, events: &[Transfer], located: &mut Vec<Located>) {
+        let cache = &mut self.accounts.cache;
+        located.clear();
+        located.extend(events.iter().map(|event| Located {
+            debit: cache.keep_candidate(event.debit_account_id.get()),
+            credit: cache.keep_candidate(event.credit_account_id.get()),
+        }));
+    }
+
+    /// Reads all that the events are going to need, so that no record is waited for before the next one
+    /// is asked for. Gives whether what was located are their accounts; what is not is `None` then.
+    fn confirm(&self, events: &[Transfer], located: &mut [Located]) -> bool {
+        let cache = &self.accounts.cache;
+        let mut right = true;
+        let mut confirm = |slot: &mut Option<u32>, id: u128| {
+            if slot.is_some_and(|at| cache.id(at) != id) {
+                *slot = None;
+                right = false;
+            }
+        };
+        for (event, located) in events.iter().zip(located) {
             self.indexes.ids.touch(event.id.get());
-            *located = Located {
-                debit: candidate(event.debit_account_id.get()),
-                credit: candidate(event.credit_account_id.get()),
-            };
+            confirm(&mut located.debit, event.debit_account_id.get());
+            confirm(&mut located.credit, event.credit_account_id.get());
         }
-        for (located, event) in located.iter_mut().zip(events) {
-            located.debit = self.confirm(event.debit_account_id.get(), located.debit);
-            located.credit = self.confirm(event.credit_account_id.get(), located.credit);
-        }
-    }
-
-    /// Position of the account with that id, most likely the candidate.
-    #[inline]
-    fn confirm(&self, id: u128, candidate: Option<u32>) -> Option<u32> {
-        let account = self.accounts.get(candidate?.into());
-        // The other cache line of the record.
-        let _ = std::hint::black_box(account.timestamp);
-        if account.id.get() == id {
-            return candidate;
-        }
-        self.find_account(id)
+        right
     }
 
     fn create_transfer(
@@ -191,8 +213,8 @@ impl Ledger {
         check_fields(transfer)?;
         let debit_at = located.debit.ok_or(Status::DebitAccountNotFound)?;
         let credit_at = located.credit.ok_or(Status::CreditAccountNotFound)?;
-        let debit = self.accounts.get(debit_at.into());
-        let credit = self.accounts.get(credit_at.into());
+        let debit = self.accounts.cache.get(debit_at);
+        let credit = self.accounts.cache.get(credit_at);
         if debit.ledger != credit.ledger {
             return Err(Status::AccountsMustHaveTheSameLedger);
         }
@@ -264,7 +286,7 @@ impl Ledger {
 
     /// Whether an imported transfer of that time would come before another, or equal an account.
     pub(super) fn import_regresses(&self, timestamp: u64) -> bool {
-        timestamp <= self.transfer_timestamp || self.account_at(timestamp)
+        timestamp <= self.transfer_timestamp || self.fetched.has_timestamp(timestamp)
     }
 
     /// Stores a transfer that passed all checks, what it does to its accounts, and its event.
@@ -276,8 +298,14 @@ impl Ledger {
         let at = (effect.debit_at, effect.credit_at);
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
-                debit: (at.0, *self.accounts.get(at.0.into())),
-                credit: (at.1, *self.accounts.get(at.1.into())),
+                accounts: [at.0, at.1].map(|slot| AccountUndo {
+                    slot,
+                    account: *self.accounts.cache.get(slot),
+                    head: *self
+                        .accounts
+                        .heads
+                        .get(self.accounts.cache.position(slot).into()),
+                }),
                 resolved,
                 timestamp_before: self.transfer_timestamp,
             });
@@ -286,12 +314,23 @@ impl Ledger {
         if let Some(expires) = expires_at(transfer) {
             let _ = self.due.insert((expires, timestamp, position));
         }
-        effect.apply(&mut self.accounts);
-        let debit = self.accounts.get(at.0.into());
-        let credit = self.accounts.get(at.1.into());
+        let cache = &mut self.accounts.cache;
+        effect.apply(cache);
+        let positions = (cache.position(at.0), cache.position(at.1));
+        let (debit, credit) = (cache.get(at.0), cache.get(at.1));
         let wide = self.wide.len();
-        let (event, balances) = EventRecord::new(timestamp, at, debit, credit, wide);
-        let _ = self.events.push(&event);
+        let (event, balances) = EventRecord::new(timestamp, positions, debit, credit, wide);
+        let event = self.events.push(&event);
+        for (slot, side) in [(at.0, Side::Debit), (at.1, Side::Credit)] {
+            let place = Place {
+                position: event,
+                expiry: false,
+                side,
+            };
+            if !(side == Side::Credit && planted(Bug::ForgetHead)) {
+                self.accounts.moved(slot, place);
+            }
+        }
         if let Some(balances) = balances {
             let _ = self.wide.push(&balances);
         }

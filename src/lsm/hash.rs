@@ -71,9 +71,31 @@ pub(super) const fn fold(a: u64, b: u64) -> u64 {
     low(product) ^ high(product)
 }
 
+/// Ids that are different, and have the same hash: for tests. The high half takes out again what the
+/// low one brings in; for one low half in eight it has few enough bits.
+#[must_use]
+pub const fn colliding(number: u64) -> u128 {
+    const HIGH_BITS: u32 = u64::BITS - 3;
+    let mut low_half = (number << 20) + 1;
+    loop {
+        let high_half = fold(low_half ^ KEY_LOW, KEY_HIGH);
+        if high_half >> HIGH_BITS == 0 {
+            return ((high_half as u128) << 64 | low_half as u128) << 3;
+        }
+        low_half += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{CELLS, Hash};
+    use super::{CELLS, Hash, colliding};
+
+    #[test]
+    fn ids_collide_on_purpose() {
+        let ids: std::collections::BTreeSet<u128> = (0..1000).map(colliding).collect();
+        assert_eq!(ids.len(), 1000);
+        assert!(ids.iter().all(|id| Hash::of(*id) == Hash::of(colliding(0))));
+    }
 
     #[test]
     fn neighbours_share_a_cell_and_differ_in_slot() {

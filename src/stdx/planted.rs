@@ -57,6 +57,8 @@ pub enum Bug {
     ReadBeforeWritten,
     /// The clock of bars and beats begins anew at open.
     ForgetClock,
+    /// What a transfer left of its credit account is known to the cache only.
+    ForgetHead,
 }
 
 impl Bug {
@@ -88,6 +90,7 @@ impl Bug {
         Self::KeepStalePages,
         Self::ReadBeforeWritten,
         Self::ForgetClock,
+        Self::ForgetHead,
     ];
 }
 

@@ -27,4 +27,4 @@ pub use superblock::{Superblock, SuperblockError};
 pub const SECTOR_SIZE: usize = 4096;
 
 /// Version of every layout in this crate. A file of another version is refused.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;

@@ -126,11 +126,11 @@ fn superblock() -> Superblock {
 fn prepare_headers() {
     let header = prepare_header();
     assert!(header.valid(0x0C0D_0E0F));
-    check("prepare_header_v2.hex", &header);
-    check("prepare_root_v2.hex", &PrepareHeader::root(5));
-    check("prepare_empty_v2.hex", &PrepareHeader::empty(5, 17));
+    check("prepare_header_v3.hex", &header);
+    check("prepare_root_v3.hex", &PrepareHeader::root(5));
+    check("prepare_empty_v3.hex", &PrepareHeader::empty(5, 17));
     check(
-        "request_entry_v2.hex",
+        "request_entry_v3.hex",
         &RequestEntry {
             request_checksum: Checksum([0x3E; 16]),
             client: 0x1234_5678_9ABC_u128.into(),
@@ -149,15 +149,15 @@ fn prepare_headers() {
 fn superblocks() {
     let superblock = superblock();
     assert!(superblock.valid());
-    check("superblock_v2.hex", &superblock);
-    check("geometry_v2.hex", &geometry());
+    check("superblock_v3.hex", &superblock);
+    check("geometry_v3.hex", &geometry());
 }
 
 #[test]
 fn reply_slot_headers() {
     let header = ReplySlotHeader::new(77, 1000, b"a reply");
     assert!(header.valid());
-    check("reply_slot_header_v2.hex", &header);
+    check("reply_slot_header_v3.hex", &header);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn blocks() {
     let (reference, written) = seal(&mut block, header);
     assert_eq!(written, 3 * 4096);
     let page = hex(&block[..512]);
-    assert_eq!(page, golden("block_header_page_v2.hex", &page));
+    assert_eq!(page, golden("block_header_page_v3.hex", &page));
     assert_eq!(verify(&block, &reference).unwrap().op.get(), 1234);
 }
 
@@ -282,9 +282,9 @@ fn manifest_records() {
         count: 2016.into(),
         tag: tag(ManifestKind::RunBlock),
     };
-    check("manifest_record_v2.hex", &block);
+    check("manifest_record_v3.hex", &block);
     check(
-        "run_record_v2.hex",
+        "run_record_v3.hex",
         &RunRecord {
             last: 0x0102_0304_0506_0708_090B_u128.into(),
             entries: 300_000.into(),
@@ -296,7 +296,7 @@ fn manifest_records() {
         },
     );
     check(
-        "merge_record_v2.hex",
+        "merge_record_v3.hex",
         &MergeRecord {
             taken: std::array::from_fn(|input| [u8::try_from(input).unwrap(); 6]),
             done: 77.into(),
@@ -304,7 +304,7 @@ fn manifest_records() {
         },
     );
     check(
-        "bar_record_v2.hex",
+        "bar_record_v3.hex",
         &BarRecord {
             values: [1.into(), 2.into(), 3.into()],
             reserved: [0; 32],
@@ -506,7 +506,7 @@ fn offsets_and_constants() {
     ] {
         out.push_str(&format!("{name} {value}\n"));
     }
-    assert_eq!(out, golden("offsets_v2.txt", &out));
+    assert_eq!(out, golden("offsets_v3.txt", &out));
     let spec = include_str!("../SPEC.md");
     let mut table = "";
     for line in out

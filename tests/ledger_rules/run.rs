@@ -67,6 +67,7 @@ pub(crate) fn run(file: &str, text: &str) -> Covered {
 fn ledger() -> LedgerInMemory {
     LedgerInMemory::new(LedgerOptions {
         memory_limit: 1 << 30,
+        account_cache_size: 0,
     })
 }
 

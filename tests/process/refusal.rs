@@ -269,3 +269,17 @@ fn a_file_in_memory_works_or_is_refused() {
     drop(fs::remove_file(&file));
     drop(fs::remove_file(file.with_extension("log")));
 }
+
+#[test]
+fn caches_that_do_not_fit_the_memory_are_refused() {
+    let directory = Directory::new("refusal-caches");
+    let file = formatted(&directory);
+    for (option, words) in [
+        ("--cache-size=1MiB", "--cache-size=1048576: a cache has"),
+        ("--cache-size=2GiB", "leaves nothing beside a cache"),
+        ("--account-cache-size=1MiB", "for the accounts of a batch"),
+        ("--account-cache-size=900MiB", "beside the cache of blocks"),
+    ] {
+        check(&file, &["--limit-memory=1GiB", option], 2, words);
+    }
+}

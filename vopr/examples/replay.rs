@@ -26,6 +26,7 @@ fn new_machine(ledger: bool) -> Box<dyn Machine> {
     if ledger {
         Box::new(LedgerInMemory::new(LedgerOptions {
             memory_limit: MEMORY,
+            account_cache_size: 0,
         }))
     } else {
         Box::new(Model::new())

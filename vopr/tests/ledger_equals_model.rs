@@ -22,6 +22,7 @@ const MEMORY: u64 = 1 << 28;
 fn empty() -> LedgerInMemory {
     LedgerInMemory::new(LedgerOptions {
         memory_limit: MEMORY,
+        account_cache_size: 0,
     })
 }
 

@@ -299,6 +299,7 @@ impl Trees {
         let [accounts, transfers, failed] = added;
         match merge.tree {
             tree::TRANSFER_IDS => (transfers + failed).to_string(),
+            tree::ACCOUNT_IDS => accounts.to_string(),
             tree::TRANSFER_SIDES => (2 * transfers).to_string(),
             number if number < tree::TRANSFER_FIELDS => format!("up to {accounts}"),
             _ => format!("up to {transfers}"),

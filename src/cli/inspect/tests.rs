@@ -219,7 +219,7 @@ impl Made {
             record_size: 128,
             position: 0,
             data: &accounts,
-            pages: &[],
+            pages: &[contents.timestamps[0].into()],
         });
         let mut expiries = self.put_block(&Block {
             address: 2,
@@ -560,7 +560,7 @@ fn manifest_trees_and_tables_are_decoded() {
     assert_eq!(rows[4]["more"], "1 blocks, last 3093, positions 0 to 0");
     let json = manifest::run_trees(&made.open()).unwrap().json();
     assert_eq!(json["clock"]["bar_units"], 300);
-    assert_eq!(json["trees"].as_array().unwrap().len(), 12);
+    assert_eq!(json["trees"].as_array().unwrap().len(), 13);
     assert_eq!(json["trees"][11]["entries"], 300);
     assert_eq!(
         (&json["runs"][0]["first"], &json["runs"][0]["last"]),

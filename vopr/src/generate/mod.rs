@@ -16,7 +16,7 @@ pub use self::swarm::{Ids, Swarm};
 use crate::model::batch::{self, Kind, Op};
 use crate::model::layout::Layout;
 use crate::random::{Random, mix};
-use daftari::lsm::fuse;
+use daftari::lsm::{fuse, hash};
 
 /// The largest body.
 const BODY_MAX: usize = 1_048_320;
@@ -51,6 +51,7 @@ fn id_of(ids: Ids, number: u64) -> u128 {
         Ids::Random => u128::from(mix(number)) << 64 | u128::from(mix(!number)) | 1,
         Ids::Clustered => u128::from(number % 5 + 1) << 96 | u128::from(number),
         Ids::Colliding => fuse::colliding(number),
+        Ids::SameSlot => hash::colliding(number),
     }
 }
 

@@ -17,16 +17,19 @@ pub enum Ids {
     /// All of one hash in the filters of ids, as somebody would choose them who read the source: no
     /// block of them has a filter.
     Colliding,
+    /// All of one hash in memory, the same way.
+    SameSlot,
 }
 
 impl Ids {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Ascending,
         Self::Descending,
         Self::Random,
         Self::Clustered,
         Self::Colliding,
+        Self::SameSlot,
     ];
 }
 

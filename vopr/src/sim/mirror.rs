@@ -89,6 +89,7 @@ impl Mirror {
             bug,
             ledger: Ledger::new(LedgerOptions {
                 memory_limit: 1 << 30,
+                account_cache_size: 0,
             }),
             grid: Grid::new(io, &superblock, CACHE_SIZE),
             waiting: VecDeque::new(),

@@ -182,6 +182,7 @@ async fn process() {
         replica: Some(0),
         replica_count: 1,
         memory_limit: 1 << 30,
+        account_cache_size: with(|world| world.options.account_cache_size),
         cache_size: with(|world| world.options.cache_size),
         scrub: Some(ScrubOptions {
             period: with(|world| world.options.scrub_period),

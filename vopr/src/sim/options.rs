@@ -90,6 +90,8 @@ pub struct Options {
     pub geometry: Geometry,
     /// Bytes of the cache of pages.
     pub cache_size: u64,
+    /// Bytes of the cache of accounts.
+    pub account_cache_size: u64,
     /// Blocks that the disk has room for, until so many requests for more were refused.
     pub disk_room: Option<(u64, u64)>,
     /// Nanoseconds of a tour of the scrubber.
@@ -142,6 +144,12 @@ fn disk_room(seed: u64) -> Option<(u64, u64)> {
     let full = random.chance(250);
     let room = (random.between(76, 400), random.between(1, 300));
     full.then_some(room)
+}
+
+/// From a cache of the accounts of a batch to one of all.
+fn account_cache_size(seed: u64) -> u64 {
+    let mut random = Random::stream(seed, 108);
+    random.pick(&[0, 0, 1, 3, 1000]) * 1024
 }
 
 impl Options {
@@ -200,6 +208,7 @@ impl Options {
         Self {
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << doublings,
+            account_cache_size: account_cache_size(seed),
             disk_room: disk_room(seed),
             scrub_period: scrub_period(seed),
             clients: usize::try_from(clients).expect("small"),

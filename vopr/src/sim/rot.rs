@@ -10,9 +10,9 @@ use storage_format::{BlockHeader, ManifestKind, ManifestRecord, SECTOR_SIZE, Sup
 use zerocopy::FromBytes;
 
 /// Tables that only grow: their full blocks are not read when the file is opened.
-const LOG_TABLES: std::ops::RangeInclusive<u8> = 2..=6;
-/// The tree whose blocks have filters, which are read when the file is opened.
-const FILTERED_TREE: u8 = 64;
+const LOG_TABLES: std::ops::RangeInclusive<u8> = 1..=6;
+/// The trees whose blocks have filters, which are read when the file is opened.
+const FILTERED_TREES: [u8; 2] = [64, 65];
 
 /// The blocks of a checkpoint by when they are read.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ pub fn blocks(disk: &Disk, superblock: &Superblock) -> Blocks {
 fn is_read_at_open(disk: &Disk, superblock: &Superblock, record: &ManifestRecord) -> bool {
     let table = record.tag.table;
     if record.tag.kind != ManifestKind::TableBlock as u8 {
-        return table == FILTERED_TREE;
+        return FILTERED_TREES.contains(&table);
     }
     if table == SESSIONS_TABLE || !LOG_TABLES.contains(&table) {
         return true;

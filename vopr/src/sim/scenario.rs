@@ -283,7 +283,9 @@ pub fn look(world: &mut World) {
             }
         }
         Phase::Settle => {
-            if world.running && elapsed > 4_000 * MS {
+            // What waits for a slow disk is not overdue.
+            let calm = now().saturating_sub(world.slow_done);
+            if world.running && elapsed.min(calm) > 4_000 * MS {
                 settle(world);
             }
         }

@@ -232,6 +232,8 @@ pub struct World {
     pub clock: u64,
     /// Until when accesses to a zone, or all, are slow.
     slow: (u64, Option<Zone>),
+    /// When the last access is done that began while it was slow.
+    pub slow_done: u64,
     /// Pages that the process at work has read.
     pages: BTreeSet<u64>,
     queue: BTreeMap<(u64, u64), Action>,
@@ -323,6 +325,7 @@ impl World {
             plan: CrashPlan::Never,
             clock: 1_790_000_000_000 * MS,
             slow: (0, None),
+            slow_done: 0,
             pages: BTreeSet::new(),
             queue: BTreeMap::from([((0, 0), Action::Look)]),
             queued: 0,
@@ -511,6 +514,7 @@ impl World {
         let (until, slow_zone) = self.slow;
         if now() < until && slow_zone.is_none_or(|slow| slow == zone) {
             delay *= speed.spell_factor;
+            self.slow_done = self.slow_done.max(now() + delay);
         }
         delay
     }
