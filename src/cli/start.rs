@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub cache_size: Option<u64>,
     /// How much of it caches accounts: unless said otherwise, a quarter of what is not for blocks. An
-    /// account takes 176 bytes; one that is not in the cache costs reads of the file.
+    /// account takes 208 bytes; one that is not in the cache costs reads of the file.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub account_cache_size: Option<u64>,
     /// How long reading all of the file in the background takes, to find damage, as in 7d or 12h;

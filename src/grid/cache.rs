@@ -7,7 +7,7 @@
 //! * A block that is written anew takes the pages of its predecessor out.
 
 use super::store::Pages;
-use crate::stdx::slab::SLAB_SIZE;
+use crate::stdx::slab::{SLAB_COST, SLAB_SIZE};
 use crate::stdx::{Slab, to_u64, to_usize, u64_to_usize};
 use hashbrown::HashTable;
 use std::cell::{Cell, RefCell};
@@ -256,8 +256,10 @@ impl PageCache {
 /// Bytes that a cache of `size` bytes takes beside its pages, at most.
 #[must_use]
 pub fn bookkeeping(size: u64) -> u64 {
-    // A place of the hash table has five bytes, and there are less than three for an entry.
-    let frame = to_u64(size_of::<Frame>()) + 16;
+    // A place of the hash table has five bytes, and there are less than three for an entry. A page has
+    // a share of what its slab takes beside its bytes.
+    let slab = (SLAB_COST - SLAB_SIZE).div_ceil(FRAMES_PER_SLAB);
+    let frame = to_u64(size_of::<Frame>() + slab) + 16;
     size / to_u64(SECTOR_SIZE) * frame
 }
 

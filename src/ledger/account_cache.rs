@@ -9,16 +9,19 @@ use crate::lsm::{Chunk, Hash, IdIndex};
 use crate::stdx::{to_u64, to_usize};
 use crate::wire::Account;
 
-/// Accounts that a batch needs at most: those that its events name, and those of the pending transfers
-/// that they resolve.
-const BATCH_ACCOUNTS_MAX: u64 = 4 * crate::constants::BATCH_EVENTS_MAX as u64;
+/// Accounts that a batch needs at most: those that its events name, those of the pending transfers that
+/// they resolve, and others of the same hash as those named. An unbatched request has one event more.
+const BATCH_ACCOUNTS_MAX: u64 = 6 * (crate::constants::BATCH_EVENTS_MAX as u64 + 1);
 
 /// Accounts of the smallest cache that never grows beyond its capacity: there is always one that the
 /// batch does not need.
 const CAPACITY_MIN: u64 = BATCH_ACCOUNTS_MAX + 1;
 
-/// Bytes that an account takes at most: itself, its slot, and its entry in the index.
-const ACCOUNT_SIZE: u64 = 176;
+/// Bytes that an account takes at most: itself (131), its slot (12), and its entry in the index. Where
+/// ids come and go, a table of the index may double when 7 of 16 places are taken, and is there twice
+/// meanwhile: 9 bytes for each of 32 / 7 places, and half of that again. Whoever knows the hash can
+/// have all ids in one table.
+const ACCOUNT_SIZE: u64 = 208;
 
 /// Bytes of the smallest cache that never grows beyond them.
 pub(super) const SIZE_MIN: u64 = CAPACITY_MIN * ACCOUNT_SIZE;
@@ -133,11 +136,12 @@ impl AccountCache {
 
     /// Adds an account, which is not here; the batch needs it.
     pub(super) fn insert(&mut self, position: u32, account: &Account) {
-        assert!(position != FREE, "memory ends before 2^32 accounts");
+        assert!(position != FREE, "no account has that position");
         let slot = Slot {
             position,
             batch: self.batch,
-            recent: true,
+            // Whoever needs it once only does not drive out what is needed often.
+            recent: false,
         };
         let at = match self.room() {
             Some(at) => {
@@ -199,9 +203,7 @@ impl AccountCache {
 
     /// Bytes that the cache takes at most.
     pub(super) fn memory_max(&self) -> u64 {
-        let accounts = to_u64(self.capacity).max(CAPACITY_MIN);
-        // One shard of the index grows at a time, and is there twice meanwhile.
-        accounts * ACCOUNT_SIZE + accounts / 4 + IdIndex::new().memory()
+        to_u64(self.capacity).max(CAPACITY_MIN) * ACCOUNT_SIZE + IdIndex::new().memory()
     }
 }
 

@@ -11,6 +11,9 @@ use crate::wire::Account;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+/// Accounts that there may be: positions have 32 bits.
+pub(super) const ACCOUNTS_MAX: u64 = u32::MAX as u64;
+
 /// A side of a transfer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Side {
@@ -100,7 +103,7 @@ impl AccountTable {
     pub(super) fn push(&mut self, account: &Account) -> u64 {
         let position = self.created.push(account);
         let _ = self.heads.push(&Head::default());
-        let at = u32::try_from(position).expect("memory ends before 2^32 accounts");
+        let at = u32::try_from(position).expect("there is room for a position");
         self.cache.insert(at, account);
         self.timestamp = account.timestamp.get();
         position

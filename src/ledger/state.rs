@@ -1,6 +1,6 @@
 //! What the ledger keeps: tables, and the indexes over them.
 
-use super::account_table::AccountTable;
+use super::account_table::{ACCOUNTS_MAX, AccountTable};
 use super::catalog::table;
 use super::chain::Undo;
 use super::expiry::Due;
@@ -104,10 +104,14 @@ impl Ledger {
         tables + indexes + to_u64(self.due.len()) * DUE_SIZE_MAX
     }
 
-    /// How many more events the memory limit leaves room for, whatever they are, when so many bytes
-    /// are used.
+    /// How many more events there is room for, whatever they are, when so many bytes of memory are used.
     #[must_use]
     pub fn room(&self, memory_used: u64) -> u64 {
+        let positions = ACCOUNTS_MAX - self.accounts.created.len();
+        self.room_in_memory(memory_used).min(positions)
+    }
+
+    fn room_in_memory(&self, memory_used: u64) -> u64 {
         let used = memory_used + MEMORY_RESERVE;
         let fits = |events: u64| used.saturating_add(self.growth(events)) <= self.memory_limit;
         if fits(EVENTS_WAITING_MAX) {

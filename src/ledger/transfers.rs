@@ -128,8 +128,8 @@ impl Ledger {
         }));
     }
 
-    /// Reads all that the events are going to need, so that no record is waited for before the next one
-    /// is asked for. Gives whether what was located are their accounts; what is not is `None` then.
+    /// Reads the accounts of events, so that none is waited for before the next one is asked for. Gives
+    /// whether what was located are their accounts; what is not is `None` then.
     fn confirm(&self, events: &[Transfer], located: &mut [Located]) -> bool {
         let cache = &self.accounts.cache;
         let mut right = true;
@@ -140,7 +140,6 @@ impl Ledger {
             }
         };
         for (event, located) in events.iter().zip(located) {
-            self.indexes.ids.touch(event.id.get());
             confirm(&mut located.debit, event.debit_account_id.get());
             confirm(&mut located.credit, event.credit_account_id.get());
         }

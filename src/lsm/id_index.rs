@@ -100,13 +100,6 @@ impl IdIndex {
             .map(|entry| entry.position)
     }
 
-    /// Reads where an entry with this hash would be, so that the next use finds it in the
-    /// processor's cache.
-    #[inline]
-    pub fn touch(&self, hash: Hash) {
-        let _ = std::hint::black_box(self.candidate(hash).is_some());
-    }
-
     /// Adds a position, which must not be there.
     #[inline]
     pub fn insert(&mut self, hash: Hash, position: u32) {

@@ -74,14 +74,6 @@ impl IdTree {
         self.groups.iter().rev().find_map(|group| group.find(id))
     }
 
-    /// Reads where an id in memory would be, so that the next use finds it in the processor's cache.
-    #[inline]
-    pub fn touch(&self, id: u128) {
-        for group in &self.groups {
-            group.touch(id);
-        }
-    }
-
     /// Looks for an id on disk.
     #[must_use]
     pub fn lookup(&self, pages: &impl Pages, id: u128) -> Lookup {

@@ -10,7 +10,7 @@ use super::layout::page_first;
 use super::run::BlockEntry;
 use crate::grid::{BlockStore, NewBlock, Pages};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::slab::SLAB_SIZE;
+use crate::stdx::slab::SLAB_COST;
 use crate::stdx::{to_u64, u64_to_usize};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -309,7 +309,7 @@ impl<T: Record + Ranked> LogTable<T> {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let fences = self.blocks.capacity() * size_of::<BlockEntry>();
-        to_u64(self.chunks.len() * SLAB_SIZE + fences)
+        to_u64(self.chunks.len() * SLAB_COST + fences)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::chunk::{Chunk, Record};
 use crate::grid::BlockStore;
-use crate::stdx::slab::SLAB_SIZE;
+use crate::stdx::slab::SLAB_COST;
 use crate::stdx::{to_u64, u64_to_usize};
 use storage_format::BlockReference;
 
@@ -23,7 +23,7 @@ pub struct MutableTable<T> {
 impl<T: Record> MutableTable<T> {
     const PER_CHUNK: usize = Chunk::<T>::CAPACITY;
     /// With what leads to it.
-    const CHUNK_SIZE: usize = SLAB_SIZE + 96;
+    const CHUNK_SIZE: usize = SLAB_COST + 96;
 
     /// An empty table.
     #[must_use]

@@ -15,6 +15,8 @@ pub const SLAB_SIZE: usize = constants::BLOCK_SIZE;
 const ALIGNMENT: usize = 4096;
 /// Slabs that are asked of the system at once.
 const REGION_SLABS: usize = 16;
+/// Bytes that a slab takes, with its share of what its region leaves out.
+pub const SLAB_COST: usize = SLAB_SIZE + ALIGNMENT / REGION_SLABS;
 
 type Memory = &'static mut [u8];
 
