@@ -7,6 +7,7 @@
 use super::account_cache::AccountCache;
 use super::catalog::table;
 use crate::lsm::{LogTable, MutableTable, Ranked};
+use crate::stdx::planted::{Bug, planted};
 use crate::wire::Account;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -117,11 +118,21 @@ impl AccountTable {
         account
     }
 
-    /// The balances of the account in a slot are at a place now.
+    /// The balances of the accounts in the slots of a debit and a credit account are in an event, or in
+    /// an expiry, from now on.
     #[inline]
-    pub(super) fn moved(&mut self, slot: u32, place: Place) {
-        let position = self.cache.position(slot);
-        *self.heads.get_mut(position.into()) = Head::of(place);
+    pub(super) fn moved(&mut self, slots: (u32, u32), position: u64, expiry: bool) {
+        for (slot, side) in [(slots.0, Side::Debit), (slots.1, Side::Credit)] {
+            if side == Side::Credit && planted(Bug::ForgetHead) {
+                continue;
+            }
+            let account = self.cache.position(slot);
+            *self.heads.get_mut(account.into()) = Head::of(Place {
+                position,
+                expiry,
+                side,
+            });
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Expiry of pending transfers.
 
 use super::Ledger;
-use super::account_table::{Place, Side};
 use super::effect::Effect;
 use super::fetch::sides;
 use super::records::{Balances, ExpiryRecord, PendingStatus};
@@ -97,14 +96,7 @@ impl Ledger {
             debit: Balances::of(cache.get(debit_at)),
             credit: Balances::of(cache.get(credit_at)),
         });
-        for (slot, side) in [(debit_at, Side::Debit), (credit_at, Side::Credit)] {
-            let place = Place {
-                position: expiry,
-                expiry: true,
-                side,
-            };
-            self.accounts.moved(slot, place);
-        }
+        self.accounts.moved((debit_at, credit_at), expiry, true);
         self.expiry_timestamp = event_timestamp;
     }
 }

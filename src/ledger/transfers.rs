@@ -1,7 +1,6 @@
 //! `create_transfers` and `lookup_transfers`.
 
 use super::Ledger;
-use super::account_table::{Place, Side};
 use super::chain::{AccountUndo, Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::effect::Effect;
 use super::exists::transfer_exists;
@@ -11,7 +10,6 @@ use super::records::{EventRecord, FailedRecord};
 use crate::constants;
 use crate::grid::Grid;
 use crate::io::Io;
-use crate::stdx::planted::{Bug, planted};
 use crate::wire::types::{account_flags, transfer_flags as flags};
 use crate::wire::{Account, CreateTransferStatus as Status, Operation, Transfer};
 
@@ -320,16 +318,7 @@ impl Ledger {
         let wide = self.wide.len();
         let (event, balances) = EventRecord::new(timestamp, positions, debit, credit, wide);
         let event = self.events.push(&event);
-        for (slot, side) in [(at.0, Side::Debit), (at.1, Side::Credit)] {
-            let place = Place {
-                position: event,
-                expiry: false,
-                side,
-            };
-            if !(side == Side::Credit && planted(Bug::ForgetHead)) {
-                self.accounts.moved(slot, place);
-            }
-        }
+        self.accounts.moved(at, event, false);
         if let Some(balances) = balances {
             let _ = self.wide.push(&balances);
         }
