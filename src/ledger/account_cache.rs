@@ -2,11 +2,11 @@
 //!
 //! * What a batch needs is fetched before it executes, and stays until the next one begins.
 //! * Nothing is written back: the balances of an account are in the event of its last change.
-//! * A cache that is too small for a batch grows for it.
+//! * A cache that is too small for a batch grows for it, and begins anew with the next.
 //! * Which accounts are here decides nothing but how often the disk is read.
 
 use crate::lsm::{Chunk, Hash, IdIndex};
-use crate::stdx::{to_u64, to_usize};
+use crate::stdx::{to_u64, to_usize, u64_to_usize};
 use crate::wire::Account;
 
 /// Accounts that a batch needs at most: those that its events name, those of the pending transfers that
@@ -58,9 +58,13 @@ impl AccountCache {
 
     /// An empty cache of so many bytes.
     pub(super) fn new(size: u64) -> Self {
-        let capacity = (size / ACCOUNT_SIZE).max(1);
+        let capacity = size / ACCOUNT_SIZE;
+        Self::of(u64_to_usize(capacity.clamp(1, FREE.into())))
+    }
+
+    fn of(capacity: usize) -> Self {
         Self {
-            capacity: crate::stdx::u64_to_usize(capacity.min(FREE.into())),
+            capacity,
             ids: IdIndex::new(),
             chunks: Vec::new(),
             slots: Vec::new(),
@@ -72,6 +76,9 @@ impl AccountCache {
 
     /// A batch begins: what the last one needed may go.
     pub(super) fn begin(&mut self) {
+        if self.slots.len() > self.capacity {
+            *self = Self::of(self.capacity);
+        }
         self.batch = self.batch.wrapping_add(1);
     }
 
@@ -210,6 +217,7 @@ impl AccountCache {
 #[cfg(test)]
 mod tests {
     use super::{ACCOUNT_SIZE, AccountCache, BATCH_ACCOUNTS_MAX, CAPACITY_MIN, SIZE_MIN};
+    use crate::lsm::Hash;
     use crate::wire::Account;
 
     fn account(position: u32) -> Account {
@@ -267,5 +275,43 @@ mod tests {
         assert!(cache.find(id(0)).is_none());
         cache.insert(0, &account(0));
         assert_eq!(cache.slots.len(), cache.capacity);
+    }
+
+    /// Ids of one shard of the index, eight neighbours each time, come and go.
+    #[test]
+    fn chosen_ids_stay_within_the_bound() {
+        const CAPACITY: u64 = 2000;
+        let cell = |group: u128| Hash::of(group << 3).cell;
+        let groups = (1_u128..).filter(|group| cell(*group) == cell(1));
+        let ids = groups.flat_map(|group| (0..8).map(move |id| group << 3 | id));
+        let mut cache = AccountCache::new(CAPACITY * ACCOUNT_SIZE);
+        let empty = cache.ids.memory();
+        let mut most = 0;
+        for (position, id) in (0..).zip(ids.take(12_000)) {
+            cache.begin();
+            let account = Account {
+                id: id.into(),
+                ..Account::zeroed()
+            };
+            cache.insert(position, &account);
+            most = most.max(cache.ids.memory() - empty);
+        }
+        // While a table is copied, one of half the size is there too.
+        let index = most + most / 2;
+        let others = ACCOUNT_SIZE - 131 - 12;
+        assert!(index <= CAPACITY * others, "{index} bytes");
+    }
+
+    #[test]
+    fn a_cache_that_grew_for_a_batch_begins_anew() {
+        let mut cache = AccountCache::new(2 * ACCOUNT_SIZE);
+        for position in 0..5 {
+            cache.insert(position, &account(position));
+        }
+        assert!((0..5).all(|position| cache.find(id(position)).is_some()));
+        cache.begin();
+        assert!((0..5).all(|position| cache.find(id(position)).is_none()));
+        cache.insert(3, &account(3));
+        assert!(cache.find(id(3)).is_some());
     }
 }

@@ -77,6 +77,14 @@ impl Ranked for Account {
     }
 }
 
+/// An account as it was.
+#[derive(Debug)]
+pub(super) struct Saved {
+    slot: u32,
+    account: Account,
+    head: Head,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct AccountTable {
@@ -116,6 +124,22 @@ impl AccountTable {
         let _ = self.heads.pop();
         self.cache.remove(account.id.get());
         account
+    }
+
+    /// The account in a slot as it is.
+    pub(super) fn save(&self, slot: u32) -> Saved {
+        Saved {
+            slot,
+            account: *self.cache.get(slot),
+            head: *self.heads.get(self.cache.position(slot).into()),
+        }
+    }
+
+    /// Makes an account what it was, in the same batch.
+    pub(super) fn take_back(&mut self, saved: &Saved) {
+        let position = self.cache.position(saved.slot);
+        *self.heads.get_mut(position.into()) = saved.head;
+        *self.cache.get_mut(saved.slot) = saved.account;
     }
 
     /// The balances of the accounts in the slots of a debit and a credit account are in an event, or in

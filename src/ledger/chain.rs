@@ -1,12 +1,12 @@
 //! Linked events: what a batch of creates does in order, and what takes a failed chain back.
 
 use super::Ledger;
-use super::account_table::Head;
+use super::account_table::Saved;
 use super::expiry::expires_at;
 use super::records::PendingStatus;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
-use crate::wire::{Account, CreateResult, Operation, SparseResult};
+use crate::wire::{CreateResult, Operation, SparseResult};
 use zerocopy::IntoBytes;
 
 /// How to take the changes of a chain back, one record each.
@@ -38,18 +38,10 @@ impl Undo {
     }
 }
 
-/// An account as it was: its slot, itself, and where its balances were.
-#[derive(Debug)]
-pub(super) struct AccountUndo {
-    pub(super) slot: u32,
-    pub(super) account: Account,
-    pub(super) head: Head,
-}
-
 /// How to take a transfer back: its accounts as they were before.
 #[derive(Debug)]
 pub(super) struct TransferUndo {
-    pub(super) accounts: [AccountUndo; 2],
+    pub(super) accounts: [Saved; 2],
     /// The pending transfer that it resolved.
     pub(super) resolved: Option<u64>,
     /// Timestamp of the transfer before it.
@@ -234,10 +226,8 @@ impl Ledger {
         while let Some(undo) = self.undo.transfers.pop() {
             self.undo_transfer(undo.resolved);
             self.transfer_timestamp = undo.timestamp_before;
-            for undo in undo.accounts {
-                let position = self.accounts.cache.position(undo.slot);
-                *self.accounts.heads.get_mut(position.into()) = undo.head;
-                *self.accounts.cache.get_mut(undo.slot) = undo.account;
+            for saved in &undo.accounts {
+                self.accounts.take_back(saved);
             }
         }
         while self.statuses.len() > self.undo.statuses {

@@ -6,9 +6,8 @@ use zerocopy::little_endian::U16;
 /// Checked to neither overflow nor underflow a balance.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effect {
-    /// Slots of the accounts, which are different.
-    pub(super) debit_at: u32,
-    pub(super) credit_at: u32,
+    /// Slots of the debit and the credit account, which are different.
+    pub(super) slots: (u32, u32),
     /// Taken off what is pending.
     pub(super) released: u128,
     /// Added to what is pending.
@@ -24,11 +23,11 @@ impl Effect {
     /// Changes the accounts where they are.
     #[inline]
     pub(super) fn apply(&self, accounts: &mut AccountCache) {
-        let debit = accounts.get_mut(self.debit_at);
+        let debit = accounts.get_mut(self.slots.0);
         debit.debits_pending = (debit.debits_pending.get() - self.released + self.held).into();
         debit.debits_posted = (debit.debits_posted.get() + self.posted).into();
         debit.flags = self.debit_flags;
-        let credit = accounts.get_mut(self.credit_at);
+        let credit = accounts.get_mut(self.slots.1);
         credit.credits_pending = (credit.credits_pending.get() - self.released + self.held).into();
         credit.credits_posted = (credit.credits_posted.get() + self.posted).into();
         credit.flags = self.credit_flags;

@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use super::effect::Effect;
-use super::fetch::sides;
+use super::fetch::sides_of;
 use super::records::{Balances, ExpiryRecord, PendingStatus};
 use super::resolve::reopen;
 use crate::constants::{NANOSECONDS, PULSE_EXPIRIES_MAX};
@@ -50,7 +50,7 @@ impl Ledger {
         self.fetch_transfers(positions, grid).await;
         self.accounts.cache.begin();
         let transfers = due.iter().map(|(_, _, transfer)| self.transfer(*transfer));
-        let ids = transfers.flat_map(sides).collect::<Vec<u128>>();
+        let ids = transfers.flat_map(sides_of).collect::<Vec<u128>>();
         self.fetch_accounts(ids.into_iter(), grid).await;
         let first = timestamp + 1 - to_u64(due.len());
         for (event_timestamp, due) in (first..).zip(due) {
@@ -65,18 +65,12 @@ impl Ledger {
         assert_eq!(self.status(position), PendingStatus::Pending);
         self.status_set(position, PendingStatus::Expired);
         let transfer = *self.transfer(position);
-        let find = |id: u128| {
-            self.find_account(id)
-                .expect("a stored transfer has its accounts")
-        };
-        let debit_at = find(transfer.debit_account_id.get());
-        let credit_at = find(transfer.credit_account_id.get());
-        let mut debit_flags = self.accounts.cache.get(debit_at).flags;
-        let mut credit_flags = self.accounts.cache.get(credit_at).flags;
+        let slots = self.slots_of(&transfer);
+        let mut debit_flags = self.accounts.cache.get(slots.0).flags;
+        let mut credit_flags = self.accounts.cache.get(slots.1).flags;
         reopen(&transfer, &mut debit_flags, &mut credit_flags);
         let effect = Effect {
-            debit_at,
-            credit_at,
+            slots,
             released: transfer.amount.get(),
             held: 0,
             posted: 0,
@@ -88,15 +82,15 @@ impl Ledger {
         let expiry = self.expiries.push(&ExpiryRecord {
             timestamp: event_timestamp.into(),
             transfer: position.into(),
-            debit_account: cache.position(debit_at).into(),
-            credit_account: cache.position(credit_at).into(),
+            debit_account: cache.position(slots.0).into(),
+            credit_account: cache.position(slots.1).into(),
             debit_flags,
             credit_flags,
             reserved: [0; 4],
-            debit: Balances::of(cache.get(debit_at)),
-            credit: Balances::of(cache.get(credit_at)),
+            debit: Balances::of(cache.get(slots.0)),
+            credit: Balances::of(cache.get(slots.1)),
         });
-        self.accounts.moved((debit_at, credit_at), expiry, true);
+        self.accounts.moved(slots, expiry, true);
         self.expiry_timestamp = event_timestamp;
     }
 }

@@ -105,7 +105,7 @@ impl Ledger {
             }
         }
         let resolved = pending.filter_map(|id| self.find_transfer(id));
-        let resolved = resolved.flat_map(|position| sides(self.transfer(position)));
+        let resolved = resolved.flat_map(|position| sides_of(self.transfer(position)));
         let resolved: Vec<u128> = resolved.collect();
         self.fetch_accounts(resolved.into_iter(), grid).await;
         self.locate(events, located);
@@ -146,6 +146,9 @@ impl Ledger {
         let valid = ids.filter(|id| *id != 0 && *id != u128::MAX);
         let unknown = valid.filter(|id| cache.keep(*id).is_none());
         let mut unknown: Vec<u128> = unknown.collect();
+        if unknown.is_empty() {
+            return;
+        }
         unknown.sort_unstable();
         unknown.dedup();
         let tree = &self.indexes.account_ids;
@@ -295,7 +298,7 @@ impl Ledger {
 }
 
 /// The accounts of both sides of a transfer.
-pub(super) fn sides(transfer: &Transfer) -> [u128; 2] {
+pub(super) fn sides_of(transfer: &Transfer) -> [u128; 2] {
     [
         transfer.debit_account_id.get(),
         transfer.credit_account_id.get(),

@@ -4,8 +4,8 @@
 //! since the next event may repeat one.
 
 use super::Ledger;
-use super::catalog::{FIELDS, tree};
-use super::fetch::FAILED;
+use super::catalog::{self, FIELDS, tree};
+use super::fetch::{FAILED, sides_of};
 use super::records::FailedRecord;
 use super::scan::Asked;
 use crate::constants::BATCH_EVENTS_MAX;
@@ -65,8 +65,8 @@ impl Lengths {
     }
 }
 
-/// All trees: two of each field, that of sides and two of ids.
-const TREES: u64 = 2 * to_u64(FIELDS) + 3;
+/// All trees.
+const TREES: u64 = to_u64(catalog::TREES.len());
 /// Records for whose merges memory is set aside: all tiers merge at the same time.
 const UNITS_MERGING: u64 = 1 << 30;
 /// Bars whose entries a tree may have in memory, and the one before.
@@ -236,8 +236,8 @@ impl Indexes {
                 tree.push(key, position);
             }
         }
-        for account in [transfer.debit_account_id, transfer.credit_account_id] {
-            self.sides.push(key(account.get()), position);
+        for account in sides_of(transfer) {
+            self.sides.push(key(account), position);
         }
     }
 
@@ -409,8 +409,8 @@ impl Ledger {
             let keys = transfer_fields(transfer).keys();
             push_fields(&mut indexes.transfers, keys, position, wanted);
             if sides {
-                for account in [transfer.debit_account_id, transfer.credit_account_id] {
-                    indexes.sides.push(key(account.get()), position);
+                for account in sides_of(transfer) {
+                    indexes.sides.push(key(account), position);
                 }
             }
             if ids {

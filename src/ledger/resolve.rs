@@ -45,14 +45,9 @@ impl Ledger {
                 return Err(Status::ImportedEventTimestampMustNotRegress);
             }
         }
-        let find = |id: u128| {
-            self.find_account(id)
-                .expect("a stored transfer has its accounts")
-        };
-        let debit_at = find(pending.debit_account_id.get());
-        let credit_at = find(pending.credit_account_id.get());
-        let debit = self.accounts.cache.get(debit_at);
-        let credit = self.accounts.cache.get(credit_at);
+        let slots = self.slots_of(&pending);
+        let debit = self.accounts.cache.get(slots.0);
+        let credit = self.accounts.cache.get(slots.1);
         if post && debit.flags.get() & account_flags::CLOSED != 0 {
             return Err(Status::DebitAccountAlreadyClosed);
         }
@@ -65,8 +60,7 @@ impl Ledger {
         }
         let posted = if post { amount } else { 0 };
         let effect = Effect {
-            debit_at,
-            credit_at,
+            slots,
             released: pending.amount.get(),
             held: 0,
             posted: if planted(Bug::PostTwice) {

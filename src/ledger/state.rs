@@ -4,7 +4,7 @@ use super::account_table::{ACCOUNTS_MAX, AccountTable};
 use super::catalog::table;
 use super::chain::Undo;
 use super::expiry::Due;
-use super::fetch::{FAILED, Fetched};
+use super::fetch::{FAILED, Fetched, sides_of};
 use super::index::Indexes;
 use super::records::{EventRecord, ExpiryRecord, FailedRecord, PendingStatus, WideRecord};
 use crate::constants::BLOCK_DATA_SIZE;
@@ -35,7 +35,8 @@ const EVENTS_WAITING_MAX: u64 = 1 << 22;
 #[derive(Debug)]
 pub struct Ledger {
     memory_limit: u64,
-    /// What the trees take at most for what they have in memory, and for merges.
+    /// What the trees take at most for what they have in memory, and for merges; and the cache of
+    /// accounts.
     memory_fixed: u64,
     pub(super) accounts: AccountTable,
     pub(super) transfers: LogTable<Transfer>,
@@ -160,6 +161,15 @@ impl Ledger {
     #[inline]
     pub(super) fn find_account(&self, id: u128) -> Option<u32> {
         self.accounts.cache.find(id)
+    }
+
+    /// Slots of the accounts of a stored transfer, which were fetched.
+    pub(super) fn slots_of(&self, transfer: &Transfer) -> (u32, u32) {
+        let [debit, credit] = sides_of(transfer).map(|id| {
+            let slot = self.find_account(id);
+            slot.expect("a stored transfer has its accounts")
+        });
+        (debit, credit)
     }
 
     /// What an id stands for: the position of a transfer, or a burnt id. It is in memory, or was

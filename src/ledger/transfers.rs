@@ -1,7 +1,7 @@
 //! `create_transfers` and `lookup_transfers`.
 
 use super::Ledger;
-use super::chain::{AccountUndo, Batch, EventFacts, Outcome, Statuses, TransferUndo};
+use super::chain::{Batch, EventFacts, Outcome, Statuses, TransferUndo};
 use super::effect::Effect;
 use super::exists::transfer_exists;
 use super::expiry::expires_at;
@@ -249,8 +249,7 @@ impl Ledger {
             (account.flags.get() | closed).into()
         };
         Ok(Effect {
-            debit_at,
-            credit_at,
+            slots: (debit_at, credit_at),
             released: 0,
             held: if pending { amount } else { 0 },
             posted: if pending { 0 } else { amount },
@@ -292,17 +291,10 @@ impl Ledger {
         let timestamp = transfer.timestamp.get();
         let position = self.transfers.push(transfer);
         self.indexes.ids.push(transfer.id.get(), position);
-        let at = (effect.debit_at, effect.credit_at);
+        let at = effect.slots;
         if self.undo.active {
             self.undo.transfers.push(TransferUndo {
-                accounts: [at.0, at.1].map(|slot| AccountUndo {
-                    slot,
-                    account: *self.accounts.cache.get(slot),
-                    head: *self
-                        .accounts
-                        .heads
-                        .get(self.accounts.cache.position(slot).into()),
-                }),
+                accounts: [at.0, at.1].map(|slot| self.accounts.save(slot)),
                 resolved,
                 timestamp_before: self.transfer_timestamp,
             });

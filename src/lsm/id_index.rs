@@ -14,9 +14,6 @@ const SHARDS: usize = 256;
 /// Cells of the lightest shard; the heaviest has nearly twice as many.
 const WEIGHT_MIN: usize = 43;
 
-/// Bytes of a shard that has entries at all.
-const SHARD_SIZE_MIN: u64 = 128;
-
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     slot: u32,
@@ -31,7 +28,6 @@ pub struct IdIndex {
     cells: Vec<u8>,
     /// Bytes of the shards.
     memory: u64,
-    len: u64,
 }
 
 impl Default for IdIndex {
@@ -59,20 +55,7 @@ impl IdIndex {
                 .collect(),
             cells,
             memory: 0,
-            len: 0,
         }
-    }
-
-    /// Entries.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     #[inline]
@@ -118,7 +101,6 @@ impl IdIndex {
             },
             |entry| spread(entry.slot),
         );
-        self.len += 1;
     }
 
     /// Removes a position, which must be there.
@@ -128,28 +110,12 @@ impl IdIndex {
             .find_entry(spread(hash.slot), |entry| entry.position == position)
             .expect("only what was inserted is removed");
         entry.remove();
-        self.len -= 1;
     }
 
     /// Bytes on the heap.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.memory + to_u64(SHARDS * size_of::<HashTable<Entry>>() + CELLS)
-    }
-
-    /// Bytes that so many more entries may take at most, wherever they fall; while a shard grows, it
-    /// is there twice.
-    #[must_use]
-    pub fn growth(&self, entries: u64) -> u64 {
-        let shards = self
-            .shards
-            .iter()
-            .filter(|shard| to_u64(shard.capacity() - shard.len()) < entries);
-        // The old table is there until the new one, of twice the size, is filled. Entries beyond
-        // that come to at most 16 / 7 buckets of 9 bytes each, and small shards have a minimum.
-        let grown = shards.map(|shard| 2 * to_u64(shard.allocation_size()) + SHARD_SIZE_MIN);
-        let shards: u64 = grown.sum();
-        shards + 48 * entries
     }
 }
 
@@ -174,9 +140,10 @@ mod tests {
         for (position, key) in (0_u32..).zip(&keys).step_by(2) {
             index.remove(Hash::of(*key), position);
         }
-        assert_eq!(index.len(), 25_000);
-        let found = index.find(Hash::of(keys[10]), |at| keys[at as usize] == keys[10]);
-        assert_eq!(found, None);
+        for (position, key) in (0_u32..).zip(&keys) {
+            let found = index.find(Hash::of(*key), |at| keys[at as usize] == *key);
+            assert_eq!(found, (position % 2 == 1).then_some(position));
+        }
     }
 
     #[test]
@@ -192,21 +159,5 @@ mod tests {
         }
         assert!(most <= 16_384 * 9 + 4096, "{most} bytes at once");
         assert!(index.memory() < 2_000_000 * 21, "{}", index.memory());
-    }
-
-    #[test]
-    fn growth_is_never_underestimated() {
-        let mut index = IdIndex::new();
-        let mut next = 0_u32;
-        for entries in [1_u32, 10, 1000, 8189, 100_000] {
-            for _ in 0..20 {
-                let bound = index.memory() + index.growth(u64::from(entries));
-                for _ in 0..entries {
-                    index.insert(Hash::of(u128::from(next) << 9), next);
-                    next += 1;
-                }
-                assert!(index.memory() <= bound);
-            }
-        }
     }
 }

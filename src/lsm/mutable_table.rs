@@ -95,37 +95,6 @@ impl<T: Record> MutableTable<T> {
         self.chunks[position / Self::PER_CHUNK].get_mut(position % Self::PER_CHUNK)
     }
 
-    /// The last record.
-    #[must_use]
-    pub fn last(&self) -> Option<&T> {
-        let last = self.chunks.last()?;
-        Some(last.get(last.len() - 1))
-    }
-
-    /// All records in order.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        let records = |chunk: &'_ Chunk<T>| chunk.len();
-        self.chunks
-            .iter()
-            .flat_map(move |chunk| (0..records(chunk)).map(|at| chunk.get(at)))
-    }
-
-    /// The number of records before the first for which `before` does not hold; it holds for none
-    /// behind that.
-    #[must_use]
-    pub fn partition_point(&self, mut before: impl FnMut(&T) -> bool) -> u64 {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if before(self.get(middle)) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
-    }
-
     /// Writes what differs from the last checkpoint, and releases what that had. Gives all blocks.
     pub async fn checkpoint(&mut self, store: &mut impl BlockStore) -> Vec<(BlockReference, u64)> {
         // A chunk that was taken back whole leaves a block behind.

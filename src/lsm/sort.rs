@@ -16,7 +16,7 @@ const RADIX: usize = 1 << DIGIT_BITS;
 const DIGIT: u64 = (1 << DIGIT_BITS) - 1;
 
 /// Sorts words of a key of 48 bits above 16 bits, which are in order among words of equal keys.
-pub(super) fn words(words: &mut Vec<u64>, spare: &mut Vec<u64>) {
+pub fn words(words: &mut Vec<u64>, spare: &mut Vec<u64>) {
     if words.is_sorted() {
         return;
     }
@@ -52,7 +52,7 @@ fn by_digit(shift: u32, words: &[u64], sorted: &mut [u64]) {
 
 /// Calls `visit` with the number of each of `count` keys of 48 bits, in the order of the keys and then
 /// of the numbers.
-pub fn in_order(count: usize, key: impl Fn(usize) -> u64, mut visit: impl FnMut(usize)) {
+fn in_order(count: usize, key: impl Fn(usize) -> u64, mut visit: impl FnMut(usize)) {
     let mut spare = Vec::new();
     let mut chunks = Vec::new();
     for start in (0..count).step_by(CHUNK) {

@@ -37,14 +37,7 @@ fn fill(server: &Server, most: u128) -> u128 {
     let accounts = accounts([1, 2]);
     let results = block_on(client.create_accounts(&accounts)).expect("there is room for accounts");
     assert_eq!(results.len(), 2);
-    block_on(client.close()).expect("it closes");
-    fill_from(server, 0, most)
-}
-
-/// The same when there are some batches already.
-fn fill_from(server: &Server, batches: u128, most: u128) -> u128 {
-    let client = connect(server);
-    for batch in batches..most {
+    for batch in 0..most {
         match block_on(client.create_transfers(&transfers(batch))) {
             Ok(results) => {
                 for result in results {
@@ -61,16 +54,25 @@ fn fill_from(server: &Server, batches: u128, most: u128) -> u128 {
     most
 }
 
-/// Creates accounts until the server refuses.
+/// Creates accounts until the server refuses while it is at rest: what an op leaves to do takes memory
+/// until it is done, and a new client's registration comes after that.
 fn fill_with_accounts(server: &Server) {
-    let client = connect(server);
+    let mut client = connect(server);
+    let mut created = 0;
     for batch in 1..=BATCHES_MAX {
         let accounts = accounts(batch * BATCH..(batch + 1) * BATCH);
         match block_on(client.create_accounts(&accounts)) {
-            Ok(results) => assert_eq!(results.len(), accounts.len()),
+            Ok(results) => {
+                assert_eq!(results.len(), accounts.len());
+                created += 1;
+            }
             Err(error) => {
                 assert_eq!(error, tb::Error::ClientEvicted);
-                return;
+                if created == 0 {
+                    return;
+                }
+                client = connect(server);
+                created = 0;
             }
         }
     }
@@ -131,10 +133,10 @@ fn refuses_when_full(
     server.kill();
     let server = Server::start(file, port, start);
     verify(&server, batches);
-    // Still full, but for what memory had set aside for blocks that were never begun.
-    let more = fill_from(&server, batches, BATCHES_MAX);
-    assert!(more < batches + 10, "{} more batches", more - batches);
-    let batches = more;
+    // Still full.
+    let client = connect(&server);
+    let refused = block_on(client.create_transfers(&transfers(batches)));
+    assert_eq!(refused.err(), Some(tb::Error::ClientEvicted));
     verify(&server, batches);
     within_bound(&server);
     let (status, _) = server.terminate();

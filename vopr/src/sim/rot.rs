@@ -1,18 +1,13 @@
 //! Damage of a checkpoint's blocks: which block, and what the replica may do about it.
 
 use super::disk::Disk;
-use super::mirror::SESSIONS_TABLE;
 use super::platter;
 use crate::random::Random;
 use daftari::constants::BLOCK_DATA_SIZE;
+use daftari::ledger::catalog::{Growth, TableInfo, TreeInfo, TreeKind};
 use daftari::stdx::{to_u64, to_usize, u64_to_usize};
 use storage_format::{BlockHeader, ManifestKind, ManifestRecord, SECTOR_SIZE, Superblock};
 use zerocopy::FromBytes;
-
-/// Tables that only grow: their full blocks are not read when the file is opened.
-const LOG_TABLES: std::ops::RangeInclusive<u8> = 1..=6;
-/// The trees whose blocks have filters, which are read when the file is opened.
-const FILTERED_TREES: [u8; 2] = [64, 65];
 
 /// The blocks of a checkpoint by when they are read.
 #[derive(Clone, Debug, Default)]
@@ -45,9 +40,11 @@ pub fn blocks(disk: &Disk, superblock: &Superblock) -> Blocks {
 fn is_read_at_open(disk: &Disk, superblock: &Superblock, record: &ManifestRecord) -> bool {
     let table = record.tag.table;
     if record.tag.kind != ManifestKind::TableBlock as u8 {
-        return FILTERED_TREES.contains(&table);
+        // Filters are in blocks of ids.
+        return TreeInfo::of(table).is_some_and(|tree| tree.kind == TreeKind::Ids);
     }
-    if table == SESSIONS_TABLE || !LOG_TABLES.contains(&table) {
+    // Full blocks of tables that only grow are left where they are.
+    if TableInfo::of(table).is_none_or(|table| table.growth != Growth::Appended) {
         return true;
     }
     let header = header(disk, superblock, record.block.address.get());
