@@ -23,6 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use storage_format::geometry::HEADERS_PER_SECTOR;
 use storage_format::{
     BlockHeader, Checksum, Geometry, ManifestRecord, PrepareHeader, ReplySlotHeader, SECTOR_SIZE,
     Superblock, checksum,
@@ -270,13 +271,18 @@ async fn recover_journal<I: Io>(
         headers: Vec::new(),
     };
     let mut sectors = Vec::new();
+    // Left as it is until the slot is written again, with all its sector: if a crash damaged that now,
+    // neither ring would say any more that the append was never acknowledged.
+    let torn = recovered
+        .decisions
+        .iter()
+        .position(|of| *of == Decision::Torn);
+    let torn = torn.map(|slot| slot / HEADERS_PER_SECTOR);
     for (slot, decision) in recovered.decisions.iter().enumerate() {
         let (header, write) = match (decision, &prepares[slot]) {
             (Decision::Keep, SlotRead::Valid(header)) => (*header, false),
             (Decision::Fix, SlotRead::Valid(header)) => (*header, true),
             (Decision::CleanEmpty, _) => (PrepareHeader::empty(cluster, to_u64(slot)), false),
-            // Left as it is until the slot is written again: if a crash damaged the sector now,
-            // neither ring would say any more that the append was never acknowledged.
             (Decision::Torn, _) => match &headers[slot] {
                 SlotRead::Valid(header) => (*header, false),
                 SlotRead::Empty | SlotRead::Bad => {
@@ -286,14 +292,13 @@ async fn recover_journal<I: Io>(
             (_, _) => (PrepareHeader::empty(cluster, to_u64(slot)), true),
         };
         mended.headers.push(header);
-        let sector = slot / storage_format::geometry::HEADERS_PER_SECTOR;
-        if write && sectors.last() != Some(&sector) {
+        let sector = slot / HEADERS_PER_SECTOR;
+        if write && torn != Some(sector) && sectors.last() != Some(&sector) {
             sectors.push(sector);
         }
     }
     for sector in sectors {
-        let slot = sector * storage_format::geometry::HEADERS_PER_SECTOR;
-        let (offset, buffer) = mended.sector(slot);
+        let (offset, buffer) = mended.sector(sector * HEADERS_PER_SECTOR);
         drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
     }
     Ok((mended, recovered))
@@ -406,4 +411,101 @@ pub(super) async fn read_reply<I: Io>(
     let frame = &buffer[..size];
     let checksum: Checksum = checksum(frame);
     (checksum == header.checksum_message).then(|| Bytes::copy_from_slice(frame))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{FormatOptions, format, read_superblock};
+    use crate::io::MemoryIo;
+    use crate::stdx::run_to_end;
+    use storage_format::PrepareKind;
+    use zerocopy::IntoBytes;
+
+    const CLUSTER: u128 = 7;
+
+    fn made() -> (MemoryIo, Superblock) {
+        let io = MemoryIo::default();
+        let options = FormatOptions {
+            cluster: CLUSTER,
+            replica: 0,
+            replica_count: 1,
+            geometry: Geometry {
+                journal_slot_count: 48.into(),
+                message_size_max: (1 << 20).into(),
+                journal_slot_size: ((1 << 20) + 65536).into(),
+                session_count_max: 2.into(),
+                block_size: u32::try_from(constants::BLOCK_SIZE).unwrap().into(),
+                file_size_max: (1 << 30).into(),
+                ..Geometry::default()
+            },
+        };
+        let superblock = run_to_end(async {
+            Box::pin(format(io.storage(), &options)).await.unwrap();
+            read_superblock(io.storage()).await.unwrap()
+        });
+        (io, superblock)
+    }
+
+    fn put(io: &MemoryIo, offset: u64, bytes: &[u8]) {
+        let mut sector = SectorBuf::zeroed(SECTOR_SIZE);
+        sector[..bytes.len()].copy_from_slice(bytes);
+        let _buffer = run_to_end(io.storage().write(offset, sector, SECTOR_SIZE));
+    }
+
+    /// An op whose header is missing in its ring, in the slot of its number.
+    fn put_prepare(io: &MemoryIo, geometry: &Geometry, op: u64, parent: Checksum) -> Checksum {
+        let mut header = PrepareHeader::root(CLUSTER);
+        header.kind = PrepareKind::Pulse as u8;
+        header.op = op.into();
+        header.parent = parent;
+        header.timestamp = (1000 + op).into();
+        header.checksum_body = checksum(&[]);
+        header.seal();
+        put(io, Replica::prepare_offset(geometry, op), header.as_bytes());
+        header.checksum
+    }
+
+    fn sectors(io: &MemoryIo, geometry: &Geometry) -> Vec<SectorBuf> {
+        let count = to_u64(geometry.journal_slot_count.get() as usize / HEADERS_PER_SECTOR);
+        let read = |sector: u64| {
+            let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
+            let buffer = SectorBuf::zeroed(SECTOR_SIZE);
+            run_to_end(io.storage().read(offset, buffer))
+        };
+        (0..count).map(read).collect()
+    }
+
+    #[test]
+    fn the_header_sector_of_a_torn_append_is_left_as_it_is() {
+        let (io, superblock) = made();
+        let geometry = superblock.geometry;
+        // Headers of the last ops are missing, in two sectors; the append of op 18 was torn.
+        let mut parent = PrepareHeader::root(CLUSTER).checksum;
+        for op in 1..=17 {
+            parent = put_prepare(&io, &geometry, op, parent);
+        }
+        put(
+            &io,
+            Replica::prepare_offset(&geometry, 18),
+            &[0xA5; SECTOR_SIZE],
+        );
+        let before = sectors(&io, &geometry);
+        let (ring, recovered) = run_to_end(recover_journal(&io, &superblock)).unwrap();
+        assert_eq!(recovered.decisions[17], Decision::Fix);
+        assert_eq!(recovered.decisions[18], Decision::Torn);
+        assert_eq!(ring.headers[17].op.get(), 17);
+        let after = sectors(&io, &geometry);
+        assert!(
+            after[0][..] != before[0][..],
+            "the headers of ops 1 to 15 are mended"
+        );
+        assert!(
+            after[1][..] == before[1][..],
+            "that of op 18 is in no danger"
+        );
+        // A restart finds the same.
+        let (_, again) = run_to_end(recover_journal(&io, &superblock)).unwrap();
+        assert_eq!(again.decisions[17..=18], recovered.decisions[17..=18]);
+    }
 }
