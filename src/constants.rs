@@ -42,6 +42,11 @@ pub const PIPELINE_PREPARES_MAX: u64 = if cfg!(madsim) { 4 } else { 8 };
 /// Headers of durable prepares that may not be in the header ring yet.
 pub const HEADERS_BEHIND_MAX: usize = if cfg!(madsim) { 4 } else { 8 };
 
+/// Replicas that vote, at most.
+pub const REPLICA_COUNT_MAX: u8 = 6;
+/// Bytes of the largest message between replicas: a prepare, or a client's frame on its way.
+pub const PEER_MESSAGE_SIZE_MAX: usize = MESSAGE_SIZE_MAX + PREPARE_ENTRIES_SIZE;
+
 /// Sessions of a file that `format` makes unless told otherwise.
 pub const SESSIONS_DEFAULT: u32 = 256;
 /// Bytes of a grid block; in the simulator the fewest that have two data pages.

@@ -101,4 +101,6 @@ impl Network for NoNetwork {
     }
 
     fn send(&self, _connection: ConnectionId, _frame: Bytes) {}
+
+    fn send_peer(&self, _replica: u8, _frame: Bytes) {}
 }

@@ -79,7 +79,7 @@ pub enum Incoming {
     Shutdown,
 }
 
-/// Clients.
+/// Clients and peers.
 pub trait Network: 'static {
     /// The next frame; frames of one connection come in the order in which they were sent. The
     /// future may be dropped at any time without losing a frame.
@@ -89,6 +89,9 @@ pub trait Network: 'static {
     /// Queues a whole frame for the connection; dropped when the connection is gone or does not
     /// take what it is sent.
     fn send(&self, connection: ConnectionId, frame: Bytes);
+    /// Queues a whole frame for another replica; dropped when that cannot be reached, or does not take
+    /// what it is sent. Its answers come as frames, like those of clients.
+    fn send_peer(&self, replica: u8, frame: Bytes);
 }
 
 /// Writes; with `bug` planted the write is only under way when this completes.

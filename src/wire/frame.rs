@@ -3,7 +3,7 @@
 //! What fails here ends the connection: after it, nothing says where the next message begins.
 
 use super::header::{CommonHeader, PingClientHeader, RequestHeader, command};
-use crate::constants::{HEADER_SIZE, MESSAGE_SIZE_MAX};
+use crate::constants::{HEADER_SIZE, MESSAGE_SIZE_MAX, PEER_MESSAGE_SIZE_MAX};
 use crate::stdx::to_usize;
 use storage_format::{Checksum, checksum};
 use zerocopy::{FromBytes, IntoBytes};
@@ -56,18 +56,14 @@ pub enum FrameError {
     },
 }
 
-/// Checks the header of a message between a client and the server.
+/// Checks the header of a message between a client and the server, or between replicas.
 pub fn check_header(bytes: &[u8; HEADER_SIZE], cluster: u128) -> Result<FrameInfo, FrameError> {
-    check_header_of(bytes, cluster, MESSAGE_SIZE_MAX)
-}
-
-/// Checks the header of a message of at most `size_max` bytes.
-pub fn check_header_of(
-    bytes: &[u8; HEADER_SIZE],
-    cluster: u128,
-    size_max: usize,
-) -> Result<FrameInfo, FrameError> {
     let header: &CommonHeader = zerocopy::transmute_ref!(bytes);
+    let size_max = if command::is_of_peers(header.command) {
+        PEER_MESSAGE_SIZE_MAX
+    } else {
+        MESSAGE_SIZE_MAX
+    };
     let expected = checksum(&bytes[16..]);
     if header.checksum != expected {
         return Err(FrameError::HeaderChecksum {

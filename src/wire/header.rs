@@ -10,16 +10,53 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Command numbers in the frame.
 pub mod command {
+    /// Between replicas: asks whether the other is there, and what its clock says.
+    pub const PING: u8 = 1;
+    /// The answer to it.
+    pub const PONG: u8 = 2;
     /// A client asks whether the server is there.
     pub const PING_CLIENT: u8 = 3;
     /// The answer to it.
     pub const PONG_CLIENT: u8 = 4;
     /// A client's request.
     pub const REQUEST: u8 = 5;
-    /// The answer to it.
+    /// An op of the log, from the primary or from whoever repairs it.
+    pub const PREPARE: u8 = storage_format::prepare::COMMAND_PREPARE;
+    /// A backup has the op on stable storage.
+    pub const PREPARE_OK: u8 = 7;
+    /// The answer to a request.
     pub const REPLY: u8 = 8;
+    /// The primary is there, and what is committed.
+    pub const COMMIT: u8 = 9;
+    /// A replica misses its primary.
+    pub const START_VIEW_CHANGE: u8 = 10;
+    /// What a replica knows of the log, for the primary of a new view.
+    pub const DO_VIEW_CHANGE: u8 = 11;
+    /// Asks the primary of a view for its start.
+    pub const REQUEST_START_VIEW: u8 = 13;
+    /// Asks for headers of the log.
+    pub const REQUEST_HEADERS: u8 = 14;
+    /// Asks for a prepare.
+    pub const REQUEST_PREPARE: u8 = 15;
+    /// Headers of the log.
+    pub const HEADERS: u8 = 17;
     /// The session is gone, or the request can never be served.
     pub const EVICTION: u8 = 18;
+    /// The log as it is when a view starts.
+    pub const START_VIEW: u8 = 24;
+    /// A client's request on its way from a backup to the primary: a frame within a frame.
+    pub const FORWARD: u8 = 30;
+    /// What the primary answers to it, on its way back to the client.
+    pub const RELAY: u8 = 31;
+
+    /// Whether only replicas send such frames.
+    #[must_use]
+    pub const fn is_of_peers(command: u8) -> bool {
+        !matches!(
+            command,
+            PING_CLIENT | PONG_CLIENT | REQUEST | REPLY | EVICTION
+        )
+    }
 }
 
 macro_rules! header {
@@ -182,6 +219,36 @@ header! {
         reserved: [u8; 111],
         /// An [`Evicted`].
         reason: u8,
+    }
+}
+
+header! {
+    /// A message between replicas, whatever its command; fields that the command does not need are zero.
+    PeerHeader {
+        /// Identity of the prepare at `op`.
+        checksum_prepare: Checksum,
+        /// Names the question that this answers.
+        nonce: U128,
+        /// An op: of a prepare, or the head of the sender's log.
+        op: U64,
+        /// Highest op that the sender knows to be committed.
+        commit: U64,
+        /// Op of the sender's durable checkpoint.
+        checkpoint_op: U64,
+        /// View in which the sender's log was installed.
+        log_view: U32,
+        /// Zero.
+        reserved_log_view: U32,
+        /// One bit for each header of the body: the sender has the prepare on stable storage.
+        present: U64,
+        /// One bit for each header of the body: the sender never acknowledged the prepare.
+        nacks: U64,
+        /// Monotonic clock of whoever sent the ping.
+        ping_monotonic: U64,
+        /// Wall clock of whoever answers it.
+        pong_realtime: U64,
+        /// Zero.
+        reserved: [u8; 32],
     }
 }
 

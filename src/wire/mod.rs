@@ -17,8 +17,8 @@ mod tests;
 pub use build::{Answered, ClientState, Sender};
 pub use frame::{ClientMessage, FrameError, FrameInfo, check_body, check_header};
 pub use header::{
-    CommonHeader, Evicted, EvictionHeader, PingClientHeader, PongClientHeader, ReplyHeader,
-    RequestHeader,
+    CommonHeader, Evicted, EvictionHeader, PeerHeader, PingClientHeader, PongClientHeader,
+    ReplyHeader, RequestHeader,
 };
 pub use multi_batch::{Batches, MultiBatchError, ReplyEncoder};
 pub use operation::{Family, Operation};

@@ -233,6 +233,8 @@ impl Network for ServerNetwork {
             Err(rtrb::PushError::Full(_)) => self.drop_frame(connection),
         }
     }
+
+    fn send_peer(&self, _replica: u8, _frame: Bytes) {}
 }
 
 impl Drop for ServerNetwork {

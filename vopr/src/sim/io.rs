@@ -115,4 +115,6 @@ impl Network for SimNetwork {
     fn send(&self, connection: ConnectionId, frame: Bytes) {
         with(|world| world.on_server_send(connection, frame));
     }
+
+    fn send_peer(&self, _replica: u8, _frame: Bytes) {}
 }
