@@ -52,39 +52,36 @@ pub(super) struct Checkpointed {
 impl<I: Io> State<'_, I> {
     /// Whether the op just executed is the last one before a checkpoint.
     pub(super) fn checkpoint_due(&self, header: &PrepareHeader) -> bool {
-        let last = self.superblock.checkpoint.op.get();
+        let last = self.superblock.current().checkpoint.op.get();
         header.op.get() >= last + checkpoint_interval(&self.geometry())
     }
 
     /// Makes a checkpoint of the state after `header`'s op.
     pub(super) async fn checkpoint(&mut self, header: &PrepareHeader) {
-        let mut next = self.superblock;
         let mut manifest = self.ledger.checkpoint(&mut self.grid).await;
         if planted(Bug::ReuseBlocksEarly) {
             self.grid.free.checkpoint_durable();
         }
         self.write_sessions(&mut manifest).await;
         if !planted(Bug::ForgetReplies) {
-            let replies = replies_to_write(&self.superblock, &self.sessions.borrow());
+            let replies = replies_to_write(&self.superblock.current(), &self.sessions.borrow());
             write_replies(self.io, replies).await;
         }
-        next.checkpoint_index = self.write_manifest(&manifest).await;
+        let index = self.write_manifest(&manifest).await;
         self.grid.finish_writes().await;
-        next.checkpoint = *header;
-        next.checkpoint_block_count =
-            to_u64(storage_format::manifest::blocks(&manifest).count()).into();
-        next.ledger_state = self.ledger.state();
-        // While the journal is replayed, more is known to be committed than is executed.
-        next.commit_max = next.commit_max.get().max(header.op.get()).into();
-        let durable = self.durable.get();
-        self.durable.set(Durable {
-            writing: true,
-            ..durable
-        });
-        super::superblock::write::<I>(self.io.storage(), &mut self.superblock, next).await;
-        self.durable.set(Durable::of(&self.superblock));
+        let blocks = to_u64(storage_format::manifest::blocks(&manifest).count());
+        let ledger_state = self.ledger.state();
+        let checkpoint = |next: &mut Superblock| {
+            next.checkpoint = *header;
+            next.checkpoint_index = index;
+            next.checkpoint_block_count = blocks.into();
+            next.ledger_state = ledger_state;
+            // While the journal is replayed, more is known to be committed than is executed.
+            next.commit_max = next.commit_max.get().max(header.op.get()).into();
+        };
+        self.superblock.update(self.io.storage(), checkpoint).await;
+        self.durable.set(Durable::of(&self.superblock.current()));
         self.grid.free.checkpoint_durable();
-        let blocks = next.checkpoint_block_count.get();
         tracing::info!(op = header.op.get(), blocks, "checkpoint");
     }
 

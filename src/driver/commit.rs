@@ -6,6 +6,7 @@
 
 use super::checkpoint::{Checkpointed, blocks_of};
 use super::scrub::SharedDurable;
+use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::{Damage, Grid};
 use crate::io::{Io, Storage};
@@ -18,14 +19,16 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
-use storage_format::{Geometry, PrepareHeader, PrepareKind, RequestEntry, Superblock};
+use storage_format::{Geometry, PrepareHeader, PrepareKind, RequestEntry};
 use zerocopy::IntoBytes;
 
 /// All that executing an op changes.
 pub(super) struct State<'a, I: Io> {
     pub(super) io: &'a I,
-    pub(super) superblock: Superblock,
+    pub(super) geometry: Geometry,
+    pub(super) superblock: Rc<Keeper>,
     pub(super) ledger: Ledger,
     pub(super) grid: Grid<'a, I>,
     pub(super) sessions: SharedSessions,
@@ -43,7 +46,7 @@ impl<I: Io> std::fmt::Debug for State<'_, I> {
 
 impl<I: Io> State<'_, I> {
     pub(super) fn geometry(&self) -> Geometry {
-        self.superblock.geometry
+        self.geometry
     }
 
     /// Executes `prepare`; [`Self::finish`] has to follow. One reply for each entry; none for

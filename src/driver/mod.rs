@@ -19,7 +19,8 @@ use crate::constants;
 use crate::io::{Incoming, Io, Network, Storage, write_unless};
 use crate::stdx::SectorBuf;
 use crate::stdx::planted::Bug;
-use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica};
+use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica, ViewState, Way};
+use bytes::Bytes;
 use commit::{Commit, Step};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use scrub::{ScrubOptions, Scrubber};
@@ -29,7 +30,8 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use storage_format::{Geometry, PrepareHeader, SECTOR_SIZE};
+use storage_format::{Geometry, PrepareHeader, SECTOR_SIZE, Superblock};
+use superblock::Keeper;
 use zerocopy::IntoBytes;
 
 /// How to run a replica.
@@ -52,23 +54,21 @@ pub struct RunOptions {
     pub scrub: Option<ScrubOptions>,
 }
 
-/// A write that has completed.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "at most two are alive, and they are moved once"
-)]
-enum Written {
-    Prepare(Prepare),
-    Headers,
+/// A write or read for the replica that has completed.
+enum Done {
+    PrepareWritten(Prepare),
+    HeadersWritten,
+    ViewWritten,
+    PrepareRead(Option<Prepare>),
 }
 
 /// What goes on for ever.
 type Background<'a> = Pin<Box<dyn Future<Output = Infallible> + 'a>>;
-type Writes<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Written> + 'a>>>;
+type Works<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + 'a>>>;
 
 /// What the loop was woken by.
 enum Wake {
-    Written(Written),
+    Done(Done),
     Incoming(Incoming),
     Timer,
     Step(Step),
@@ -113,6 +113,7 @@ pub fn buffers_memory(geometry: &Geometry, cache_size: u64) -> u64 {
 pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
     let (state, mut replica, headers) = open::open(io, options).await?;
     let geometry = state.geometry();
+    let superblock = Rc::clone(&state.superblock);
     let headers = Rc::new(RefCell::new(headers));
     let mut scrub: Background<'_> = match options.scrub {
         Some(options) => Box::pin(
@@ -120,6 +121,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                 io,
                 options,
                 geometry,
+                superblock: Rc::clone(&superblock),
                 durable: Rc::clone(&state.durable),
                 headers: Rc::clone(&headers),
                 sessions: Rc::clone(&state.sessions),
@@ -129,32 +131,44 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
         None => Box::pin(std::future::pending()),
     };
     let mut commit = Commit::new(state);
-    let mut writes: Writes<'_> = FuturesUnordered::new();
+    let mut works: Works<'_> = FuturesUnordered::new();
     loop {
+        replica.tick(io.monotonic());
         while let Some(effect) = replica.poll_effect(io.realtime()) {
             match effect {
                 Effect::WritePrepare(prepare) => {
-                    writes.push(Box::pin(write_prepare(io, &geometry, prepare)));
+                    works.push(Box::pin(write_prepare(io, &geometry, prepare)));
                 }
                 Effect::WriteHeaders(newer) => {
                     let write = headers.borrow_mut().write(io, &newer);
-                    writes.push(Box::pin(write));
+                    works.push(Box::pin(write));
                 }
-                Effect::Send { connection, frame } => io.network().send(connection, frame),
+                Effect::WriteView(view) => {
+                    works.push(Box::pin(write_view(io, Rc::clone(&superblock), view)));
+                }
+                Effect::ReadPrepare(header) => {
+                    works.push(Box::pin(read_prepare(io, geometry, header)));
+                }
+                Effect::Send { to, frame } => send(io, to, frame),
                 Effect::Execute(prepare) => commit.push(prepare),
             }
         }
         if replica.is_shut_down() && commit.is_idle() {
             // Whoever opens the file next may write the same blocks.
-            while writes.next().await.is_some() {}
+            while works.next().await.is_some() {}
             commit.finish_writes().await;
             return Ok(());
         }
-        match wait(io, &replica, &mut writes, &mut commit, &mut scrub).await {
-            Wake::Written(Written::Prepare(prepare)) => {
-                replica.handle(Event::PrepareDurable(prepare), &commit);
+        match wait(io, &replica, &mut works, &mut commit, &mut scrub).await {
+            Wake::Done(done) => {
+                let event = match done {
+                    Done::PrepareWritten(prepare) => Event::PrepareDurable(prepare),
+                    Done::HeadersWritten => Event::HeadersDurable,
+                    Done::ViewWritten => Event::ViewDurable,
+                    Done::PrepareRead(prepare) => Event::PrepareRead(prepare),
+                };
+                replica.handle(event, &commit);
             }
-            Wake::Written(Written::Headers) => replica.handle(Event::HeadersDurable, &commit),
             Wake::Incoming(incoming) => {
                 replica.handle(Event::Incoming(incoming), &commit);
                 for _ in 1..FRAMES_MAX {
@@ -175,6 +189,13 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
     }
 }
 
+fn send<I: Io>(io: &I, to: Way, frame: Bytes) {
+    match to {
+        Way::Connection(connection) => io.network().send(connection, frame),
+        Way::Peer(replica) => io.network().send_peer(replica, frame),
+    }
+}
+
 /// An op was executed: it is answered, and what it left to do begins. Or that is done.
 fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit<'_, I>) {
     match step {
@@ -190,8 +211,8 @@ fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit
                 pulse_next,
             };
             replica.handle(executed, commit);
-            while let Some(Effect::Send { connection, frame }) = replica.poll_send() {
-                io.network().send(connection, frame);
+            while let Some((to, frame)) = replica.poll_send() {
+                send(io, to, frame);
             }
             commit.finish(header);
         }
@@ -209,18 +230,20 @@ fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit
 async fn wait<I: Io>(
     io: &I,
     replica: &Replica,
-    writes: &mut Writes<'_>,
+    works: &mut Works<'_>,
     commit: &mut Commit<'_, I>,
     scrub: &mut Background<'_>,
 ) -> Wake {
     let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
+    let until_tick = replica.until_tick().unwrap_or(TIMER_MAX);
     let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
-    let mut timer = pin!(io.sleep(until_pulse.clamp(TIMER_MIN, sleep_max)));
+    let sleep = until_pulse.min(until_tick).clamp(TIMER_MIN, sleep_max);
+    let mut timer = pin!(io.sleep(sleep));
     let mut receive = pin!(io.network().receive());
     let room = replica.has_room();
     std::future::poll_fn(move |cx| {
-        if let Poll::Ready(Some(written)) = writes.poll_next_unpin(cx) {
-            return Poll::Ready(Wake::Written(written));
+        if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {
+            return Poll::Ready(Wake::Done(done));
         }
         if std::mem::take(&mut commit.first)
             && let Poll::Ready(step) = commit.poll(cx)
@@ -250,17 +273,35 @@ fn write_prepare<'a, I: Io>(
     io: &'a I,
     geometry: &Geometry,
     prepare: Prepare,
-) -> impl Future<Output = Written> + use<'a, I> {
+) -> impl Future<Output = Done> + use<'a, I> {
     let offset = Replica::prepare_offset(geometry, prepare.header.op.get());
     let size = prepare.size().next_multiple_of(SECTOR_SIZE);
     async move {
         let bug = Bug::AcknowledgeBeforeWrite;
         let buffer = write_unless(bug, io, offset, prepare.buffer, size).await;
-        Written::Prepare(Prepare {
+        Done::PrepareWritten(Prepare {
             header: prepare.header,
             buffer,
         })
     }
+}
+
+/// Makes the superblock name a view.
+async fn write_view<I: Io>(io: &I, superblock: Rc<Keeper>, view: ViewState) -> Done {
+    let change = |next: &mut Superblock| {
+        next.view = view.view.into();
+        next.log_view = view.log_view.into();
+        next.commit_max = next.commit_max.get().max(view.commit_max).into();
+        next.view_headers.fill(PrepareHeader::zeroed());
+        next.view_headers[..view.headers.len()].copy_from_slice(&view.headers);
+    };
+    superblock.update(io.storage(), change).await;
+    Done::ViewWritten
+}
+
+async fn read_prepare<I: Io>(io: &I, geometry: Geometry, header: PrepareHeader) -> Done {
+    let buffer = open::read_body(io, &geometry, &header).await;
+    Done::PrepareRead(buffer.map(|buffer| Prepare { header, buffer }))
 }
 
 /// The redundant header ring, as it is in the data file.
@@ -276,7 +317,7 @@ impl HeaderRing {
         &mut self,
         io: &'a I,
         newer: &[PrepareHeader],
-    ) -> impl Future<Output = Written> + use<'a, I> {
+    ) -> impl Future<Output = Done> + use<'a, I> {
         let slot_count = crate::stdx::to_u64(self.headers.len());
         let mut slot = 0;
         for header in newer {
@@ -286,7 +327,7 @@ impl HeaderRing {
         let (offset, buffer) = self.sector(slot);
         async move {
             drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
-            Written::Headers
+            Done::HeadersWritten
         }
     }
 

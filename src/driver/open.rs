@@ -3,6 +3,7 @@
 use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
 use super::scrub::Durable;
+use super::superblock::Keeper;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
@@ -12,7 +13,8 @@ use crate::ledger::{Ledger, LedgerOptions};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
-use crate::vsr::journal::{Decision, Recovered, SlotRead, recover_solo};
+use crate::vsr::journal::{Decision, SlotRead, recover_cluster, recover_solo};
+use crate::vsr::log::{Entry, Log};
 use crate::vsr::replica::ReplicaOptions;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Prepare, Replica};
@@ -49,9 +51,11 @@ pub(super) async fn open<'a, I: Io>(
         account_cache_size: options.account_cache_size,
     });
     let sessions = Sessions::new(geometry.session_count_max.get());
+    let keeper = Keeper::new(superblock);
     let mut state = Box::new(State {
         io,
-        superblock,
+        geometry,
+        superblock: Rc::clone(&keeper),
         ledger,
         grid: Grid::new(io, &superblock, options.cache_size),
         sessions: Rc::new(RefCell::new(sessions)),
@@ -68,36 +72,116 @@ pub(super) async fn open<'a, I: Io>(
         });
     }
 
-    let (ring, recovered) = recover_journal(io, &superblock).await?;
-    if !planted(Bug::LeaveStaleCopies) {
-        superblock::mend(io.storage(), &superblock, &stale).await;
-    }
-    let mut next = superblock;
-    next.view = (superblock.view.get() + 1).into();
-    next.log_view = next.view;
-    next.commit_max = recovered.head.op;
-    superblock::write::<I>(io.storage(), &mut state.superblock, next).await;
-
-    tracing::info!(
-        checkpoint = superblock.checkpoint.op.get(),
-        head = recovered.head.op.get(),
-        view = state.superblock.view.get(),
-        "journal recovered"
-    );
-    unless_damaged(&damage, Box::pin(replay(&mut state, &recovered.log))).await??;
-    load_replies(io, &geometry, &state.sessions).await;
+    let journal = read_journal(io, &superblock).await;
+    let (ring, from) = if superblock.replica_count == 1 {
+        open_solo(io, &mut state, &journal, &stale).await?
+    } else {
+        open_one_of_several(io, &state, &journal, &stale).await?
+    };
+    let current = *keeper.current();
     let replica = Replica::new(ReplicaOptions {
-        cluster: superblock.cluster.get(),
-        replica: superblock.replica,
+        cluster: current.cluster.get(),
+        replica: current.replica,
+        replica_count: current.replica_count,
         geometry,
-        view: state.superblock.view.get(),
-        head: recovered.head,
-        checkpoint_op: state.superblock.checkpoint.op.get(),
+        view: current.view.get(),
+        log_view: current.log_view.get(),
+        log: from.log,
+        certain: from.certain,
+        executed: from.executed,
+        commit_max: current.commit_max.get(),
+        checkpoint_op: current.checkpoint.op.get(),
         sessions: Rc::clone(&state.sessions),
         pulse_next: state.ledger.pulse_next(),
         timestamp_last: state.ledger.timestamp_last(),
+        nonce: u128::from(io.realtime()) << 64 | u128::from(io.monotonic()),
     });
     Ok((state, replica, ring))
+}
+
+/// What the replica starts from.
+struct From {
+    log: Log,
+    certain: bool,
+    executed: PrepareHeader,
+}
+
+/// Alone: all that the journal has beyond the checkpoint is committed, and is executed again; the view is
+/// a new one.
+async fn open_solo<I: Io>(
+    io: &I,
+    state: &mut State<'_, I>,
+    journal: &Journal,
+    stale: &[usize],
+) -> Result<(HeaderRing, From), FatalReason> {
+    let superblock = *state.superblock.current();
+    let recovered = recover_solo(&journal.headers, &journal.prepares, &superblock.checkpoint)?;
+    let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
+    if !planted(Bug::LeaveStaleCopies) {
+        superblock::mend(io.storage(), &superblock, stale).await;
+    }
+    let view = superblock.view.get() + 1;
+    let next = |next: &mut Superblock| {
+        next.view = view.into();
+        next.log_view = view.into();
+        next.commit_max = recovered.head.op;
+    };
+    state.superblock.update(io.storage(), next).await;
+    tracing::info!(
+        checkpoint = superblock.checkpoint.op.get(),
+        head = recovered.head.op.get(),
+        view,
+        "journal recovered"
+    );
+    let damage = state.grid.damage();
+    unless_damaged(&damage, Box::pin(replay(state, &recovered.log))).await??;
+    load_replies(io, &superblock.geometry, &state.sessions).await;
+    for session in state.sessions.borrow().iter() {
+        if session.reply.is_none() {
+            let client = session.record.reply.client.get();
+            tracing::error!(%client, "a stored reply is damaged: its client is evicted if it asks \
+                                     for it again");
+        }
+    }
+    let mut slots: Vec<Entry> = ring.headers.iter().map(Entry::durable).collect();
+    let slot = Replica::slot(&superblock.geometry, recovered.head.op.get());
+    slots[slot] = Entry::durable(&recovered.head);
+    let from = From {
+        log: Log::new(slots, recovered.head.op.get()),
+        certain: true,
+        executed: recovered.head,
+    };
+    Ok((ring, from))
+}
+
+/// With others: what the journal has beyond the checkpoint is executed again when it is known to be
+/// committed. Replies that the checkpoint did not write are made again by that.
+async fn open_one_of_several<I: Io>(
+    io: &I,
+    state: &State<'_, I>,
+    journal: &Journal,
+    stale: &[usize],
+) -> Result<(HeaderRing, From), FatalReason> {
+    let superblock = *state.superblock.current();
+    let recovered = recover_cluster(&journal.headers, &journal.prepares, &superblock)?;
+    let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
+    if !planted(Bug::LeaveStaleCopies) {
+        superblock::mend(io.storage(), &superblock, stale).await;
+    }
+    tracing::info!(
+        checkpoint = superblock.checkpoint.op.get(),
+        head = recovered.log.head().op.get(),
+        view = superblock.view.get(),
+        certain = recovered.certain,
+        "journal recovered"
+    );
+    load_replies(io, &superblock.geometry, &state.sessions).await;
+    let from = From {
+        log: recovered.log,
+        certain: recovered.certain,
+        executed: superblock.checkpoint,
+    };
+    Ok((ring, from))
 }
 
 /// Executes what the journal holds beyond the checkpoint; the next prepares are read meanwhile.
@@ -179,7 +263,7 @@ fn check_identity<I: Io>(
 
 /// Reads the manifest, and restores what it names.
 async fn load_checkpoint<I: Io>(state: &mut State<'_, I>) -> Result<(), FatalReason> {
-    let superblock = state.superblock;
+    let superblock = *state.superblock.current();
     if superblock.checkpoint.op.get() == 0 {
         return Ok(());
     }
@@ -242,58 +326,66 @@ async fn load_sessions<I: Io>(
     Ok(())
 }
 
-/// Reads both rings, applies the recovery table, and writes the headers that it mends.
-async fn recover_journal<I: Io>(
-    io: &I,
-    superblock: &Superblock,
-) -> Result<(HeaderRing, Recovered), FatalReason> {
+/// Both rings of the journal, slot by slot.
+struct Journal {
+    /// The headers as they were read, whatever they are.
+    ring: Vec<PrepareHeader>,
+    headers: Vec<SlotRead>,
+    prepares: Vec<SlotRead>,
+}
+
+async fn read_journal<I: Io>(io: &I, superblock: &Superblock) -> Journal {
     let geometry = superblock.geometry;
     let cluster = superblock.cluster.get();
-    let checkpoint = &superblock.checkpoint;
+    let checkpoint_op = superblock.checkpoint.op.get();
     let slot_count = u64::from(geometry.journal_slot_count.get());
     let ring_size = u64_to_usize(slot_count) * constants::HEADER_SIZE;
-    let ring = SectorBuf::zeroed(ring_size.next_multiple_of(SECTOR_SIZE));
-    let ring = io.storage().read(geometry.headers_offset(), ring).await;
-    let header_at = |slot: u64| {
-        let at = u64_to_usize(slot) * constants::HEADER_SIZE;
-        PrepareHeader::read_from_bytes(&ring[at..at + constants::HEADER_SIZE]).expect("256 bytes")
-    };
-    let headers: Vec<SlotRead> = (0..slot_count)
-        .map(|slot| SlotRead::classify(&header_at(slot), cluster, slot, slot_count))
+    let buffer = SectorBuf::zeroed(ring_size.next_multiple_of(SECTOR_SIZE));
+    let buffer = io.storage().read(geometry.headers_offset(), buffer).await;
+    let ring: Vec<PrepareHeader> = buffer[..ring_size]
+        .chunks_exact(constants::HEADER_SIZE)
+        .map(|bytes| PrepareHeader::read_from_bytes(bytes).expect("256 bytes"))
         .collect();
-    let reads =
-        (0..slot_count).map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint.op.get()));
-    let prepares: Vec<SlotRead> = stream::iter(reads).buffered(READS_MAX).collect().await;
-    let recovered = recover_solo(&headers, &prepares, checkpoint)?;
+    let headers = (0..)
+        .zip(&ring)
+        .map(|(slot, header)| SlotRead::classify(header, cluster, slot, slot_count))
+        .collect();
+    let reads = (0..slot_count).map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint_op));
+    let prepares = stream::iter(reads).buffered(READS_MAX).collect().await;
+    Journal {
+        ring,
+        headers,
+        prepares,
+    }
+}
 
+/// Writes the headers that recovery mends. All others stay as they are, whatever that is: what looks
+/// damaged now has to look damaged after the next crash.
+async fn mend_journal<I: Io>(
+    io: &I,
+    superblock: &Superblock,
+    journal: &Journal,
+    decisions: &[Decision],
+) -> HeaderRing {
+    let cluster = superblock.cluster.get();
     let mut mended = HeaderRing {
-        offset: geometry.headers_offset(),
-        headers: Vec::new(),
+        offset: superblock.geometry.headers_offset(),
+        headers: journal.ring.clone(),
     };
     let mut sectors = Vec::new();
     // Left as it is until the slot is written again, with all its sector: if a crash damaged that now,
     // neither ring would say any more that the append was never acknowledged.
-    let torn = recovered
-        .decisions
-        .iter()
-        .position(|of| *of == Decision::Torn);
+    let torn = decisions.iter().position(|of| *of == Decision::Torn);
     let torn = torn.map(|slot| slot / HEADERS_PER_SECTOR);
-    for (slot, decision) in recovered.decisions.iter().enumerate() {
-        let (header, write) = match (decision, &prepares[slot]) {
-            (Decision::Keep, SlotRead::Valid(header)) => (*header, false),
-            (Decision::Fix, SlotRead::Valid(header)) => (*header, true),
-            (Decision::CleanEmpty, _) => (PrepareHeader::empty(cluster, to_u64(slot)), false),
-            (Decision::Torn, _) => match &headers[slot] {
-                SlotRead::Valid(header) => (*header, false),
-                SlotRead::Empty | SlotRead::Bad => {
-                    (PrepareHeader::empty(cluster, to_u64(slot)), false)
-                }
-            },
-            (_, _) => (PrepareHeader::empty(cluster, to_u64(slot)), true),
+    for (slot, decision) in decisions.iter().enumerate() {
+        let header = match (decision, &journal.prepares[slot]) {
+            (Decision::Fix, SlotRead::Valid(header)) => *header,
+            (Decision::FixEmpty, _) => PrepareHeader::empty(cluster, to_u64(slot)),
+            _ => continue,
         };
-        mended.headers.push(header);
+        mended.headers[slot] = header;
         let sector = slot / HEADERS_PER_SECTOR;
-        if write && torn != Some(sector) && sectors.last() != Some(&sector) {
+        if torn != Some(sector) && sectors.last() != Some(&sector) {
             sectors.push(sector);
         }
     }
@@ -301,7 +393,7 @@ async fn recover_journal<I: Io>(
         let (offset, buffer) = mended.sector(sector * HEADERS_PER_SECTOR);
         drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
     }
-    Ok((mended, recovered))
+    mended
 }
 
 /// Reads the prepare in a slot; its body only if its op is above the checkpoint.
@@ -369,7 +461,7 @@ async fn read_prepare<I: Io>(
     }
 }
 
-/// Loads the replies that replaying the journal did not make.
+/// Loads the stored replies of sessions that have none in memory.
 async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessions) {
     let missing: Vec<SessionRecord> = sessions
         .borrow()
@@ -381,8 +473,7 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessi
         let client = record.reply.client.get();
         match read_reply(io, geometry, &record).await {
             Some(frame) => sessions.borrow_mut().restore_reply(client, frame),
-            None => tracing::error!(%client, "a stored reply is damaged: its client is evicted \
-                                     if it asks for it again"),
+            None => tracing::debug!(%client, "a stored reply is not there"),
         }
     }
 }
@@ -419,6 +510,7 @@ mod tests {
     use crate::driver::{FormatOptions, format, read_superblock};
     use crate::io::MemoryIo;
     use crate::stdx::run_to_end;
+    use crate::vsr::journal::Recovered;
     use storage_format::PrepareKind;
     use zerocopy::IntoBytes;
 
@@ -476,6 +568,14 @@ mod tests {
         (0..count).map(read).collect()
     }
 
+    async fn recover(io: &MemoryIo, superblock: &Superblock) -> (HeaderRing, Recovered) {
+        let journal = read_journal(io, superblock).await;
+        let (headers, prepares) = (&journal.headers, &journal.prepares);
+        let recovered = recover_solo(headers, prepares, &superblock.checkpoint).unwrap();
+        let ring = mend_journal(io, superblock, &journal, &recovered.decisions).await;
+        (ring, recovered)
+    }
+
     #[test]
     fn the_header_sector_of_a_torn_append_is_left_as_it_is() {
         let (io, superblock) = made();
@@ -491,7 +591,7 @@ mod tests {
             &[0xA5; SECTOR_SIZE],
         );
         let before = sectors(&io, &geometry);
-        let (ring, recovered) = run_to_end(recover_journal(&io, &superblock)).unwrap();
+        let (ring, recovered) = run_to_end(recover(&io, &superblock));
         assert_eq!(recovered.decisions[17], Decision::Fix);
         assert_eq!(recovered.decisions[18], Decision::Torn);
         assert_eq!(ring.headers[17].op.get(), 17);
@@ -505,7 +605,7 @@ mod tests {
             "that of op 18 is in no danger"
         );
         // A restart finds the same.
-        let (_, again) = run_to_end(recover_journal(&io, &superblock)).unwrap();
+        let (_, again) = run_to_end(recover(&io, &superblock));
         assert_eq!(again.decisions[17..=18], recovered.decisions[17..=18]);
     }
 }

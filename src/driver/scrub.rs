@@ -8,6 +8,7 @@
 
 use super::HeaderRing;
 use super::open::{read_body, read_reply};
+use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::scrub::{Next, SEGMENT_MAX, Scrub, Summary};
 use crate::io::{Io, Storage};
@@ -96,8 +97,6 @@ pub struct ScrubOptions {
 pub(super) struct Durable {
     pub(super) op: u64,
     pub(super) index: BlockReference,
-    /// Whether copies of the superblock are being written.
-    pub(super) writing: bool,
 }
 
 impl Durable {
@@ -105,7 +104,6 @@ impl Durable {
         Self {
             op: superblock.checkpoint.op.get(),
             index: superblock.checkpoint_index,
-            writing: false,
         }
     }
 }
@@ -124,6 +122,7 @@ pub(super) struct Scrubber<'a, I: Io> {
     pub(super) io: &'a I,
     pub(super) options: ScrubOptions,
     pub(super) geometry: Geometry,
+    pub(super) superblock: Rc<Keeper>,
     pub(super) durable: SharedDurable,
     pub(super) headers: Rc<RefCell<HeaderRing>>,
     pub(super) sessions: SharedSessions,
@@ -248,16 +247,17 @@ impl<I: Io> Scrubber<'_, I> {
     }
 
     async fn superblock(&self) -> bool {
-        let before = self.durable.get();
+        let before = self.superblock.current().checksum;
         let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
         let buffer = self.io.storage().read(0, buffer).await;
-        if before.writing || self.durable.get() != before {
+        // A write that began and ended meanwhile left another.
+        if self.superblock.is_writing() || self.superblock.current().checksum != before {
             return false;
         }
         let mut damaged = false;
         for (copy, bytes) in buffer.chunks_exact(SUPERBLOCK_COPY_SIZE).enumerate() {
             let superblock = Superblock::ref_from_bytes(bytes).expect("a copy is of that size");
-            if !superblock.valid() || superblock.checkpoint.op.get() != before.op {
+            if !superblock.valid() || superblock.checksum != before {
                 damaged = self.found(&Scrubbed::Superblock { copy });
             }
         }
@@ -268,10 +268,9 @@ impl<I: Io> Scrubber<'_, I> {
     async fn prepare(&self, slot: usize) -> bool {
         let header = self.headers.borrow().headers[slot];
         let op = header.op.get();
-        let needed = match header.kind() {
-            PrepareKind::Empty | PrepareKind::Root => false,
-            PrepareKind::Requests | PrepareKind::Pulse => op > self.durable.get().op,
-        };
+        // What was damaged at the start is told then.
+        let intact = header.checksum == header.checksum_expected();
+        let needed = intact && header.kind > PrepareKind::Root.code() && op > self.durable.get().op;
         if !needed || read_body(self.io, &self.geometry, &header).await.is_some() {
             return false;
         }

@@ -1,8 +1,12 @@
 //! Reading and writing the four copies of the superblock.
 
-use crate::io::{Io, Storage};
+use crate::io::Storage;
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::FatalReason;
+use std::cell::{Cell, Ref, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
 use storage_format::Superblock;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
@@ -42,19 +46,60 @@ pub(super) async fn mend<S: Storage>(storage: &S, superblock: &Superblock, stale
     write_some(storage, superblock, stale).await;
 }
 
-/// Makes `next` the successor of `current` and writes it, one copy after the other, so that a crash
-/// leaves a quorum of the one or of the other.
-pub(super) async fn write<I: Io>(
-    storage: &I::Storage,
-    current: &mut Superblock,
-    mut next: Superblock,
-) {
-    next.sequence = (current.sequence.get() + 1).into();
-    next.parent = current.checksum;
-    next.release = crate::constants::RELEASE.into();
-    next.seal();
-    write_copies(storage, &next).await;
-    *current = next;
+/// The superblock, which checkpoints and view changes write: one at a time, and none loses what
+/// another wrote.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    current: RefCell<Superblock>,
+    writing: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Keeper {
+    pub(super) fn new(superblock: Superblock) -> Rc<Self> {
+        Rc::new(Self {
+            current: RefCell::new(superblock),
+            writing: Cell::new(false),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// The superblock as it was written last.
+    pub(super) fn current(&self) -> Ref<'_, Superblock> {
+        self.current.borrow()
+    }
+
+    /// Whether copies are being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.get()
+    }
+
+    /// Writes the successor of the current superblock, one copy after the other, so that a crash leaves
+    /// a quorum of the one or of the other.
+    pub(super) async fn update<S: Storage>(
+        &self,
+        storage: &S,
+        change: impl FnOnce(&mut Superblock),
+    ) {
+        poll_fn(|context| {
+            if self.writing.replace(true) {
+                self.waiting.borrow_mut().push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let mut next = Box::new(*self.current.borrow());
+        change(&mut next);
+        next.sequence = (next.sequence.get() + 1).into();
+        next.parent = next.checksum;
+        next.release = crate::constants::RELEASE.into();
+        next.seal();
+        write_copies(storage, &next).await;
+        *self.current.borrow_mut() = *next;
+        self.writing.set(false);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
 }
 
 /// Writes all copies of a sealed superblock.

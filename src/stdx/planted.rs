@@ -59,6 +59,12 @@ pub enum Bug {
     ForgetClock,
     /// What a transfer left of its credit account is known to the cache only.
     ForgetHead,
+    /// The primary commits what it alone has.
+    CommitWithoutQuorum,
+    /// A replica votes in a view that its superblock does not have yet.
+    VoteBeforeDurable,
+    /// A replica says of a damaged prepare that it never acknowledged it.
+    NackLost,
 }
 
 impl Bug {
@@ -91,6 +97,13 @@ impl Bug {
         Self::ReadBeforeWritten,
         Self::ForgetClock,
         Self::ForgetHead,
+    ];
+
+    /// Those that show with several replicas only.
+    pub const OF_CLUSTERS: &[Self] = &[
+        Self::CommitWithoutQuorum,
+        Self::VoteBeforeDurable,
+        Self::NackLost,
     ];
 }
 

@@ -11,8 +11,10 @@
 //! * Nothing is written before every decision is made.
 
 use super::FatalReason;
+use super::log::{Body, Entry, Log};
 use crate::stdx::planted::{Bug, planted};
-use storage_format::{PrepareHeader, PrepareKind};
+use crate::stdx::to_u64;
+use storage_format::{PrepareHeader, PrepareKind, Superblock};
 
 /// What was read from one of the two places of a slot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -145,7 +147,7 @@ pub fn recover_solo(
     checkpoint: &PrepareHeader,
 ) -> Result<Recovered, FatalReason> {
     assert_eq!(headers.len(), prepares.len());
-    let slot_count = crate::stdx::to_u64(headers.len());
+    let slot_count = to_u64(headers.len());
     let checkpoint_op = checkpoint.op.get();
     let highest = headers
         .iter()
@@ -167,7 +169,7 @@ pub fn recover_solo(
     for (slot, decision) in decisions.iter().enumerate() {
         if matches!(decision, Decision::Faulty | Decision::Fatal) {
             return Err(FatalReason::JournalSlot {
-                slot: crate::stdx::to_u64(slot),
+                slot: to_u64(slot),
                 row: rows[slot],
             });
         }
@@ -199,7 +201,123 @@ pub fn recover_solo(
     })
 }
 
-/// Rule T for one replica: only the slot after the highest op can have been in flight; it is torn if
+/// The journal of a replica of several, after recovery.
+#[derive(Debug)]
+pub struct RecoveredLog {
+    /// One decision a slot.
+    pub decisions: Vec<Decision>,
+    /// The log; what is missing can come from peers.
+    pub log: Log,
+    /// Whether nothing can have been in the log beyond its head.
+    pub certain: bool,
+}
+
+/// Applies table and rule T to the journal of one of several replicas. Where the log ends, the
+/// superblock says: it has the newest headers as of the last view change, and what was prepared in the
+/// view since then follows them.
+///
+/// # Errors
+/// When two prepares of one view have the same op.
+///
+/// # Panics
+/// When the two rings do not have the same number of slots.
+pub fn recover_cluster(
+    headers: &[SlotRead],
+    prepares: &[SlotRead],
+    superblock: &Superblock,
+) -> Result<RecoveredLog, FatalReason> {
+    assert_eq!(headers.len(), prepares.len());
+    let slot_count = to_u64(headers.len());
+    let checkpoint = &superblock.checkpoint;
+    let ops = || headers.iter().chain(prepares).filter_map(SlotRead::op);
+    let bounds = Bounds {
+        checkpoint: checkpoint.op.get(),
+        limit: checkpoint.op.get() + slot_count,
+        highest: ops().max().unwrap_or(0).max(checkpoint.op.get()),
+        solo: false,
+    };
+    let slots = || headers.iter().zip(prepares);
+    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots()
+        .map(|(header, prepare)| decide(header, prepare, &bounds))
+        .unzip();
+    if let Some(slot) = decisions.iter().position(|of| *of == Decision::Fatal) {
+        let row = rows[slot];
+        return Err(FatalReason::JournalSlot {
+            slot: to_u64(slot),
+            row,
+        });
+    }
+    excuse_torn_append(headers, prepares, &bounds, &mut decisions);
+    let mut entries: Vec<Entry> = slots()
+        .zip(&decisions)
+        .map(|((header, prepare), decision)| hint(header, prepare, *decision, &bounds))
+        .collect();
+
+    // What the superblock says of the log comes first.
+    let known = superblock.view_headers.iter();
+    let known = known.filter(|header| header.op.get() > bounds.checkpoint);
+    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
+    let mut head = bounds.checkpoint;
+    for header in known.chain([checkpoint]) {
+        entries[slot_of(header.op.get())].replace(header);
+        head = head.max(header.op.get());
+    }
+    let mut certain = true;
+    if superblock.log_view == superblock.view {
+        let newer = entries.iter().map(|entry| &entry.header);
+        let newer = newer.filter(|header| {
+            header.kind != PrepareKind::Empty.code()
+                && header.view == superblock.log_view
+                && header.op.get() < bounds.limit
+        });
+        head = newer.map(|header| header.op.get()).fold(head, u64::max);
+        certain = (head + 1..bounds.limit).all(|op| decisions[slot_of(op)] != Decision::Faulty);
+    }
+    Ok(RecoveredLog {
+        decisions,
+        log: Log::new(entries, head),
+        certain,
+    })
+}
+
+/// What a slot may hold of the log. It counts only if the chain of checksums leads to it.
+fn hint(header: &SlotRead, prepare: &SlotRead, decision: Decision, bounds: &Bounds) -> Entry {
+    use SlotRead::{Bad, Empty, Valid};
+    let nothing = |body| Entry {
+        header: PrepareHeader::zeroed(),
+        body,
+    };
+    let within = |read: &PrepareHeader| read.op.get() <= bounds.limit;
+    match (header, prepare) {
+        _ if decision == Decision::Torn => nothing(Body::Never),
+        (Valid(_) | Empty | Bad, Valid(p))
+            if matches!(decision, Decision::Keep | Decision::Fix) =>
+        {
+            Entry {
+                header: *p,
+                body: Body::Durable,
+            }
+        }
+        // The header's write is missing, or the header is damaged.
+        (Valid(h), Valid(p)) if h.op == p.op && h.view.get() < p.view.get() => Entry {
+            header: *p,
+            body: Body::Written,
+        },
+        (Bad, Valid(p)) if within(p) => Entry {
+            header: *p,
+            body: Body::Written,
+        },
+        // The prepare's write was lost, or the prepare is damaged.
+        (Valid(h), _) if within(h) => Entry {
+            header: *h,
+            body: Body::Lost,
+        },
+        (Empty, Empty) => nothing(Body::Never),
+        _ => nothing(Body::Lost),
+    }
+}
+
+/// Rule T: one journal write is under way at a time, so only the slot after the highest op can have been in flight; it is torn if
 /// its prepare is damaged and its header is of an older wrap or empty, and nothing else between the
 /// highest op and the limit is faulty.
 fn excuse_torn_append(
@@ -208,7 +326,7 @@ fn excuse_torn_append(
     bounds: &Bounds,
     decisions: &mut [Decision],
 ) {
-    let slot_count = crate::stdx::to_u64(headers.len());
+    let slot_count = to_u64(headers.len());
     if bounds.highest >= bounds.limit {
         return;
     }

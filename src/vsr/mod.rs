@@ -1,14 +1,18 @@
 //! Consensus: what a replica decides, without I/O.
 //!
-//! [`Replica`] takes events and gives effects; it never waits, so nothing can come between two of
-//! its steps. Clusters have one replica for now: an op is committed when its prepare is durable
-//! here. The messages between replicas, view changes and repair have their place beside it.
+//! Viewstamped Replication with a journal that may lose what it has. [`Replica`] takes events and gives
+//! effects; it never waits, so nothing can come between two of its steps. With one replica an op is
+//! committed when its prepare is durable here.
 
 pub mod fatal;
 pub mod journal;
+pub mod log;
+pub mod message;
+pub mod quorum;
 pub mod replica;
 pub mod sessions;
+pub mod vote;
 
 pub use fatal::FatalReason;
-pub use replica::{Admission, Effect, Event, Prepare, Replica};
+pub use replica::{Admission, Effect, Event, Prepare, Replica, ViewState, Way};
 pub use sessions::{Session, Sessions};

@@ -237,8 +237,8 @@ header! {
         checkpoint_op: U64,
         /// View in which the sender's log was installed.
         log_view: U32,
-        /// Zero.
-        reserved_log_view: U32,
+        /// The view that the sender asks for.
+        view_next: U32,
         /// One bit for each header of the body: the sender has the prepare on stable storage.
         present: U64,
         /// One bit for each header of the body: the sender never acknowledged the prepare.
@@ -247,8 +247,10 @@ header! {
         ping_monotonic: U64,
         /// Wall clock of whoever answers it.
         pong_realtime: U64,
+        /// The last of several ops from `op` on.
+        op_last: U64,
         /// Zero.
-        reserved: [u8; 32],
+        reserved: [u8; 24],
     }
 }
 

@@ -1,8 +1,9 @@
 //! The replica alone: events in, lists of effects out.
 
-use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions};
+use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, Way};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
+use crate::vsr::log::{Entry, Log};
 use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::wire::build::{ClientState, ping, request};
 use crate::wire::{Evicted, EvictionHeader, Operation, ReplyHeader};
@@ -45,16 +46,24 @@ impl Fixture {
             file_size_max: (1 << 40).into(),
         };
         let sessions = Rc::new(RefCell::new(Sessions::new(sessions_max)));
+        let root = PrepareHeader::root(0);
+        let slots = vec![Entry::durable(&root); 64];
         let replica = Replica::new(ReplicaOptions {
             cluster: 0,
             replica: 0,
+            replica_count: 1,
             geometry,
             view: 1,
-            head: PrepareHeader::root(0),
+            log_view: 1,
+            log: Log::new(slots, 0),
+            certain: true,
+            executed: root,
+            commit_max: 0,
             checkpoint_op: 0,
             sessions: Rc::clone(&sessions),
             pulse_next: u64::MAX,
             timestamp_last: 0,
+            nonce: 1,
         });
         Self {
             replica,
@@ -88,10 +97,14 @@ impl Fixture {
                     names.push(format!("execute {}", prepare.header.op));
                     self.executing.push(prepare);
                 }
-                Effect::Send { connection, frame } => {
+                Effect::Send { to, frame } => {
+                    let Way::Connection(connection) = to else {
+                        panic!("there is no other replica");
+                    };
                     names.push(format!("send {}", connection.0));
                     self.sent.push((connection.0, frame));
                 }
+                Effect::WriteView(_) | Effect::ReadPrepare(_) => panic!("alone it does neither"),
             }
         }
         names.join(", ")

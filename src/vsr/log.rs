@@ -1,0 +1,326 @@
+//! The log as a replica knows it: a header for each slot of the journal, and what is there of its body.
+//!
+//! What is known for certain is the *chain*: from the head down to `tail`, each header names the
+//! checksum of the one before. What lies below is what the journal happened to hold; a header there
+//! counts only once the chain reaches it, since nothing else tells it from one that a view change
+//! dropped.
+//!
+//! Invariants:
+//! * The chain is never empty, and only a view change moves the head back.
+//! * A body that may have been acknowledged is never taken for one that was not.
+
+use crate::stdx::{to_u64, u64_to_usize};
+use storage_format::{Checksum, PrepareHeader, PrepareKind};
+
+/// What the journal has of a prepare.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// Nothing, and this replica never acknowledged it.
+    Never,
+    /// Nothing intact, but this replica may have acknowledged it.
+    Lost,
+    /// A write of it waits or is under way.
+    Writing,
+    /// The prepare is on stable storage, its redundant header is not.
+    Written,
+    /// Both are.
+    Durable,
+}
+
+/// What is known of a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The header; the marker of an empty slot when there is none.
+    pub header: PrepareHeader,
+    /// The body.
+    pub body: Body,
+}
+
+impl Entry {
+    /// A slot that is whole on stable storage.
+    #[must_use]
+    pub fn durable(header: &PrepareHeader) -> Self {
+        Self {
+            header: *header,
+            body: Body::Durable,
+        }
+    }
+
+    /// Puts a prepare that is certain in the place of what was known before.
+    pub fn replace(&mut self, header: &PrepareHeader) {
+        if self.header.checksum == header.checksum {
+            return;
+        }
+        let body = match self.body {
+            // A slot that cannot be read may have held this very prepare.
+            Body::Lost => Body::Lost,
+            Body::Never | Body::Writing | Body::Written | Body::Durable => Body::Never,
+        };
+        *self = Self {
+            header: *header,
+            body,
+        };
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Log {
+    slots: Vec<Entry>,
+    head: u64,
+    tail: u64,
+}
+
+/// Neither the marker of an empty slot nor zeros.
+fn is_op(header: &PrepareHeader) -> bool {
+    header.kind > PrepareKind::Empty.code()
+}
+
+impl Log {
+    /// A log whose slot of `head` holds a header of that op.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn new(slots: Vec<Entry>, head: u64) -> Self {
+        let mut this = Self {
+            slots,
+            head,
+            tail: head,
+        };
+        assert!(this.header(head).is_some(), "the head is known");
+        this.descend();
+        this
+    }
+
+    fn slot(&self, op: u64) -> usize {
+        u64_to_usize(op % to_u64(self.slots.len()))
+    }
+
+    /// The newest header.
+    #[must_use]
+    pub fn head(&self) -> &PrepareHeader {
+        &self.slots[self.slot(self.head)].header
+    }
+
+    /// The lowest op of the chain.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// The checksum of the op below the chain.
+    #[must_use]
+    pub fn below_tail(&self) -> Checksum {
+        self.slots[self.slot(self.tail)].header.parent
+    }
+
+    /// A header of `op`, in the chain or not.
+    #[must_use]
+    pub fn header(&self, op: u64) -> Option<&PrepareHeader> {
+        let header = &self.slots[self.slot(op)].header;
+        (header.op.get() == op && is_op(header)).then_some(header)
+    }
+
+    /// The entry of `op`, if that is in the chain.
+    #[must_use]
+    pub fn entry(&self, op: u64) -> Option<&Entry> {
+        (self.tail..=self.head)
+            .contains(&op)
+            .then(|| &self.slots[self.slot(op)])
+    }
+
+    /// Whether the log has this prepare, on stable storage; its redundant header may be missing.
+    #[must_use]
+    pub fn is_written(&self, header: &PrepareHeader) -> bool {
+        let entry = &self.slots[self.slot(header.op.get())];
+        entry.header.checksum == header.checksum
+            && matches!(entry.body, Body::Written | Body::Durable)
+    }
+
+    /// The header of the prepare with this identity, if the journal has that, in the chain or not.
+    #[must_use]
+    pub fn held(&self, op: u64, checksum: Checksum) -> Option<PrepareHeader> {
+        let header = self.header(op)?;
+        (header.checksum == checksum && self.is_written(header)).then_some(*header)
+    }
+
+    /// Notes what became of a body; `false` if the log has another prepare there by now.
+    pub fn set_body(&mut self, header: &PrepareHeader, body: Body) -> bool {
+        let slot = self.slot(header.op.get());
+        let entry = &mut self.slots[slot];
+        let same = entry.header.checksum == header.checksum;
+        if same {
+            entry.body = body;
+        }
+        same
+    }
+
+    /// Adds the next op; its body is on its way.
+    ///
+    /// # Panics
+    /// When it is not the next.
+    pub fn append(&mut self, header: PrepareHeader) {
+        assert_eq!(header.op.get(), self.head + 1);
+        assert_eq!(header.parent, self.head().checksum);
+        let slot = self.slot(header.op.get());
+        self.slots[slot] = Entry {
+            header,
+            body: Body::Writing,
+        };
+        self.head += 1;
+        self.tail = self.tail.max(self.lowest());
+    }
+
+    /// Takes the header below the chain; `false` if it is not the one that the chain names.
+    pub fn extend(&mut self, header: &PrepareHeader) -> bool {
+        let next = self.tail > self.lowest()
+            && header.op.get() + 1 == self.tail
+            && header.checksum == self.below_tail();
+        if next {
+            self.replace(header);
+            self.tail -= 1;
+            self.descend();
+        }
+        next
+    }
+
+    /// Makes `headers` the top of the log: newest first, all of one chain.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn install(&mut self, headers: &[PrepareHeader]) {
+        self.head = headers[0].op.get();
+        self.tail = self.head;
+        for header in headers {
+            if header.op.get() >= self.lowest() {
+                self.replace(header);
+            }
+        }
+        self.descend();
+    }
+
+    /// The newest headers of the chain, newest first.
+    #[must_use]
+    pub fn newest(&self, count: usize) -> Vec<PrepareHeader> {
+        let ops = (self.tail..=self.head).rev().take(count);
+        ops.map(|op| self.slots[self.slot(op)].header).collect()
+    }
+
+    /// The lowest op that the slots can hold.
+    fn lowest(&self) -> u64 {
+        (self.head + 1).saturating_sub(to_u64(self.slots.len()))
+    }
+
+    fn replace(&mut self, header: &PrepareHeader) {
+        let slot = self.slot(header.op.get());
+        self.slots[slot].replace(header);
+    }
+
+    /// Extends the chain by what the slots hold.
+    fn descend(&mut self) {
+        while self.tail > self.lowest() {
+            let below = self.header(self.tail - 1);
+            if below.is_none_or(|header| header.checksum != self.below_tail()) {
+                return;
+            }
+            self.tail -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, Entry, Log};
+    use storage_format::{Checksum, PrepareHeader, PrepareKind};
+
+    fn next(parent: &PrepareHeader, view: u32) -> PrepareHeader {
+        let mut header = PrepareHeader::empty(0, parent.op.get() + 1);
+        header.kind = PrepareKind::Pulse.code();
+        header.view = view.into();
+        header.parent = parent.checksum;
+        header.seal();
+        header
+    }
+
+    fn chain(count: usize) -> Vec<PrepareHeader> {
+        let mut headers = vec![PrepareHeader::root(0)];
+        for _ in 0..count {
+            headers.push(next(headers.last().unwrap(), 1));
+        }
+        headers
+    }
+
+    fn log(slots: u64) -> Log {
+        let entry = |slot| Entry {
+            header: match slot {
+                0 => PrepareHeader::root(0),
+                _ => PrepareHeader::empty(0, slot),
+            },
+            body: Body::Durable,
+        };
+        Log::new((0..slots).map(entry).collect(), 0)
+    }
+
+    #[test]
+    fn the_chain_moves_with_the_ring() {
+        let mut log = log(4);
+        let headers = chain(9);
+        for header in &headers[1..] {
+            log.append(*header);
+            assert!(log.set_body(header, Body::Durable));
+        }
+        assert_eq!((log.tail(), log.head().op.get()), (6, 9));
+        assert!(log.entry(5).is_none() && log.header(5).is_none());
+        assert_eq!(log.newest(2), [headers[9], headers[8]]);
+        assert!(!log.set_body(&headers[5], Body::Lost), "its slot has op 9");
+    }
+
+    #[test]
+    fn a_hole_below_new_headers_is_filled_from_above_only() {
+        let mut log = log(16);
+        let headers = chain(9);
+        for header in &headers[1..=3] {
+            log.append(*header);
+        }
+        log.install(&[headers[9], headers[8]]);
+        assert_eq!((log.tail(), log.head().op.get()), (8, 9));
+        assert_eq!(log.entry(9).unwrap().body, Body::Never);
+        assert!(log.entry(3).is_none() && log.header(3).is_some());
+        let foreign = next(&next(&headers[5], 2), 2);
+        assert!(!log.extend(&foreign) && !log.extend(&headers[6]));
+        for op in (4..=7).rev() {
+            assert!(log.extend(&headers[op]));
+        }
+        assert_eq!(log.tail(), 0, "what was there before is in the chain again");
+        assert_eq!(log.entry(3).unwrap().body, Body::Writing);
+    }
+
+    #[test]
+    fn what_a_new_view_drops_is_not_in_the_chain() {
+        let mut log = log(16);
+        let headers = chain(4);
+        for header in &headers[1..] {
+            log.append(*header);
+            log.set_body(header, Body::Durable);
+        }
+        let other = next(&headers[2], 2);
+        log.install(&[other, headers[2]]);
+        assert_eq!((log.tail(), log.head().op.get()), (0, 3));
+        assert_eq!(log.entry(3).unwrap().body, Body::Never);
+        assert_eq!(log.entry(2).unwrap().body, Body::Durable);
+        assert!(!log.set_body(&headers[3], Body::Durable));
+        assert!(log.entry(4).is_none());
+    }
+
+    #[test]
+    fn a_slot_that_cannot_be_read_may_have_held_anything() {
+        let mut log = log(4);
+        log.slots[1].body = Body::Lost;
+        let headers = chain(2);
+        log.install(&[headers[2], headers[1]]);
+        assert_eq!(log.entry(1).unwrap().body, Body::Lost);
+        assert_eq!(log.entry(2).unwrap().body, Body::Never);
+        assert_ne!(headers[1].checksum, Checksum::ZERO);
+    }
+}

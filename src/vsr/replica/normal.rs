@@ -1,0 +1,301 @@
+//! A view at work: the primary sends prepares, backups acknowledge them, quorums commit.
+
+use super::{Effect, HEARTBEAT, Prepare, Replica, Status, Timers, Way};
+use crate::constants;
+use crate::stdx::planted::{Bug, planted};
+use crate::stdx::to_usize;
+use crate::vsr::log::Body;
+use crate::vsr::message;
+use crate::wire::PeerHeader;
+use crate::wire::header::command;
+use bytes::Bytes;
+use storage_format::{PrepareHeader, PrepareKind, SECTOR_SIZE};
+use zerocopy::IntoBytes;
+
+impl Replica {
+    /// Time passes; `now` is the monotonic clock in nanoseconds. To be called before effects are polled.
+    pub fn tick(&mut self, now: u64) {
+        if self.solo() {
+            return;
+        }
+        let first = self.timers.now == 0;
+        self.timers.now = now;
+        if first {
+            self.be_patient();
+        }
+        if self.timers.due(self.timers.heartbeat) && self.leads() {
+            self.timers.heartbeat = now + HEARTBEAT;
+            self.send_commit();
+        }
+        if self.timers.due(self.timers.patience) {
+            self.be_patient();
+            self.lose_patience();
+        }
+        if self.timers.due(self.timers.resend) {
+            self.resend();
+        }
+        if self.timers.due(self.timers.repair) {
+            self.timers.repair = now + super::REPAIR;
+            self.repair();
+        }
+    }
+
+    /// Nanoseconds until time means something to the replica; none alone.
+    #[must_use]
+    pub fn until_tick(&self) -> Option<u64> {
+        let timers = &self.timers;
+        let mut next = timers.patience.min(timers.resend).min(timers.repair);
+        if self.leads() {
+            next = next.min(timers.heartbeat);
+        }
+        (!self.solo()).then(|| next.saturating_sub(timers.now))
+    }
+
+    /// Whether this is the primary of a view at work.
+    pub(super) fn leads(&self) -> bool {
+        self.status == Status::Normal && self.is_primary()
+    }
+
+    /// Whether the superblock has view and log view as they are here.
+    pub(super) fn view_is_durable(&self) -> bool {
+        self.view_durable == (self.view, self.log_view)
+    }
+
+    /// A message to other replicas. The view is the one in the superblock: nobody hears of another.
+    pub(super) fn peer_header(&self, command: u8) -> PeerHeader {
+        let mut header = PeerHeader::zeroed();
+        header.cluster = self.cluster.into();
+        header.view = self.view_durable.0.into();
+        header.log_view = self.view_durable.1.into();
+        header.release = constants::RELEASE.into();
+        header.command = command;
+        header.replica = self.replica;
+        header.commit = self.commit_max.into();
+        header.checkpoint_op = self.checkpoint_op.into();
+        header
+    }
+
+    pub(super) fn send_peer(&mut self, replica: u8, frame: Bytes) {
+        let to = Way::Peer(replica);
+        self.effects.push_back(Effect::Send { to, frame });
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
+        let own = self.replica;
+        (0..self.replica_count).filter(move |replica| *replica != own)
+    }
+
+    pub(super) fn broadcast(&mut self, frame: &Bytes) {
+        for replica in self.others() {
+            self.send_peer(replica, frame.clone());
+        }
+    }
+
+    pub(super) fn send_prepare(&mut self, replica: u8, prepare: &Prepare) {
+        let frame = Bytes::copy_from_slice(&prepare.buffer[..prepare.size()]);
+        self.send_peer(replica, frame);
+    }
+
+    // The primary.
+
+    /// A prepare was made: everybody gets it.
+    pub(super) fn replicate(&mut self, prepare: &Prepare) {
+        if !self.solo() {
+            let frame = Bytes::copy_from_slice(&prepare.buffer[..prepare.size()]);
+            self.broadcast(&frame);
+        }
+    }
+
+    /// Says that the primary is there, what is committed, and how long the log is.
+    fn send_commit(&mut self) {
+        let mut header = self.peer_header(command::COMMIT);
+        header.op = self.log.head().op;
+        header.ping_monotonic = self.timers.now.into();
+        self.broadcast(&message::frame(header, &[]));
+    }
+
+    /// A backup has a prepare on stable storage.
+    pub(super) fn on_prepare_ok(&mut self, ok: &PeerHeader) {
+        if !self.leads() || ok.view.get() != self.view {
+            return;
+        }
+        let op = ok.op.get();
+        let same = self
+            .log
+            .entry(op)
+            .is_some_and(|entry| entry.header.checksum == ok.checksum_prepare);
+        if same {
+            self.count(op, ok.replica);
+        }
+    }
+
+    /// Counts one more replica that has `op`; what a quorum has is committed, in order.
+    fn count(&mut self, op: u64, replica: u8) {
+        if let Some(in_flight) = self.pipeline.iter_mut().find(|other| other.op == op) {
+            in_flight.acks |= 1 << replica;
+        }
+        let quorum = if planted(Bug::CommitWithoutQuorum) {
+            1
+        } else {
+            u32::from(self.quorums.replication)
+        };
+        for in_flight in &self.pipeline {
+            if in_flight.op == self.commit_max + 1 && in_flight.acks.count_ones() >= quorum {
+                self.commit_max += 1;
+                self.timers.progress = self.timers.now;
+            }
+        }
+    }
+
+    /// Highest op that may be prepared: a replication quorum has a checkpoint of the op whose slot it
+    /// takes, so whoever lags finds that in a checkpoint.
+    pub(super) fn limit_of_quorum(&self) -> u64 {
+        let mut ops: Vec<u64> = self.peers.iter().map(|peer| peer.checkpoint_op).collect();
+        ops[usize::from(self.replica)] = self.checkpoint_op;
+        ops.sort_unstable_by(|a, b| b.cmp(a));
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        ops[usize::from(self.quorums.replication) - 1] + slots
+    }
+
+    // A backup.
+
+    /// A prepare came: the next one of the view, or one that is missing here.
+    pub(super) fn on_prepare(&mut self, header: &PrepareHeader, body: &[u8]) {
+        let whole = header.valid(self.cluster)
+            && header.kind > PrepareKind::Root.code()
+            && header.size <= self.geometry.journal_slot_size
+            && to_usize(header.size.get()) == constants::HEADER_SIZE + body.len();
+        if !whole {
+            tracing::warn!(
+                op = header.op.get(),
+                "a prepare that makes no sense is ignored"
+            );
+            return;
+        }
+        let op = header.op.get();
+        let of_view = header.view.get() == self.view && self.follows();
+        if of_view {
+            self.hear_primary();
+            self.commit_max = self.commit_max.max(header.commit.get());
+        }
+        if let Some(entry) = self.log.entry(op)
+            && entry.header.checksum == header.checksum
+        {
+            match entry.body {
+                Body::Never | Body::Lost => drop(self.take(header, body)),
+                Body::Durable => self.acknowledge(header),
+                Body::Writing | Body::Written => {}
+            }
+        } else if header.view.get() > self.view {
+            self.ask_start_view(self.primary_of(header.view.get()));
+        } else if of_view && op > self.log.head().op.get() {
+            let next = op == self.log.head().op.get() + 1;
+            if next && header.parent == self.log.head().checksum {
+                self.append(header, body);
+            }
+            self.ask_missing(op);
+        }
+    }
+
+    /// Adds the next op of the view to the log, if there is room.
+    fn append(&mut self, header: &PrepareHeader, body: &[u8]) {
+        if header.op.get() <= self.limit() && !self.buffers.is_empty() {
+            self.log.append(*header);
+            let taken = self.take(header, body);
+            assert!(taken, "there was a buffer");
+        }
+    }
+
+    /// Has a prepare of the log written; `false` without a buffer for it.
+    fn take(&mut self, header: &PrepareHeader, body: &[u8]) -> bool {
+        if header.op.get() > self.limit() {
+            return false;
+        }
+        let Some(mut buffer) = self.buffers.pop() else {
+            return false;
+        };
+        let size = constants::HEADER_SIZE + body.len();
+        buffer[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
+        buffer[constants::HEADER_SIZE..size].copy_from_slice(body);
+        buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
+        let current = self.log.set_body(header, Body::Writing);
+        assert!(current, "it is in the log");
+        self.wanted.remove(&header.op.get());
+        self.to_write.push_back(Prepare {
+            header: *header,
+            buffer,
+        });
+        true
+    }
+
+    /// Whether this is a backup of a view at work.
+    pub(super) fn follows(&self) -> bool {
+        self.status == Status::Normal && !self.is_primary()
+    }
+
+    /// The primary is there.
+    pub(super) fn hear_primary(&mut self) {
+        self.asking = None;
+        self.be_patient();
+    }
+
+    /// The primary says what is committed, and how long the log is.
+    pub(super) fn on_commit(&mut self, commit: &PeerHeader) {
+        let view = commit.view.get();
+        if view < self.view || commit.replica != self.primary_of(view) {
+            return;
+        }
+        if view > self.view || self.status != Status::Normal {
+            self.ask_start_view(commit.replica);
+            return;
+        }
+        if self.is_primary() {
+            return;
+        }
+        self.hear_primary();
+        self.commit_max = self.commit_max.max(commit.commit.get());
+        if self.log.head().op < commit.op {
+            self.ask_missing(commit.op.get());
+        }
+        // What was said before may have been lost.
+        self.acknowledge_all(commit.commit.get());
+        let mut pong = self.peer_header(command::PONG);
+        pong.op = self.executed.0.into();
+        pong.ping_monotonic = commit.ping_monotonic;
+        self.send_peer(commit.replica, message::frame(pong, &[]));
+    }
+
+    /// Acknowledges everything beyond `commit` that is durable here.
+    pub(super) fn acknowledge_all(&mut self, commit: u64) {
+        for op in commit + 1..=self.log.head().op.get() {
+            if let Some(entry) = self.log.entry(op)
+                && entry.body == Body::Durable
+            {
+                let header = entry.header;
+                self.acknowledge(&header);
+            }
+        }
+    }
+
+    /// Prepare and redundant header are on stable storage: the primary counts it.
+    pub(super) fn acknowledge(&mut self, header: &PrepareHeader) {
+        if self.status != Status::Normal || !self.view_is_durable() {
+            return;
+        }
+        if self.is_primary() {
+            self.count(header.op.get(), self.replica);
+            return;
+        }
+        let mut ok = self.peer_header(command::PREPARE_OK);
+        ok.op = header.op;
+        ok.checksum_prepare = header.checksum;
+        let primary = self.primary_of(self.view);
+        self.send_peer(primary, message::frame(ok, &[]));
+    }
+}
+
+impl Timers {
+    pub(super) fn due(&self, time: u64) -> bool {
+        time <= self.now
+    }
+}

@@ -1,0 +1,186 @@
+//! What is missing here is asked for: prepares that the network lost, headers below the chain, bodies
+//! that the journal lost.
+//!
+//! A prepare is asked for by its checksum, so it does not matter who answers. The next prepares of the
+//! view are asked for by number, of the primary only: they are what it says that they are.
+
+use super::{Purpose, REPAIR, Replica, Status};
+use crate::constants;
+use crate::stdx::{to_u64, u64_to_usize};
+use crate::vsr::log::Body;
+use crate::vsr::message;
+use crate::wire::PeerHeader;
+use crate::wire::header::command;
+use storage_format::{Checksum, PrepareHeader};
+
+/// Prepares that are asked for at the same time.
+const WANTED_MAX: usize = if cfg!(madsim) { 2 } else { 4 };
+/// Prepares that wait to be read for others.
+const READS_MAX: usize = 32;
+
+impl Replica {
+    /// Asks the primary for what it prepared after the head here, up to `op`.
+    pub(super) fn ask_missing(&mut self, op: u64) {
+        let head = self.log.head().op.get();
+        self.primary_head = self.primary_head.max(op);
+        let (asked, until) = self.asked_up_to;
+        let waits = head < asked && !self.timers.due(until);
+        if waits || head >= self.primary_head || head >= self.limit() {
+            return;
+        }
+        let last = self.primary_head.min(head + to_u64(WANTED_MAX));
+        self.asked_up_to = (last, self.timers.now + REPAIR);
+        let mut request = self.peer_header(command::REQUEST_PREPARE);
+        request.op = (head + 1).into();
+        request.op_last = last.into();
+        let primary = self.primary_of(self.view);
+        self.send_peer(primary, message::frame(request, &[]));
+    }
+
+    /// Asks for headers and bodies that the log lacks.
+    pub(super) fn repair(&mut self) {
+        if self.solo() || self.status != Status::Normal {
+            return;
+        }
+        self.ask_headers();
+        let head = self.log.head().op.get();
+        let first = self.log.tail().max(self.checkpoint_op + 1);
+        for op in first..=head.min(self.limit()) {
+            if self.wanted.len() >= WANTED_MAX && !self.wanted.contains_key(&op) {
+                return;
+            }
+            let Some(entry) = self.log.entry(op) else {
+                continue;
+            };
+            let until = self.wanted.get(&op).copied();
+            let waits = until.is_some_and(|until| !self.timers.due(until));
+            if waits || !matches!(entry.body, Body::Never | Body::Lost) {
+                continue;
+            }
+            let checksum = entry.header.checksum;
+            let replica = self.whom_to_ask(until.is_none());
+            self.wanted.insert(op, self.timers.now + REPAIR);
+            let mut request = self.peer_header(command::REQUEST_PREPARE);
+            request.op = op.into();
+            request.checksum_prepare = checksum;
+            self.send_peer(replica, message::frame(request, &[]));
+        }
+    }
+
+    /// Asks for headers until the chain reaches what is executed.
+    fn ask_headers(&mut self) {
+        let tail = self.log.tail();
+        if tail <= self.executed.0 + 1 || !self.timers.due(self.headers_asked) {
+            return;
+        }
+        let first = self.headers_asked == 0;
+        self.headers_asked = self.timers.now + REPAIR;
+        let mut request = self.peer_header(command::REQUEST_HEADERS);
+        request.op = (tail - 1).into();
+        request.checksum_prepare = self.log.below_tail();
+        let replica = self.whom_to_ask(first);
+        self.send_peer(replica, message::frame(request, &[]));
+    }
+
+    /// The primary at first, then anybody.
+    fn whom_to_ask(&mut self, first: bool) -> u8 {
+        if first && !self.is_primary() {
+            return self.primary_of(self.view);
+        }
+        let others = u64::from(self.replica_count) - 1;
+        let step = u8::try_from(1 + self.draw() % others).expect("there are at most six");
+        (self.replica + step) % self.replica_count
+    }
+
+    pub(super) fn on_request_headers(&mut self, request: &PeerHeader) {
+        let mut headers: Vec<PrepareHeader> = Vec::new();
+        let mut wanted = request.checksum_prepare;
+        let lowest = request
+            .op
+            .get()
+            .saturating_sub(to_u64(message::HEADERS_MAX));
+        for op in (lowest + 1..=request.op.get()).rev() {
+            let Some(header) = self.log.header(op).filter(|it| it.checksum == wanted) else {
+                break;
+            };
+            headers.push(*header);
+            wanted = header.parent;
+        }
+        if !headers.is_empty() {
+            let header = self.peer_header(command::HEADERS);
+            let frame = message::frame(header, message::headers_body(&headers));
+            self.send_peer(request.replica, frame);
+        }
+    }
+
+    pub(super) fn on_headers(&mut self, body: &[u8]) {
+        let Some(headers) = message::headers(body, self.cluster) else {
+            tracing::warn!("headers that make no sense are ignored");
+            return;
+        };
+        if self.status != Status::Normal {
+            return;
+        }
+        let mut taken = false;
+        for header in &headers {
+            taken |= self.log.extend(header);
+        }
+        if taken {
+            self.headers_asked = 0;
+            self.repair();
+        }
+    }
+
+    pub(super) fn on_request_prepare(&mut self, request: &PeerHeader) {
+        let op = request.op.get();
+        if request.checksum_prepare != Checksum::ZERO {
+            if let Some(header) = self.log.held(op, request.checksum_prepare) {
+                self.offer(header, request.replica);
+            }
+        } else if self.leads() && request.view.get() == self.view {
+            let last = request
+                .op_last
+                .get()
+                .min(op + constants::PIPELINE_PREPARES_MAX);
+            for op in op..=last.min(self.log.head().op.get()) {
+                if let Some(entry) = self.log.entry(op) {
+                    let header = entry.header;
+                    self.offer(header, request.replica);
+                }
+            }
+        }
+    }
+
+    /// Sends a prepare, from memory or from the journal.
+    fn offer(&mut self, header: PrepareHeader, replica: u8) {
+        let op = header.op.get();
+        if let Some(prepare) = self.ready.get(&op)
+            && prepare.header.checksum == header.checksum
+        {
+            let size = prepare.size();
+            let frame = bytes::Bytes::copy_from_slice(&prepare.buffer[..size]);
+            self.send_peer(replica, frame);
+            return;
+        }
+        let read = (header, Purpose::Peer(replica));
+        if self.log.is_written(&header)
+            && self.reads.len() < READS_MAX
+            && !self.reads.contains(&read)
+            && self.reading != Some(read)
+        {
+            self.reads.push_back(read);
+        }
+    }
+
+    /// The next of a stream of numbers that differ from replica to replica.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.timers.draws += 1;
+        let bytes = [
+            u64::from(self.replica).to_le_bytes(),
+            self.timers.draws.to_le_bytes(),
+        ];
+        let checksum = storage_format::checksum(&bytes.concat());
+        let (low, _) = checksum.0.split_at(u64_to_usize(8));
+        u64::from_le_bytes(low.try_into().expect("8 bytes"))
+    }
+}

@@ -1,0 +1,390 @@
+//! Clients: their requests are checked, queued, and packed into prepares; each reply finds its way back.
+//!
+//! Only the primary does so. A backup passes requests on to it, and its answers back.
+
+use super::{Admission, Effect, InFlight, Prepare, Queued, Replica, Route, Sender, Way};
+use crate::constants;
+use crate::io::ConnectionId;
+use crate::stdx::planted::{Bug, planted};
+use crate::stdx::{SectorBuf, to_usize};
+use crate::vsr::message;
+use crate::vsr::sessions::Standing;
+use crate::wire::header::command;
+use crate::wire::{
+    self, Answered, CommonHeader, Evicted, EvictionHeader, Operation, PingClientHeader, Rejection,
+    ReplyHeader, RequestHeader, build,
+};
+use bytes::Bytes;
+use storage_format::{PrepareHeader, PrepareKind, RequestEntry, SECTOR_SIZE, checksum};
+use zerocopy::{FromBytes, IntoBytes};
+
+impl Replica {
+    pub(super) fn on_ping(&mut self, way: Way, ping: &PingClientHeader) {
+        match wire::check_ping(ping) {
+            Ok(()) => {}
+            Err(Rejection::Ignore(_)) => return,
+            Err(Rejection::Evict(reason)) => {
+                self.evict(way, ping.client.get(), reason);
+                return;
+            }
+        }
+        let session = ping.session.get();
+        let sessions = self.sessions.borrow();
+        let known = sessions.find(ping.client.get());
+        let known = known.map(|known| known.record.session.get());
+        drop(sessions);
+        match known {
+            None if session > 0 && session <= self.executed.0 => {
+                self.evict(way, ping.client.get(), Evicted::NoSession);
+            }
+            Some(known) if session > 0 && session < known => {
+                self.evict(way, ping.client.get(), Evicted::SessionTooLow);
+            }
+            None | Some(_) => {
+                let frame = build::pong(&self.sender(), ping);
+                self.send_client(way, ping.client.get(), frame);
+            }
+        }
+    }
+
+    fn evict(&mut self, way: Way, client: u128, reason: Evicted) {
+        tracing::debug!(%client, ?reason, "eviction sent");
+        let frame = build::eviction(&self.sender(), client, reason);
+        self.send_client(way, client, frame);
+    }
+
+    /// Sends a frame to a client the way that it came.
+    pub(super) fn send_client(&mut self, way: Way, client: u128, frame: Bytes) {
+        match way {
+            Way::Connection(_) => self.effects.push_back(Effect::Send { to: way, frame }),
+            Way::Peer(replica) => {
+                tracing::trace!(%client, replica, "an answer goes through a backup");
+                let header = self.peer_header(command::RELAY);
+                self.send_peer(replica, message::frame(header, &frame));
+            }
+        }
+    }
+
+    /// Passes a request on to the primary; without one the client asks again.
+    pub(super) fn forward(&mut self, connection: ConnectionId, header: &[u8; 256], body: &[u8]) {
+        let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
+        if !self.follows() {
+            return;
+        }
+        let sessions_max = to_usize(self.geometry.session_count_max.get());
+        if self.relays.len() >= sessions_max && !self.relays.contains_key(&request.client.get()) {
+            self.relays.pop_first();
+        }
+        self.relays.insert(request.client.get(), connection);
+        let frame = [&header[..], body].concat();
+        let header = self.peer_header(command::FORWARD);
+        let primary = self.primary_of(self.view);
+        self.send_peer(primary, message::frame(header, &frame));
+    }
+
+    /// A backup passes on what a client sent.
+    pub(super) fn on_forward(&mut self, backup: u8, frame: &Bytes, admission: &impl Admission) {
+        let inner = frame.first_chunk::<{ constants::HEADER_SIZE }>();
+        let Some(header) = inner else {
+            tracing::warn!("a request cut short is ignored");
+            return;
+        };
+        let body = frame.slice(constants::HEADER_SIZE..);
+        let info = wire::check_header(header, self.cluster);
+        let whole = info.is_ok_and(|info| {
+            info.command == command::REQUEST
+                && info.size == frame.len()
+                && wire::check_body(&info, &body).is_ok()
+        });
+        if whole && self.serves() {
+            self.on_frame(Way::Peer(backup), header, body, admission);
+        }
+    }
+
+    /// The primary answers a client that is connected here.
+    pub(super) fn on_relay(&mut self, frame: Bytes) {
+        let Some(header) = frame.first_chunk::<{ constants::HEADER_SIZE }>() else {
+            tracing::warn!("an answer cut short is ignored");
+            return;
+        };
+        let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
+        let client = match common.command {
+            command::REPLY => {
+                let reply = ReplyHeader::read_from_bytes(header).expect("256 bytes");
+                reply.client.get()
+            }
+            command::EVICTION => {
+                let eviction = EvictionHeader::read_from_bytes(header).expect("256 bytes");
+                eviction.client.get()
+            }
+            _ => return,
+        };
+        if let Some(connection) = self.relays.get(&client).copied() {
+            let to = Way::Connection(connection);
+            self.effects.push_back(Effect::Send { to, frame });
+        }
+    }
+
+    pub(super) fn on_request(
+        &mut self,
+        way: Way,
+        header: RequestHeader,
+        body: Bytes,
+        admission: &impl Admission,
+    ) {
+        let client = header.client.get();
+        let operation = match wire::check(&header, &body, self.view_durable.0) {
+            Ok(operation) => operation,
+            Err(Rejection::Ignore(reason)) => {
+                tracing::debug!(%client, ?reason, "request ignored");
+                return;
+            }
+            Err(Rejection::Evict(reason)) => {
+                self.evict(way, client, reason);
+                return;
+            }
+        };
+        let size_max = to_usize(self.geometry.message_size_max.get());
+        if constants::HEADER_SIZE + body.len() > size_max {
+            self.evict(way, client, Evicted::InvalidBodySize);
+            return;
+        }
+        let standing = self.sessions.borrow().standing(&header, self.executed.0);
+        match standing {
+            Standing::New => self.enqueue(way, header, operation, body, admission),
+            Standing::Duplicate => self.reply_again(way, client),
+            Standing::NoSession => self.evict(way, client, Evicted::NoSession),
+            Standing::SessionTooLow => self.evict(way, client, Evicted::SessionTooLow),
+            Standing::ReleaseMismatch => {
+                self.evict(way, client, Evicted::SessionReleaseMismatch);
+            }
+            Standing::Stale | Standing::SessionInFuture => {
+                tracing::debug!(%client, "request out of order ignored");
+            }
+        }
+    }
+
+    fn reply_again(&mut self, way: Way, client: u128) {
+        let sessions = self.sessions.borrow();
+        let session = sessions.find(client);
+        let session = session.expect("the request was its duplicate");
+        let reply = session.reply.clone();
+        drop(sessions);
+        let Some(reply) = reply else {
+            // Its slot in the data file is damaged: no answer would be right, so say so.
+            tracing::error!(%client, "the stored reply is damaged: the client is evicted");
+            self.evict(way, client, Evicted::NoSession);
+            return;
+        };
+        let frame = reply_in_view(&reply, self.view, self.replica);
+        self.send_client(way, client, frame);
+    }
+
+    fn enqueue(
+        &mut self,
+        way: Way,
+        header: RequestHeader,
+        operation: Operation,
+        body: Bytes,
+        admission: &impl Admission,
+    ) {
+        let client = header.client.get();
+        if let Some(queued) = self
+            .queue
+            .iter_mut()
+            .find(|q| q.header.client.get() == client)
+        {
+            queued.way = way;
+            return;
+        }
+        let in_flight = self.pipeline.iter_mut().flat_map(|p| p.routes.iter_mut());
+        for route in in_flight {
+            // A later one may come while the op still runs: a duplicate of the first was answered.
+            if route.client == client && route.request == header.request.get() {
+                route.way = way;
+                return;
+            }
+        }
+        if self.shutdown || !self.has_room_for_request() {
+            return;
+        }
+        let events = operation.event_count(&body);
+        if operation.is_create() && !admission.admits(events, self.events_waiting) {
+            self.evict(way, client, Evicted::NoSession);
+            return;
+        }
+        self.events_waiting += events;
+        self.queue.push_back(Queued {
+            way,
+            header,
+            operation,
+            events,
+            body,
+        });
+    }
+
+    /// Makes the next prepare, if something waits; the journal is free.
+    pub(super) fn prepare_next(&mut self, now: u64) {
+        let head = self.log.head().op.get();
+        let op = head + 1;
+        let full = head - self.commit_max >= constants::PIPELINE_PREPARES_MAX;
+        let unsafe_to_overwrite = op > self.limit() || op > self.limit_of_quorum();
+        let nothing = self.shutdown || self.buffers.is_empty() || !self.serves();
+        if nothing || full || unsafe_to_overwrite {
+            return;
+        }
+        let earliest = if planted(Bug::FollowClockBack) {
+            1
+        } else {
+            self.timestamp_last + 1
+        };
+        let now = now.clamp(earliest, constants::TIMESTAMP_MAX);
+        let pulse_due = self.pulse_next <= now
+            && !self.pipeline.iter().any(|p| p.pulse)
+            && !planted(Bug::ForgetPulse);
+        if pulse_due {
+            self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
+            let in_flight = InFlight {
+                op,
+                acks: 0,
+                routes: Vec::new(),
+                events: 0,
+                pulse: true,
+            };
+            let buffer = self.buffers.pop().expect("it is not empty");
+            self.journal_append(
+                PrepareKind::Pulse,
+                buffer,
+                0,
+                constants::HEADER_SIZE,
+                in_flight,
+            );
+        } else if !self.queue.is_empty() {
+            self.prepare_requests(op, now);
+        }
+    }
+
+    /// Packs as many waiting requests as fit into one prepare.
+    fn prepare_requests(&mut self, op: u64, now: u64) {
+        let bodies_max = to_usize(self.geometry.message_size_max.get()) - constants::HEADER_SIZE;
+        let mut bodies = 0;
+        let fitting = self
+            .queue
+            .iter()
+            .take(constants::PREPARE_REQUESTS_MAX)
+            .take_while(|queued| {
+                bodies += queued.body.len();
+                bodies <= bodies_max
+            });
+        let count = fitting.count();
+        assert!(count > 0, "a request alone always fits");
+        let mut buffer = self.buffers.pop().expect("the caller found one");
+        let mut entry_at = constants::HEADER_SIZE;
+        let mut body_at = entry_at + count * size_of::<RequestEntry>();
+        let mut in_flight = InFlight {
+            op,
+            acks: 0,
+            routes: Vec::new(),
+            events: 0,
+            pulse: false,
+        };
+        let mut timestamp = now - 1;
+        for queued in self.queue.drain(..count) {
+            timestamp = timestamp + 1 + queued.events;
+            let entry = RequestEntry {
+                request_checksum: queued.header.checksum,
+                client: queued.header.client,
+                session: queued.header.session,
+                timestamp: timestamp.into(),
+                request: queued.header.request,
+                release: queued.header.release,
+                body_size: u32::try_from(queued.body.len())
+                    .expect("at most 1 MiB")
+                    .into(),
+                operation: queued.operation.code(),
+                reserved: [0; 3],
+            };
+            buffer[entry_at..entry_at + 64].copy_from_slice(entry.as_bytes());
+            buffer[body_at..body_at + queued.body.len()].copy_from_slice(&queued.body);
+            entry_at += 64;
+            body_at += queued.body.len();
+            in_flight.events += queued.events;
+            in_flight.routes.push(Route {
+                client: queued.header.client.get(),
+                request: queued.header.request.get(),
+                way: queued.way,
+            });
+        }
+        self.timestamp_last = timestamp;
+        self.journal_append(PrepareKind::Requests, buffer, count, body_at, in_flight);
+    }
+
+    fn journal_append(
+        &mut self,
+        kind: PrepareKind,
+        mut buffer: SectorBuf,
+        request_count: usize,
+        size: usize,
+        in_flight: InFlight,
+    ) {
+        let mut header = PrepareHeader::empty(self.cluster, in_flight.op);
+        header.kind = kind.code();
+        header.size = u32::try_from(size).expect("a prepare fits its slot").into();
+        header.view = self.view.into();
+        header.release = constants::RELEASE.into();
+        header.replica = self.replica;
+        header.parent = self.log.head().checksum;
+        header.commit = self.commit_max.into();
+        header.timestamp = self.timestamp_last.into();
+        header.request_count = u32::try_from(request_count).expect("at most 1000").into();
+        header.checksum_body = checksum(&buffer[constants::HEADER_SIZE..size]);
+        header.seal();
+        buffer[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
+        buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
+        assert!(header.timestamp.get() > self.log.head().timestamp.get());
+        self.log.append(header);
+        self.pipeline.push_back(in_flight);
+        let prepare = Prepare { header, buffer };
+        self.replicate(&prepare);
+        self.to_write.push_back(prepare);
+    }
+
+    /// The reply to `entry` of `prepare`; `frame` holds its body behind 256 bytes for the header.
+    ///
+    /// The header is in the prepare's view, so that it is the same whenever the op is executed.
+    #[must_use]
+    pub fn reply(
+        prepare: &PrepareHeader,
+        entry: &RequestEntry,
+        operation: Operation,
+        mut frame: Vec<u8>,
+    ) -> (ReplyHeader, Bytes) {
+        let sender = Sender {
+            cluster: prepare.cluster.get(),
+            view: prepare.view.get(),
+            release: entry.release.get(),
+            replica: prepare.replica,
+        };
+        let answered = Answered {
+            request_checksum: entry.request_checksum,
+            client: entry.client.get(),
+            request: entry.request.get(),
+            release: entry.release.get(),
+            op: prepare.op.get(),
+            timestamp: entry.timestamp.get(),
+            operation,
+        };
+        let header = ReplyHeader::new(&sender, &answered, &frame[constants::HEADER_SIZE..]);
+        frame[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
+        (header, Bytes::from(frame))
+    }
+}
+
+/// A stored reply as it is sent in `view`.
+fn reply_in_view(reply: &Bytes, view: u32, replica: u8) -> Bytes {
+    let (header, body) = ReplyHeader::read_from_prefix(reply).expect("a reply has a header");
+    if header.view.get() == view {
+        return reply.clone();
+    }
+    wire::frame::concat(&header.with_view(view, replica), body)
+}

@@ -1,0 +1,374 @@
+//! From one view to the next.
+//!
+//! A replica that misses its primary asks for the next view, and goes on as before until a view-change
+//! quorum asks for it: whoever is cut off disturbs nobody. Then it makes the view durable and votes: it
+//! tells everybody the top of its log. The primary of the view decides on the log ([`vote`]), makes
+//! that durable, and starts the view; what is missing of bodies is repaired while the view is at
+//! work. Backups make the log that they are told of durable before they take part.
+//!
+//! The log that a replica votes with is the one of its log view until it has durably installed another:
+//! a view that does not come about changes nothing.
+
+use super::{ASKED, PATIENCE, RESEND, Replica, Status, ViewState};
+use crate::stdx::planted::{Bug, planted};
+use crate::vsr::log::Body;
+use crate::vsr::message::{self, VIEW_HEADERS_MAX};
+use crate::vsr::replica::{Effect, InFlight};
+use crate::vsr::vote::{Decided, Vote, decide};
+use crate::wire::PeerHeader;
+use crate::wire::header::command;
+use storage_format::PrepareHeader;
+
+impl Replica {
+    /// Waits anew for the primary, or for the view to start.
+    pub(super) fn be_patient(&mut self) {
+        let jitter = self.draw() % (PATIENCE / 2);
+        self.timers.patience = self.timers.now + PATIENCE + jitter;
+    }
+
+    /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
+    pub(super) fn lose_patience(&mut self) {
+        let stuck = self.timers.progress + 5 * PATIENCE;
+        let waits = self.log.head().op.get() > self.executed.0;
+        if self.leads() && !(waits && self.timers.due(stuck)) {
+            return;
+        }
+        // It cannot say where its log ends, so it cannot vote.
+        if self.status != Status::Recovering {
+            let asked = self.peers.iter().filter_map(|peer| peer.asked);
+            let fresh = asked.filter(|(_, at)| !self.timers.due(at + ASKED));
+            let newest = fresh.map(|(view, _)| view).max().unwrap_or(0);
+            self.ask_view(newest.max(self.view + 1));
+        }
+    }
+
+    /// Asks for a view.
+    fn ask_view(&mut self, view: u32) {
+        self.asking = Some(view);
+        self.send_start_view_change();
+        self.count_askers();
+    }
+
+    fn send_start_view_change(&mut self) {
+        if let Some(view) = self.asking {
+            let mut header = self.peer_header(command::START_VIEW_CHANGE);
+            header.view_next = view.into();
+            self.broadcast(&message::frame(header, &[]));
+        }
+    }
+
+    pub(super) fn on_start_view_change(&mut self, ask: &PeerHeader) {
+        let view = ask.view_next.get();
+        self.peers[usize::from(ask.replica)].asked = Some((view, self.timers.now));
+        if view <= self.view {
+            return;
+        }
+        match self.asking {
+            Some(asking) if view > asking => self.ask_view(view),
+            Some(_) => self.count_askers(),
+            None => {}
+        }
+    }
+
+    /// Enters the view that this replica asks for, once a quorum does.
+    fn count_askers(&mut self) {
+        let Some(view) = self.asking else { return };
+        let others = self.peers.iter().filter(|peer| {
+            peer.asked
+                .is_some_and(|(asked, at)| asked == view && !self.timers.due(at + ASKED))
+        });
+        if others.count() + 1 >= usize::from(self.quorums.view_change) {
+            self.enter(view);
+        }
+    }
+
+    /// Leaves the present view for the change to a later one.
+    fn enter(&mut self, view: u32) {
+        assert!(view > self.view);
+        tracing::info!(from = self.view, to = view, "view change");
+        self.view = view;
+        self.status = Status::ViewChange;
+        self.leave();
+        self.votes.fill(None);
+    }
+
+    /// What belongs to the view that is left goes.
+    fn leave(&mut self) {
+        self.queue.clear();
+        self.pipeline.clear();
+        self.events_waiting = 0;
+        self.asking = None;
+        self.wanted.clear();
+        self.headers_asked = 0;
+        self.primary_head = 0;
+        self.asked_up_to = (0, 0);
+        self.timers.progress = self.timers.now;
+        self.be_patient();
+    }
+
+    /// Has the view written to the superblock, if that has another.
+    pub(super) fn write_view(&mut self) {
+        if self.view_writing.is_some() || self.view_is_durable() {
+            return;
+        }
+        self.view_writing = Some((self.view, self.log_view));
+        self.effects.push_back(Effect::WriteView(ViewState {
+            view: self.view,
+            log_view: self.log_view,
+            commit_max: self.commit_max,
+            headers: self.log.newest(VIEW_HEADERS_MAX),
+        }));
+        if planted(Bug::VoteBeforeDurable) {
+            self.view_durable = (self.view, self.log_view);
+            self.view_became_durable();
+        }
+    }
+
+    pub(super) fn on_view_durable(&mut self) {
+        let written = self.view_writing.take();
+        self.view_durable = written.expect("it was being written");
+        // If it is another one by now, that is written next.
+        if self.view_is_durable() {
+            self.view_became_durable();
+        }
+    }
+
+    fn view_became_durable(&mut self) {
+        if self.log_view < self.view {
+            self.send_vote();
+            self.decide();
+        } else if self.status != Status::Normal {
+            self.begin();
+        }
+    }
+
+    /// Whether this replica has left its view, and waits for another to start.
+    fn is_voting(&self) -> bool {
+        let installed = self.log_view == self.view;
+        self.status == Status::ViewChange && self.view_is_durable() && !installed
+    }
+
+    pub(super) fn resend(&mut self) {
+        self.timers.resend = self.timers.now + RESEND;
+        self.send_start_view_change();
+        if self.is_voting() {
+            self.send_vote();
+        }
+        if self.status == Status::Recovering {
+            for replica in self.others() {
+                self.timers.start_view = 0;
+                self.ask_start_view(replica);
+            }
+        }
+    }
+
+    /// What this replica knows of the log of its log view.
+    fn vote(&self) -> Vote {
+        let headers = self.log.newest(VIEW_HEADERS_MAX);
+        let bits = |wanted: &dyn Fn(Body) -> bool| {
+            let held = headers.iter().enumerate().filter(|(_, header)| {
+                let entry = self.log.entry(header.op.get());
+                wanted(entry.expect("it is in the chain").body)
+            });
+            held.fold(0, |bits, (at, _)| bits | 1 << at)
+        };
+        Vote {
+            log_view: self.log_view,
+            commit: self.commit_max,
+            present: bits(&|body| matches!(body, Body::Written | Body::Durable)),
+            nacks: bits(&|body| {
+                matches!(body, Body::Never | Body::Writing | Body::Written)
+                    || (body == Body::Lost && planted(Bug::NackLost))
+            }),
+            headers,
+        }
+    }
+
+    fn send_vote(&mut self) {
+        let vote = self.vote();
+        let mut header = self.peer_header(command::DO_VIEW_CHANGE);
+        header.op = vote.headers[0].op;
+        header.present = vote.present.into();
+        header.nacks = vote.nacks.into();
+        let frame = message::frame(header, message::headers_body(&vote.headers));
+        self.broadcast(&frame);
+    }
+
+    pub(super) fn on_do_view_change(&mut self, header: &PeerHeader, body: &[u8]) {
+        let view = header.view.get();
+        let headers = message::headers(body, self.cluster).filter(|all| !all.is_empty());
+        let Some(headers) = headers else {
+            tracing::warn!("a vote that makes no sense is ignored");
+            return;
+        };
+        if view > self.view && self.status != Status::Recovering {
+            // A quorum has asked for it.
+            self.enter(view);
+        }
+        if view != self.view || !self.is_primary() {
+            return;
+        }
+        if self.status == Status::Normal {
+            // It has not heard that the view started.
+            self.send_start_view(header.replica, 0);
+        } else if self.log_view < self.view {
+            self.votes[usize::from(header.replica)] = Some(Vote {
+                log_view: header.log_view.get(),
+                commit: header.commit.get(),
+                headers,
+                present: header.present.get(),
+                nacks: header.nacks.get(),
+            });
+            self.decide();
+        }
+    }
+
+    /// As primary of the view to come: decides on its log, if enough is known.
+    fn decide(&mut self) {
+        if !self.is_primary() || !self.is_voting() {
+            return;
+        }
+        self.votes[usize::from(self.replica)] = Some(self.vote());
+        let votes: Vec<&Vote> = self.votes.iter().flatten().collect();
+        if votes.len() < usize::from(self.quorums.view_change) {
+            return;
+        }
+        let Some(decided) = decide(&votes, &self.quorums) else {
+            tracing::warn!(
+                view = self.view,
+                "the view waits for more replicas to know its log"
+            );
+            return;
+        };
+        if decided.headers[0].op.get() > self.limit() {
+            tracing::warn!(view = self.view, "the log has gone on too far to lead it");
+            return;
+        }
+        self.install(&decided);
+    }
+
+    /// Makes a log that of the view; the superblock has it before anything else happens.
+    fn install(&mut self, decided: &Decided) {
+        let head = decided.headers[0].op.get();
+        assert!(head >= self.executed.0, "what is executed is not dropped");
+        self.log_view = self.view;
+        self.status = Status::ViewChange;
+        self.log.install(&decided.headers);
+        self.commit_max = self.commit_max.max(decided.commit);
+        let log = &self.log;
+        let is_current = |header: &PrepareHeader| {
+            let entry = log.entry(header.op.get());
+            entry.is_some_and(|entry| entry.header.checksum == header.checksum)
+        };
+        for prepare in std::mem::take(&mut self.to_write) {
+            if is_current(&prepare.header) {
+                self.to_write.push_back(prepare);
+            } else {
+                self.buffers.push(prepare.buffer);
+            }
+        }
+        let stale = self.ready.iter().filter(|(_, it)| !is_current(&it.header));
+        let stale: Vec<u64> = stale.map(|(op, _)| *op).collect();
+        for op in stale {
+            let prepare = self.ready.remove(&op).expect("it was there just now");
+            self.recycle(prepare.buffer);
+        }
+    }
+
+    /// The view is at work: its log is in the superblock.
+    fn begin(&mut self) {
+        self.status = Status::Normal;
+        self.leave();
+        let head = self.log.head().op.get();
+        tracing::info!(
+            view = self.view,
+            head,
+            primary = self.is_primary(),
+            "view started"
+        );
+        if self.is_primary() {
+            self.timestamp_last = self.timestamp_last.max(self.log.head().timestamp.get());
+            self.view_start = head;
+            let in_flight = |op| InFlight {
+                op,
+                acks: 0,
+                routes: Vec::new(),
+                events: 0,
+                pulse: false,
+            };
+            self.pipeline = (self.commit_max + 1..=head).map(in_flight).collect();
+            self.timers.heartbeat = self.timers.now;
+            for replica in self.others() {
+                self.send_start_view(replica, 0);
+            }
+        }
+        self.acknowledge_all(self.commit_max);
+        self.repair();
+    }
+
+    fn send_start_view(&mut self, replica: u8, nonce: u128) {
+        let mut header = self.peer_header(command::START_VIEW);
+        let headers = self.log.newest(VIEW_HEADERS_MAX);
+        header.op = headers[0].op;
+        header.nonce = nonce.into();
+        let frame = message::frame(header, message::headers_body(&headers));
+        self.send_peer(replica, frame);
+    }
+
+    pub(super) fn on_start_view(&mut self, header: &PeerHeader, body: &[u8]) {
+        let view = header.view.get();
+        let headers = message::headers(body, self.cluster).filter(|all| !all.is_empty());
+        let Some(headers) = headers else {
+            tracing::warn!("a start of a view that makes no sense is ignored");
+            return;
+        };
+        if header.replica != self.primary_of(view) || view < self.view {
+            return;
+        }
+        let wanted = match self.status {
+            _ if view > self.view => true,
+            Status::Normal => false,
+            Status::ViewChange => self.log_view < view,
+            // Only an answer knows everything that this replica may have acknowledged.
+            Status::Recovering => header.nonce.get() == self.nonce,
+        };
+        if !wanted {
+            return;
+        }
+        if headers[0].op.get() > self.limit() {
+            tracing::warn!(
+                head = headers[0].op.get(),
+                limit = self.limit(),
+                "this replica is too far behind to follow"
+            );
+            return;
+        }
+        self.view = view;
+        self.leave();
+        self.install(&Decided {
+            headers,
+            commit: header.commit.get(),
+        });
+        if self.view_is_durable() {
+            // A replica that recovers in its view.
+            self.begin();
+        }
+    }
+
+    /// Asks the primary of a view for its start, but not too often.
+    pub(super) fn ask_start_view(&mut self, primary: u8) {
+        if primary == self.replica || !self.timers.due(self.timers.start_view) {
+            return;
+        }
+        self.timers.start_view = self.timers.now + RESEND / 4;
+        let mut header = self.peer_header(command::REQUEST_START_VIEW);
+        header.nonce = self.nonce.into();
+        self.send_peer(primary, message::frame(header, &[]));
+    }
+
+    pub(super) fn on_request_start_view(&mut self, request: &PeerHeader) {
+        if self.leads() && self.view_is_durable() && request.view.get() <= self.view {
+            self.send_start_view(request.replica, request.nonce.get());
+        }
+    }
+}
