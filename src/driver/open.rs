@@ -143,11 +143,9 @@ async fn open_solo<I: Io>(
                                      for it again");
         }
     }
-    let mut slots: Vec<Entry> = ring.headers.iter().map(Entry::durable).collect();
-    let slot = Replica::slot(&superblock.geometry, recovered.head.op.get());
-    slots[slot] = Entry::durable(&recovered.head);
+    let slots: Vec<Entry> = ring.headers.iter().map(Entry::durable).collect();
     let from = From {
-        log: Log::new(slots, recovered.head.op.get()),
+        log: Log::new(&slots, &recovered.head),
         certain: true,
         executed: recovered.head,
     };

@@ -14,6 +14,7 @@ use super::FatalReason;
 use super::log::{Body, Entry, Log};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
+use storage_format::geometry::HEADERS_PER_SECTOR;
 use storage_format::{PrepareHeader, PrepareKind, Superblock};
 
 /// What was read from one of the two places of a slot.
@@ -252,30 +253,31 @@ pub fn recover_cluster(
         .zip(&decisions)
         .map(|((header, prepare), decision)| hint(header, prepare, *decision, &bounds))
         .collect();
+    if let Some(torn) = decisions.iter().position(|of| *of == Decision::Torn) {
+        // The header sector of a torn append is not mended yet.
+        let first = torn - torn % HEADERS_PER_SECTOR;
+        let sector = first..(first + HEADERS_PER_SECTOR).min(decisions.len());
+        for slot in sector.filter(|slot| decisions[*slot] == Decision::Fix) {
+            entries[slot].body = Body::Written;
+        }
+    }
 
-    // What the superblock says of the log comes first.
+    let mut log = Log::new(&entries, checkpoint);
     let known = superblock.view_headers.iter();
-    let known = known.filter(|header| header.op.get() > bounds.checkpoint);
-    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
-    let mut head = bounds.checkpoint;
-    for header in known.chain([checkpoint]) {
-        entries[slot_of(header.op.get())].replace(header);
-        head = head.max(header.op.get());
+    let known = known.take_while(|header| header.op.get() > bounds.checkpoint);
+    let known: Vec<PrepareHeader> = known.copied().collect();
+    if !known.is_empty() {
+        log.install(&known);
     }
-    let mut certain = true;
     if superblock.log_view == superblock.view {
-        let newer = entries.iter().map(|entry| &entry.header);
-        let newer = newer.filter(|header| {
-            header.kind != PrepareKind::Empty.code()
-                && header.view == superblock.log_view
-                && header.op.get() < bounds.limit
-        });
-        head = newer.map(|header| header.op.get()).fold(head, u64::max);
-        certain = (head + 1..bounds.limit).all(|op| decisions[slot_of(op)] != Decision::Faulty);
+        log.follow(superblock.log_view.get(), bounds.limit - 1);
     }
+    let beyond = log.head().op.get() + 1..bounds.limit;
+    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
+    let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty);
     Ok(RecoveredLog {
         decisions,
-        log: Log::new(entries, head),
+        log,
         certain,
     })
 }

@@ -63,10 +63,12 @@ impl Entry {
     }
 }
 
-/// See the module.
+/// See the module. It has twice as many entries as the journal has slots: a view may start with ops whose
+/// slots are needed here until the next checkpoint.
 #[derive(Debug)]
 pub struct Log {
-    slots: Vec<Entry>,
+    entries: Vec<Entry>,
+    slots: u64,
     head: u64,
     tail: u64,
 }
@@ -77,30 +79,59 @@ fn is_op(header: &PrepareHeader) -> bool {
 }
 
 impl Log {
-    /// A log whose slot of `head` holds a header of that op.
-    ///
-    /// # Panics
-    /// When it does not.
+    /// A log of what the slots of a journal hold, that ends with `head`.
     #[must_use]
-    pub fn new(slots: Vec<Entry>, head: u64) -> Self {
+    pub fn new(slots: &[Entry], head: &PrepareHeader) -> Self {
+        let count = slots.len();
+        let mut entries: Vec<Entry> = slots
+            .iter()
+            .chain(slots)
+            .map(|slot| Entry {
+                header: PrepareHeader::zeroed(),
+                body: match slot.body {
+                    // It may have been either.
+                    Body::Lost => Body::Lost,
+                    Body::Never | Body::Writing | Body::Written | Body::Durable => Body::Never,
+                },
+            })
+            .collect();
+        for slot in slots.iter().filter(|slot| is_op(&slot.header)) {
+            entries[u64_to_usize(slot.header.op.get() % to_u64(2 * count))] = *slot;
+        }
         let mut this = Self {
-            slots,
-            head,
-            tail: head,
+            entries,
+            slots: to_u64(count),
+            head: head.op.get(),
+            tail: head.op.get(),
         };
-        assert!(this.header(head).is_some(), "the head is known");
-        this.descend();
+        this.install(&[*head]);
         this
     }
 
-    fn slot(&self, op: u64) -> usize {
-        u64_to_usize(op % to_u64(self.slots.len()))
+    /// Adds what was prepared in `view`, and follows the head. It was appended in order, so whatever lies
+    /// between was there as well.
+    pub fn follow(&mut self, view: u32, limit: u64) {
+        let newer = self.entries.iter().map(|entry| &entry.header);
+        let newer = newer.filter(|header| {
+            header.kind > PrepareKind::Root.code()
+                && header.view.get() == view
+                && header.op.get() <= limit
+        });
+        self.head = newer
+            .map(|header| header.op.get())
+            .fold(self.head, u64::max);
+        self.tail = self.head;
+        self.descend();
+    }
+
+    fn at(&self, op: u64) -> usize {
+        u64_to_usize(op % to_u64(self.entries.len()))
     }
 
     /// The newest header.
     #[must_use]
     pub fn head(&self) -> &PrepareHeader {
-        &self.slots[self.slot(self.head)].header
+        &self.entries[self.at(self.head)].header
     }
 
     /// The lowest op of the chain.
@@ -112,13 +143,13 @@ impl Log {
     /// The checksum of the op below the chain.
     #[must_use]
     pub fn below_tail(&self) -> Checksum {
-        self.slots[self.slot(self.tail)].header.parent
+        self.entries[self.at(self.tail)].header.parent
     }
 
     /// A header of `op`, in the chain or not.
     #[must_use]
     pub fn header(&self, op: u64) -> Option<&PrepareHeader> {
-        let header = &self.slots[self.slot(op)].header;
+        let header = &self.entries[self.at(op)].header;
         (header.op.get() == op && is_op(header)).then_some(header)
     }
 
@@ -127,13 +158,13 @@ impl Log {
     pub fn entry(&self, op: u64) -> Option<&Entry> {
         (self.tail..=self.head)
             .contains(&op)
-            .then(|| &self.slots[self.slot(op)])
+            .then(|| &self.entries[self.at(op)])
     }
 
     /// Whether the log has this prepare, on stable storage; its redundant header may be missing.
     #[must_use]
     pub fn is_written(&self, header: &PrepareHeader) -> bool {
-        let entry = &self.slots[self.slot(header.op.get())];
+        let entry = &self.entries[self.at(header.op.get())];
         entry.header.checksum == header.checksum
             && matches!(entry.body, Body::Written | Body::Durable)
     }
@@ -147,26 +178,32 @@ impl Log {
 
     /// Notes what became of a body; `false` if the log has another prepare there by now.
     pub fn set_body(&mut self, header: &PrepareHeader, body: Body) -> bool {
-        let slot = self.slot(header.op.get());
-        let entry = &mut self.slots[slot];
+        let op = header.op.get();
+        let at = self.at(op);
+        let entry = &mut self.entries[at];
         let same = entry.header.checksum == header.checksum;
         if same {
             entry.body = body;
         }
+        if same && body == Body::Writing && op >= self.slots {
+            // It had the same slot.
+            let at = self.at(op - self.slots);
+            self.entries[at].body = Body::Never;
+        }
         same
     }
 
-    /// Adds the next op; its body is on its way.
+    /// Adds the next op.
     ///
     /// # Panics
     /// When it is not the next.
     pub fn append(&mut self, header: PrepareHeader) {
         assert_eq!(header.op.get(), self.head + 1);
         assert_eq!(header.parent, self.head().checksum);
-        let slot = self.slot(header.op.get());
-        self.slots[slot] = Entry {
+        let at = self.at(header.op.get());
+        self.entries[at] = Entry {
             header,
-            body: Body::Writing,
+            body: Body::Never,
         };
         self.head += 1;
         self.tail = self.tail.max(self.lowest());
@@ -204,17 +241,17 @@ impl Log {
     #[must_use]
     pub fn newest(&self, count: usize) -> Vec<PrepareHeader> {
         let ops = (self.tail..=self.head).rev().take(count);
-        ops.map(|op| self.slots[self.slot(op)].header).collect()
+        ops.map(|op| self.entries[self.at(op)].header).collect()
     }
 
-    /// The lowest op that the slots can hold.
+    /// The lowest op that there are entries for.
     fn lowest(&self) -> u64 {
-        (self.head + 1).saturating_sub(to_u64(self.slots.len()))
+        (self.head + 1).saturating_sub(to_u64(self.entries.len()))
     }
 
     fn replace(&mut self, header: &PrepareHeader) {
-        let slot = self.slot(header.op.get());
-        self.slots[slot].replace(header);
+        let at = self.at(header.op.get());
+        self.entries[at].replace(header);
     }
 
     /// Extends the chain by what the slots hold.
@@ -232,7 +269,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::{Body, Entry, Log};
-    use storage_format::{Checksum, PrepareHeader, PrepareKind};
+    use storage_format::{PrepareHeader, PrepareKind};
 
     fn next(parent: &PrepareHeader, view: u32) -> PrepareHeader {
         let mut header = PrepareHeader::empty(0, parent.op.get() + 1);
@@ -251,29 +288,35 @@ mod tests {
         headers
     }
 
-    fn log(slots: u64) -> Log {
-        let entry = |slot| Entry {
-            header: match slot {
-                0 => PrepareHeader::root(0),
-                _ => PrepareHeader::empty(0, slot),
-            },
-            body: Body::Durable,
+    fn slots(count: u64) -> Vec<Entry> {
+        let marker = |slot| match slot {
+            0 => PrepareHeader::root(0),
+            _ => PrepareHeader::empty(0, slot),
         };
-        Log::new((0..slots).map(entry).collect(), 0)
+        (0..count)
+            .map(|slot| Entry::durable(&marker(slot)))
+            .collect()
+    }
+
+    fn log(count: u64) -> Log {
+        Log::new(&slots(count), &PrepareHeader::root(0))
     }
 
     #[test]
     fn the_chain_moves_with_the_ring() {
-        let mut log = log(4);
+        let mut log = log(2);
         let headers = chain(9);
         for header in &headers[1..] {
             log.append(*header);
+            assert!(log.set_body(header, Body::Writing));
             assert!(log.set_body(header, Body::Durable));
         }
         assert_eq!((log.tail(), log.head().op.get()), (6, 9));
         assert!(log.entry(5).is_none() && log.header(5).is_none());
         assert_eq!(log.newest(2), [headers[9], headers[8]]);
-        assert!(!log.set_body(&headers[5], Body::Lost), "its slot has op 9");
+        assert!(!log.set_body(&headers[5], Body::Lost), "op 9 has its entry");
+        assert_eq!(log.entry(7).unwrap().body, Body::Never, "op 9 has its slot");
+        assert_eq!(log.entry(8).unwrap().body, Body::Durable);
     }
 
     #[test]
@@ -293,7 +336,30 @@ mod tests {
             assert!(log.extend(&headers[op]));
         }
         assert_eq!(log.tail(), 0, "what was there before is in the chain again");
-        assert_eq!(log.entry(3).unwrap().body, Body::Writing);
+        assert!(log.held(3, headers[3].checksum).is_none());
+    }
+
+    #[test]
+    fn what_was_prepared_in_the_view_follows() {
+        let mut headers = chain(3);
+        for view in [2, 2] {
+            headers.push(next(headers.last().unwrap(), view));
+        }
+        let mut slots = slots(8);
+        for header in &headers[1..] {
+            slots[crate::stdx::u64_to_usize(header.op.get())] = Entry::durable(header);
+        }
+        // Op 4 cannot be read, op 6 is of a view that came to nothing.
+        slots[4] = Entry {
+            header: PrepareHeader::zeroed(),
+            body: Body::Lost,
+        };
+        slots[6] = Entry::durable(&next(&headers[5], 1));
+        let mut log = Log::new(&slots, &headers[3]);
+        log.follow(2, 7);
+        assert_eq!((log.tail(), log.head().op.get()), (5, 5));
+        assert!(log.extend(&headers[4]));
+        assert_eq!((log.tail(), log.entry(4).unwrap().body), (0, Body::Lost));
     }
 
     #[test]
@@ -315,12 +381,14 @@ mod tests {
 
     #[test]
     fn a_slot_that_cannot_be_read_may_have_held_anything() {
-        let mut log = log(4);
-        log.slots[1].body = Body::Lost;
-        let headers = chain(2);
-        log.install(&[headers[2], headers[1]]);
-        assert_eq!(log.entry(1).unwrap().body, Body::Lost);
-        assert_eq!(log.entry(2).unwrap().body, Body::Never);
-        assert_ne!(headers[1].checksum, Checksum::ZERO);
+        let mut slots = slots(4);
+        slots[1].body = Body::Lost;
+        let headers = chain(6);
+        let mut log = Log::new(&slots, &headers[0]);
+        log.install(&[
+            headers[6], headers[5], headers[4], headers[3], headers[2], headers[1],
+        ]);
+        let lost = (1..=6).filter(|op| log.entry(*op).unwrap().body == Body::Lost);
+        assert_eq!(lost.collect::<Vec<_>>(), [1, 5]);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! The logs of the newest log view are prefixes of one another, and hold every committed op. The longest
 //! of them is the log of the new view, but for ops at its end that certainly were not committed:
-//! those that a nack quorum never acknowledged. An op that is neither nacked by so many nor held by
+//! those that a nack quorum never acknowledged. A replica whose journal may have lost the end of its log
+//! says so, and proves nothing about what lies beyond. An op that is neither nacked by so many nor held by
 //! anybody who answered may have been committed, so the view has to wait for more answers.
 
 use super::quorum::Quorums;
+use crate::constants::PIPELINE_PREPARES_MAX;
 use storage_format::PrepareHeader;
 
 /// What a replica says of its log when it joins a view.
@@ -17,6 +19,8 @@ pub struct Vote {
     pub commit: u64,
     /// The top of its log, newest first; never empty.
     pub headers: Vec<PrepareHeader>,
+    /// Whether nothing can have been in its log beyond these.
+    pub certain: bool,
     /// One bit for each header: the prepare is on stable storage.
     pub present: u64,
     /// One bit for each header: the replica never acknowledged it.
@@ -52,7 +56,7 @@ impl Vote {
     fn never_acknowledged(&self, header: &PrepareHeader) -> bool {
         let op = header.op.get();
         if self.head() < op {
-            return true;
+            return self.certain || self.log_view < header.view.get();
         }
         // What it does not know it may have acknowledged.
         self.position(op).is_some_and(|at| {
@@ -69,8 +73,11 @@ impl Vote {
 pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     let newest = votes.iter().map(|vote| vote.log_view).max()?;
     let canonical = || votes.iter().filter(|vote| vote.log_view == newest);
-    let commit = votes.iter().map(|vote| vote.commit).max()?;
     let longest = canonical().max_by_key(|vote| vote.head())?;
+    // After a restart nobody remembers what was committed; but no primary prepares further ahead.
+    let committed = longest.head().saturating_sub(PIPELINE_PREPARES_MAX);
+    let known = votes.iter().map(|vote| vote.commit).max()?;
+    let commit = known.max(committed);
     let mut headers = longest.headers.clone();
     assert!(
         longest.head() >= commit,
@@ -85,6 +92,14 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
             .find(|header| header.checksum == lowest.parent)
     {
         headers.push(*below);
+    }
+    // Whoever may have lost the end of its log may have lost the end of all that there was.
+    let lost = canonical().any(|vote| !vote.certain);
+    let sure = votes
+        .iter()
+        .filter(|vote| vote.certain || vote.log_view < newest);
+    if lost && sure.count() < usize::from(quorums.nack) {
+        return None;
     }
     let lowest = headers.last()?.op.get();
     for op in commit + 1..=longest.head() {
@@ -137,6 +152,7 @@ mod tests {
             log_view,
             commit,
             headers,
+            certain: true,
             present: bits('+'),
             nacks: bits('-'),
         }
@@ -170,6 +186,22 @@ mod tests {
         votes.pop();
         votes.push(vote(1, 1, &[1], "+"));
         assert_eq!(head(3, &votes), Some(1), "two never did");
+    }
+
+    #[test]
+    fn a_log_whose_end_may_be_lost_proves_nothing_beyond_it() {
+        let mut torn = vote(1, 1, &[1], "+");
+        torn.certain = false;
+        let whole = vote(1, 1, &[1, 1], "++");
+        assert_eq!(
+            head(2, &[torn.clone(), whole.clone()]),
+            Some(2),
+            "one of two is enough"
+        );
+        assert_eq!(head(3, &[torn.clone(), whole.clone()]), None);
+        assert_eq!(head(3, &[torn.clone(), whole.clone(), whole]), Some(2));
+        let later = vote(2, 1, &[1, 2], "+-");
+        assert_eq!(head(3, &[torn, later]), Some(1), "it was not in view 2");
     }
 
     #[test]

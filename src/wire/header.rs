@@ -249,8 +249,10 @@ header! {
         pong_realtime: U64,
         /// The last of several ops from `op` on.
         op_last: U64,
+        /// 1 if the sender may have lost the end of its log.
+        uncertain: u8,
         /// Zero.
-        reserved: [u8; 24],
+        reserved: [u8; 23],
     }
 }
 

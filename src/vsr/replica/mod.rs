@@ -196,7 +196,7 @@ enum Status {
     Normal,
     /// It waits for the view to start, or for the next one.
     ViewChange,
-    /// Its journal may have lost the end of its log: it needs the start of a view to go on.
+    /// Its journal may have lost the end of its log: it has to hear from the primary of its view first.
     Recovering,
 }
 
@@ -267,6 +267,8 @@ pub struct Replica {
     view_durable: (u32, u32),
     view_writing: Option<(u32, u32)>,
     log: Log,
+    /// Whether nothing can have been in the log beyond its head.
+    certain: bool,
     /// The newest op that is executed.
     executed: (u64, Checksum),
     /// The newest op that was handed out to be executed.
@@ -357,12 +359,12 @@ impl Replica {
         let solo = options.replica_count == 1;
         let primary = u64::from(options.view) % u64::from(options.replica_count);
         let takes_part = options.log_view == options.view && primary != u64::from(options.replica);
-        let status = match (solo, options.certain) {
-            (true, _) => Status::Normal,
-            (false, false) => Status::Recovering,
-            (false, true) if takes_part => Status::Normal,
-            // A primary may have sent prepares that it lost: another has to take over.
-            (false, true) => Status::ViewChange,
+        let status = match options.certain {
+            _ if solo => Status::Normal,
+            true if takes_part => Status::Normal,
+            false if takes_part => Status::Recovering,
+            // A primary may have sent prepares that it lost: the next view has to start.
+            true | false => Status::ViewChange,
         };
         let (log, executed) = (options.log, options.executed);
         let behind = (log.tail()..=log.head().op.get()).filter_map(|op| log.entry(op));
@@ -382,6 +384,7 @@ impl Replica {
             view_durable: (options.view, options.log_view),
             view_writing: None,
             log,
+            certain: options.certain,
             executed: (executed.op.get(), executed.checksum),
             executing: executed.op.get(),
             commit_max: options.commit_max.max(executed.op.get()),
@@ -608,7 +611,8 @@ impl Replica {
     fn sender(&self) -> Sender {
         Sender {
             cluster: self.cluster,
-            view: self.view,
+            // Nobody hears of a view before the superblock has it.
+            view: self.view_durable.0,
             release: constants::RELEASE,
             replica: self.replica,
         }
@@ -806,5 +810,7 @@ impl Replica {
     }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

@@ -43,22 +43,25 @@ impl Replica {
             return;
         }
         self.ask_headers();
+        let timers = self.timers;
+        self.wanted.retain(|_, until| !timers.due(*until));
         let head = self.log.head().op.get();
         let first = self.log.tail().max(self.checkpoint_op + 1);
         for op in first..=head.min(self.limit()) {
-            if self.wanted.len() >= WANTED_MAX && !self.wanted.contains_key(&op) {
-                return;
-            }
             let Some(entry) = self.log.entry(op) else {
                 continue;
             };
-            let until = self.wanted.get(&op).copied();
-            let waits = until.is_some_and(|until| !self.timers.due(until));
-            if waits || !matches!(entry.body, Body::Never | Body::Lost) {
+            if !matches!(entry.body, Body::Never | Body::Lost) {
+                continue;
+            }
+            if self.wanted.len() >= WANTED_MAX {
+                return;
+            }
+            if self.wanted.contains_key(&op) {
                 continue;
             }
             let checksum = entry.header.checksum;
-            let replica = self.whom_to_ask(until.is_none());
+            let replica = self.whom_to_ask();
             self.wanted.insert(op, self.timers.now + REPAIR);
             let mut request = self.peer_header(command::REQUEST_PREPARE);
             request.op = op.into();
@@ -73,18 +76,17 @@ impl Replica {
         if tail <= self.executed.0 + 1 || !self.timers.due(self.headers_asked) {
             return;
         }
-        let first = self.headers_asked == 0;
         self.headers_asked = self.timers.now + REPAIR;
         let mut request = self.peer_header(command::REQUEST_HEADERS);
         request.op = (tail - 1).into();
         request.checksum_prepare = self.log.below_tail();
-        let replica = self.whom_to_ask(first);
+        let replica = self.whom_to_ask();
         self.send_peer(replica, message::frame(request, &[]));
     }
 
-    /// The primary at first, then anybody.
-    fn whom_to_ask(&mut self, first: bool) -> u8 {
-        if first && !self.is_primary() {
+    /// Half of the time the primary, which has it most likely; else anybody.
+    fn whom_to_ask(&mut self) -> u8 {
+        if !self.is_primary() && self.draw() % 2 == 0 {
             return self.primary_of(self.view);
         }
         let others = u64::from(self.replica_count) - 1;

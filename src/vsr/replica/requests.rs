@@ -7,6 +7,7 @@ use crate::constants;
 use crate::io::ConnectionId;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_usize};
+use crate::vsr::log::Body;
 use crate::vsr::message;
 use crate::vsr::sessions::Standing;
 use crate::wire::header::command;
@@ -227,7 +228,7 @@ impl Replica {
     pub(super) fn prepare_next(&mut self, now: u64) {
         let head = self.log.head().op.get();
         let op = head + 1;
-        let full = head - self.commit_max >= constants::PIPELINE_PREPARES_MAX;
+        let full = head.saturating_sub(self.commit_max) >= constants::PIPELINE_PREPARES_MAX;
         let unsafe_to_overwrite = op > self.limit() || op > self.limit_of_quorum();
         let nothing = self.shutdown || self.buffers.is_empty() || !self.serves();
         if nothing || full || unsafe_to_overwrite {
@@ -343,6 +344,7 @@ impl Replica {
         buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
         assert!(header.timestamp.get() > self.log.head().timestamp.get());
         self.log.append(header);
+        self.log.set_body(&header, Body::Writing);
         self.pipeline.push_back(in_flight);
         let prepare = Prepare { header, buffer };
         self.replicate(&prepare);

@@ -55,7 +55,7 @@ impl Fixture {
             geometry,
             view: 1,
             log_view: 1,
-            log: Log::new(slots, 0),
+            log: Log::new(&slots, &root),
             certain: true,
             executed: root,
             commit_max: 0,

@@ -33,13 +33,10 @@ impl Replica {
         if self.leads() && !(waits && self.timers.due(stuck)) {
             return;
         }
-        // It cannot say where its log ends, so it cannot vote.
-        if self.status != Status::Recovering {
-            let asked = self.peers.iter().filter_map(|peer| peer.asked);
-            let fresh = asked.filter(|(_, at)| !self.timers.due(at + ASKED));
-            let newest = fresh.map(|(view, _)| view).max().unwrap_or(0);
-            self.ask_view(newest.max(self.view + 1));
-        }
+        let asked = self.peers.iter().filter_map(|peer| peer.asked);
+        let fresh = asked.filter(|(_, at)| !self.timers.due(at + ASKED));
+        let newest = fresh.map(|(view, _)| view).max().unwrap_or(0);
+        self.ask_view(newest.max(self.view + 1));
     }
 
     /// Asks for a view.
@@ -175,6 +172,7 @@ impl Replica {
         Vote {
             log_view: self.log_view,
             commit: self.commit_max,
+            certain: self.certain,
             present: bits(&|body| matches!(body, Body::Written | Body::Durable)),
             nacks: bits(&|body| {
                 matches!(body, Body::Never | Body::Writing | Body::Written)
@@ -190,6 +188,7 @@ impl Replica {
         header.op = vote.headers[0].op;
         header.present = vote.present.into();
         header.nacks = vote.nacks.into();
+        header.uncertain = u8::from(!vote.certain);
         let frame = message::frame(header, message::headers_body(&vote.headers));
         self.broadcast(&frame);
     }
@@ -201,7 +200,7 @@ impl Replica {
             tracing::warn!("a vote that makes no sense is ignored");
             return;
         };
-        if view > self.view && self.status != Status::Recovering {
+        if view > self.view {
             // A quorum has asked for it.
             self.enter(view);
         }
@@ -216,6 +215,7 @@ impl Replica {
                 log_view: header.log_view.get(),
                 commit: header.commit.get(),
                 headers,
+                certain: header.uncertain == 0,
                 present: header.present.get(),
                 nacks: header.nacks.get(),
             });
@@ -240,11 +240,26 @@ impl Replica {
             );
             return;
         };
-        if decided.headers[0].op.get() > self.limit() {
-            tracing::warn!(view = self.view, "the log has gone on too far to lead it");
+        if !self.fits(&decided.headers) {
             return;
         }
         self.install(&decided);
+    }
+
+    /// Whether there is room for the top of a log, and for all that lies between it and what is executed.
+    fn fits(&self, headers: &[PrepareHeader]) -> bool {
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let head = headers[0].op.get();
+        let fits = head < self.checkpoint_op + 2 * slots;
+        if !fits {
+            let checkpoint = self.checkpoint_op;
+            tracing::warn!(
+                head,
+                checkpoint,
+                "this replica is too far behind to take part"
+            );
+        }
+        fits
     }
 
     /// Makes a log that of the view; the superblock has it before anything else happens.
@@ -253,6 +268,7 @@ impl Replica {
         assert!(head >= self.executed.0, "what is executed is not dropped");
         self.log_view = self.view;
         self.status = Status::ViewChange;
+        self.certain = true;
         self.log.install(&decided.headers);
         self.commit_max = self.commit_max.max(decided.commit);
         let log = &self.log;
@@ -335,12 +351,7 @@ impl Replica {
         if !wanted {
             return;
         }
-        if headers[0].op.get() > self.limit() {
-            tracing::warn!(
-                head = headers[0].op.get(),
-                limit = self.limit(),
-                "this replica is too far behind to follow"
-            );
+        if !self.fits(&headers) {
             return;
         }
         self.view = view;

@@ -1,0 +1,756 @@
+//! Whole clusters of replicas without storage engine: messages late, lost and repeated, crashes that
+//! tear what is written, partitions. The simulator does the same with all of the code; this one does
+//! thousands of seeds in seconds, for the protocol alone.
+
+use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, ViewState, Way};
+use crate::io::{ConnectionId, Incoming};
+use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
+use crate::vsr::journal::{SlotRead, recover_cluster};
+use crate::vsr::quorum::Quorums;
+use crate::vsr::sessions::{Sessions, SharedSessions};
+use crate::wire::build::{ClientState, request};
+use crate::wire::header::command;
+use crate::wire::multi_batch::encode;
+use crate::wire::{CommonHeader, Operation, ReplyHeader};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
+use zerocopy::FromBytes;
+
+const SLOTS: u64 = 48;
+const INTERVAL: u64 = SLOTS - 24;
+const MS: u64 = 1_000_000;
+const EPOCH: u64 = 1_800_000_000_000_000_000;
+
+struct Room;
+
+impl Admission for Room {
+    fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
+        true
+    }
+}
+
+fn geometry() -> Geometry {
+    Geometry {
+        message_size_max: (16 << 10).into(),
+        journal_slot_count: u32::try_from(SLOTS).unwrap().into(),
+        journal_slot_size: (32 << 10).into(),
+        session_count_max: 8.into(),
+        block_size: (256 << 10).into(),
+        reserved: 0.into(),
+        file_size_max: (1 << 40).into(),
+    }
+}
+
+/// A prepare in its slot; nothing if it is torn.
+type Slot = Option<(PrepareHeader, Vec<u8>)>;
+
+enum Write {
+    Prepare(Prepare),
+    Headers(Vec<PrepareHeader>),
+    View(ViewState),
+    Checkpoint(PrepareHeader),
+    Read(Option<Prepare>),
+    Execution,
+}
+
+struct Disk {
+    superblock: Superblock,
+    ring: Vec<PrepareHeader>,
+    slots: Vec<Slot>,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let mut superblock = Superblock::zeroed();
+        superblock.checkpoint = PrepareHeader::root(0);
+        let marker = |slot| match slot {
+            0 => PrepareHeader::root(0),
+            _ => PrepareHeader::empty(0, slot),
+        };
+        Self {
+            superblock,
+            ring: (0..SLOTS).map(marker).collect(),
+            slots: (0..SLOTS)
+                .map(|slot| Some((marker(slot), Vec::new())))
+                .collect(),
+        }
+    }
+
+    fn slot(op: u64) -> usize {
+        u64_to_usize(op % SLOTS)
+    }
+
+    fn holds(&self, header: &PrepareHeader) -> bool {
+        self.slots[Self::slot(header.op.get())]
+            .as_ref()
+            .is_some_and(|(held, _)| held.checksum == header.checksum)
+    }
+
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Prepare(prepare) => {
+                let bytes = prepare.buffer[..prepare.size()].to_vec();
+                let slot = Self::slot(prepare.header.op.get());
+                self.slots[slot] = Some((prepare.header, bytes));
+            }
+            Write::Headers(headers) => {
+                for header in headers {
+                    self.ring[Self::slot(header.op.get())] = *header;
+                }
+            }
+            Write::View(view) => {
+                let superblock = &mut self.superblock;
+                superblock.view = view.view.into();
+                superblock.log_view = view.log_view.into();
+                superblock.commit_max = view.commit_max.into();
+                superblock.view_headers.fill(PrepareHeader::zeroed());
+                superblock.view_headers[..view.headers.len()].copy_from_slice(&view.headers);
+            }
+            Write::Checkpoint(header) => {
+                let superblock = &mut self.superblock;
+                superblock.checkpoint = *header;
+                let known = superblock.commit_max.get().max(header.op.get());
+                superblock.commit_max = known.into();
+            }
+            Write::Read(_) | Write::Execution => {}
+        }
+    }
+}
+
+struct Node {
+    disk: Disk,
+    replica: Option<Replica>,
+    sessions: SharedSessions,
+    incarnation: u64,
+    pending: BTreeMap<u64, Write>,
+    /// Ops to execute, one at a time.
+    executions: VecDeque<Prepare>,
+    executing: bool,
+    superblock_writes: VecDeque<Write>,
+    superblock_busy: bool,
+    cut_off: bool,
+}
+
+enum What {
+    Deliver(usize, Option<usize>, Bytes),
+    Done(usize, u64, u64),
+    Tick(usize),
+    Start(usize),
+    Crash(usize),
+    Cut(usize, bool),
+    Client(usize),
+    ToClient(usize, Bytes),
+}
+
+struct Client {
+    state: ClientState,
+    frame: Option<Bytes>,
+    answered: u64,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
+
+    fn chance(&mut self, of_thousand: u64) -> bool {
+        self.below(1000) < of_thousand
+    }
+}
+
+struct World {
+    random: Random,
+    now: u64,
+    queue: BTreeMap<(u64, u64), What>,
+    queued: u64,
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    /// The committed history: each op with its prepare.
+    history: Vec<(PrepareHeader, Vec<u8>)>,
+    /// Ops of answers that clients got, by client and request.
+    answers: BTreeMap<(u128, u32), u64>,
+    faults: bool,
+    loss: u64,
+    views: u32,
+    names: bool,
+    last: Vec<String>,
+}
+
+fn replay(history: &[(PrepareHeader, Vec<u8>)], op: u64) -> SharedSessions {
+    let sessions = Rc::new(RefCell::new(Sessions::new(8)));
+    for (header, bytes) in &history[1..=u64_to_usize(op)] {
+        drop(execute(&sessions, &prepare_of(header, bytes)));
+    }
+    sessions
+}
+
+fn prepare_of(header: &PrepareHeader, bytes: &[u8]) -> Prepare {
+    let mut buffer = SectorBuf::zeroed(bytes.len().next_multiple_of(4096));
+    buffer[..bytes.len()].copy_from_slice(bytes);
+    Prepare {
+        header: *header,
+        buffer,
+    }
+}
+
+fn execute(sessions: &SharedSessions, prepare: &Prepare) -> Vec<Option<Bytes>> {
+    let mut replies = Vec::new();
+    for (index, (entry, _)) in (0..).zip(prepare.requests()) {
+        let new = sessions.borrow().standing_entry(&entry) == crate::vsr::sessions::Standing::New;
+        if !new {
+            replies.push(None);
+            continue;
+        }
+        let operation = Operation::from_u8(entry.operation).unwrap();
+        let (reply, frame) = Replica::reply(&prepare.header, &entry, operation, vec![0; 256]);
+        let stored = sessions
+            .borrow_mut()
+            .store_reply(&reply, index, frame.clone());
+        replies.push(stored.then_some(frame));
+    }
+    replies
+}
+
+impl World {
+    fn new(seed: u64, replicas: usize, names: bool) -> Self {
+        let node = |_| Node {
+            disk: Disk::new(),
+            replica: None,
+            sessions: Rc::new(RefCell::new(Sessions::new(8))),
+            incarnation: 0,
+            pending: BTreeMap::new(),
+            executions: VecDeque::new(),
+            executing: false,
+            superblock_writes: VecDeque::new(),
+            superblock_busy: false,
+            cut_off: false,
+        };
+        let client = |index: u128| Client {
+            state: ClientState {
+                cluster: 0,
+                view: 0,
+                release: crate::constants::RELEASE,
+                client: 100 + index,
+                session: 0,
+                request: 0,
+                parent: Checksum::ZERO,
+            },
+            frame: None,
+            answered: 0,
+        };
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        for _ in 0..8 {
+            random.below(2);
+        }
+        let loss = [0, 5, 50, 200][u64_to_usize(random.below(4))];
+        let mut this = Self {
+            random,
+            now: MS,
+            queue: BTreeMap::new(),
+            queued: 0,
+            nodes: (0..replicas).map(node).collect(),
+            clients: (0..4).map(client).collect(),
+            history: vec![(PrepareHeader::root(0), Vec::new())],
+            answers: BTreeMap::new(),
+            faults: true,
+            loss,
+            views: 0,
+            names,
+            last: vec![String::new(); replicas],
+        };
+        for index in 0..replicas {
+            this.at(0, What::Start(index));
+        }
+        for index in 0..this.clients.len() {
+            this.at(10 * MS, What::Client(index));
+        }
+        this
+    }
+
+    fn at(&mut self, delay: u64, what: What) {
+        self.queued += 1;
+        self.queue.insert((self.now + delay, self.queued), what);
+    }
+
+    fn start(&mut self, index: usize) {
+        if self.nodes[index].replica.is_some() {
+            return;
+        }
+        let replica_count = u8::try_from(self.nodes.len()).unwrap();
+        let node = &mut self.nodes[index];
+        let superblock = node.disk.superblock;
+        let classify = |slot: usize, header: &PrepareHeader| {
+            SlotRead::classify(header, 0, to_u64(slot), SLOTS)
+        };
+        let ring = node.disk.ring.iter().enumerate();
+        let headers: Vec<_> = ring.map(|(slot, header)| classify(slot, header)).collect();
+        let slots = node.disk.slots.iter().enumerate();
+        let prepares: Vec<_> = slots
+            .map(|(slot, held)| match held {
+                Some((header, _)) => classify(slot, header),
+                None => SlotRead::Bad,
+            })
+            .collect();
+        let recovered = recover_cluster(&headers, &prepares, &superblock).unwrap();
+        for (slot, decision) in recovered.decisions.iter().enumerate() {
+            if let (crate::vsr::journal::Decision::Fix, SlotRead::Valid(header)) =
+                (decision, &prepares[slot])
+            {
+                node.disk.ring[slot] = *header;
+            }
+        }
+        let sessions = replay(&self.history, superblock.checkpoint.op.get());
+        node.sessions = Rc::clone(&sessions);
+        node.incarnation += 1;
+        if self.names {
+            println!(
+                "{} start {index} view {} log view {} head {} certain {}",
+                self.now / MS,
+                superblock.view,
+                superblock.log_view,
+                recovered.log.head().op,
+                recovered.certain
+            );
+        }
+        node.replica = Some(Replica::new(ReplicaOptions {
+            cluster: 0,
+            replica: u8::try_from(index).unwrap(),
+            replica_count,
+            geometry: geometry(),
+            view: superblock.view.get(),
+            log_view: superblock.log_view.get(),
+            log: recovered.log,
+            certain: recovered.certain,
+            executed: superblock.checkpoint,
+            commit_max: superblock.commit_max.get(),
+            checkpoint_op: superblock.checkpoint.op.get(),
+            sessions,
+            pulse_next: u64::MAX,
+            timestamp_last: 0,
+            nonce: u128::from(self.now) << 8 | u128::try_from(index).unwrap(),
+        }));
+        self.pump(index);
+        self.at(MS, What::Tick(index));
+    }
+
+    /// Power fails: a write under way is done, not begun, or torn.
+    fn crash(&mut self, index: usize) {
+        let random = &mut self.random;
+        let node = &mut self.nodes[index];
+        for write in std::mem::take(&mut node.pending).into_values() {
+            match (random.below(3), &write) {
+                (0, _) => node.disk.apply(&write),
+                (1, Write::Prepare(prepare)) => {
+                    node.disk.slots[Disk::slot(prepare.header.op.get())] = None;
+                }
+                _ => {}
+            }
+        }
+        node.replica = None;
+        node.incarnation += 1;
+        node.executions.clear();
+        node.executing = false;
+        node.superblock_writes.clear();
+        node.superblock_busy = false;
+        if self.names {
+            println!("{} crash {index}", self.now / MS);
+        }
+    }
+
+    fn begin(&mut self, index: usize, delay: u64, write: Write) {
+        self.queued += 1;
+        let id = self.queued;
+        self.nodes[index].pending.insert(id, write);
+        let incarnation = self.nodes[index].incarnation;
+        self.at(delay, What::Done(index, incarnation, id));
+    }
+
+    fn next_superblock(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if !node.superblock_busy
+            && let Some(write) = node.superblock_writes.pop_front()
+        {
+            node.superblock_busy = true;
+            let delay = MS + self.random.below(3 * MS);
+            self.begin(index, delay, write);
+        }
+    }
+
+    fn next_execution(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if !node.executing && !node.executions.is_empty() {
+            node.executing = true;
+            let delay = self.random.below(MS / 2);
+            self.begin(index, delay, Write::Execution);
+        }
+    }
+
+    /// Carries out what a replica wants.
+    fn pump(&mut self, index: usize) {
+        loop {
+            let now = self.now;
+            let Some(replica) = &mut self.nodes[index].replica else {
+                return;
+            };
+            replica.tick(now);
+            if self.names {
+                let line = format!(
+                    "{:?} view {}/{} head {} commit {} executed {}",
+                    replica.status,
+                    replica.view,
+                    replica.log_view,
+                    replica.head().op,
+                    replica.commit_max,
+                    replica.commit()
+                );
+                if self.last[index] != line {
+                    println!("{} {index}: {line}", now / MS);
+                    self.last[index] = line;
+                }
+            }
+            let Some(effect) = replica.poll_effect(EPOCH + now) else {
+                return;
+            };
+            let delay = MS / 10 + self.random.below(MS);
+            match effect {
+                Effect::WritePrepare(prepare) => self.begin(index, delay, Write::Prepare(prepare)),
+                Effect::WriteHeaders(headers) => self.begin(index, delay, Write::Headers(headers)),
+                Effect::WriteView(view) => {
+                    self.nodes[index]
+                        .superblock_writes
+                        .push_back(Write::View(view));
+                    self.next_superblock(index);
+                }
+                Effect::ReadPrepare(header) => {
+                    let disk = &self.nodes[index].disk;
+                    let found = disk.slots[Disk::slot(header.op.get())].as_ref();
+                    let found = found.filter(|(held, _)| held.checksum == header.checksum);
+                    let read = found.map(|(header, bytes)| prepare_of(header, bytes));
+                    self.begin(index, delay, Write::Read(read));
+                }
+                Effect::Execute(prepare) => {
+                    self.on_execute(&prepare);
+                    self.nodes[index].executions.push_back(prepare);
+                    self.next_execution(index);
+                }
+                Effect::Send {
+                    to: Way::Connection(connection),
+                    frame,
+                } => {
+                    let client = u64_to_usize(connection.0);
+                    self.send(What::ToClient(client, frame));
+                }
+                Effect::Send {
+                    to: Way::Peer(replica),
+                    frame,
+                } => {
+                    self.check_sent(index, &frame);
+                    let to = usize::from(replica);
+                    if !self.nodes[index].cut_off && !self.nodes[to].cut_off {
+                        self.send(What::Deliver(to, None, frame));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A frame is late, lost, or comes twice.
+    fn send(&mut self, what: What) {
+        let copy = match &what {
+            What::Deliver(to, client, frame) => What::Deliver(*to, *client, frame.clone()),
+            What::ToClient(client, frame) => What::ToClient(*client, frame.clone()),
+            _ => unreachable!("only frames are sent"),
+        };
+        if !(self.faults && self.random.chance(self.loss)) {
+            let delay = MS / 10 + self.random.below(2 * MS);
+            self.at(delay, what);
+        }
+        if self.faults && self.random.chance(self.loss / 2) {
+            let delay = self.random.below(300 * MS);
+            self.at(delay, copy);
+        }
+    }
+
+    /// No frame is ahead of the superblock, and what is acknowledged is there.
+    fn check_sent(&self, index: usize, frame: &Bytes) {
+        let header = CommonHeader::read_from_bytes(&frame[..256]).unwrap();
+        let disk = &self.nodes[index].disk;
+        assert!(header.view <= disk.superblock.view, "I06");
+        if header.command == command::PREPARE_OK {
+            let ok = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+            let slot = Disk::slot(ok.op.get());
+            assert_eq!(disk.ring[slot].checksum, ok.checksum_prepare, "I04");
+            let held = disk.slots[slot].as_ref().map(|(held, _)| held.checksum);
+            assert_eq!(held, Some(ok.checksum_prepare), "I04");
+            assert_eq!(ok.view, disk.superblock.view, "I04");
+            assert_eq!(ok.view, disk.superblock.log_view, "I04");
+        }
+    }
+
+    /// The history is one list, and what is executed is on a quorum of disks.
+    fn on_execute(&mut self, prepare: &Prepare) {
+        let op = u64_to_usize(prepare.header.op.get());
+        if let Some((known, _)) = self.history.get(op) {
+            assert_eq!(known.checksum, prepare.header.checksum, "I01: op {op}");
+            return;
+        }
+        assert_eq!(op, self.history.len(), "I10");
+        let (last, _) = self.history.last().unwrap();
+        assert_eq!(prepare.header.parent, last.checksum, "I02");
+        assert!(prepare.header.timestamp > last.timestamp, "I02");
+        let holders = self
+            .nodes
+            .iter()
+            .filter(|node| node.disk.holds(&prepare.header));
+        let quorums = Quorums::new(u8::try_from(self.nodes.len()).unwrap());
+        assert!(holders.count() >= usize::from(quorums.replication), "I03");
+        let bytes = prepare.buffer[..prepare.size()].to_vec();
+        self.history.push((prepare.header, bytes));
+    }
+
+    fn on_done(&mut self, index: usize, id: u64) {
+        let write = self.nodes[index].pending.remove(&id).unwrap();
+        let node = &mut self.nodes[index];
+        node.disk.apply(&write);
+        let replica = node.replica.as_mut().unwrap();
+        match write {
+            Write::Prepare(prepare) => replica.handle(Event::PrepareDurable(prepare), &Room),
+            Write::Headers(_) => replica.handle(Event::HeadersDurable, &Room),
+            Write::View(view) => {
+                self.views = self.views.max(view.log_view);
+                node.superblock_busy = false;
+                replica.handle(Event::ViewDurable, &Room);
+                self.next_superblock(index);
+            }
+            Write::Read(prepare) => replica.handle(Event::PrepareRead(prepare), &Room),
+            Write::Execution => {
+                let prepare = node.executions.pop_front().unwrap();
+                let header = prepare.header;
+                let replies = execute(&node.sessions, &prepare);
+                let executed = Event::Executed {
+                    prepare,
+                    replies,
+                    pulse_next: u64::MAX,
+                };
+                replica.handle(executed, &Room);
+                let last = node.disk.superblock.checkpoint.op.get();
+                if header.op.get() >= last + INTERVAL {
+                    node.superblock_writes.push_back(Write::Checkpoint(header));
+                    self.next_superblock(index);
+                } else {
+                    node.executing = false;
+                    self.next_execution(index);
+                }
+            }
+            Write::Checkpoint(header) => {
+                node.superblock_busy = false;
+                node.executing = false;
+                let op = header.op.get();
+                replica.handle(Event::Checkpointed { op }, &Room);
+                self.next_superblock(index);
+                self.next_execution(index);
+            }
+        }
+        self.pump(index);
+    }
+
+    fn on_client(&mut self, index: usize) {
+        // Who is further behind than the journal reaches cannot catch up.
+        let executed = |node: &Node| node.replica.as_ref().map_or(u64::MAX, Replica::commit);
+        let stored = |node: &Node| node.disk.superblock.checkpoint.op.get();
+        let nodes = self.nodes.iter();
+        let least = nodes
+            .map(|node| executed(node).min(stored(node) + INTERVAL))
+            .min();
+        if least.unwrap() + INTERVAL - 10 < to_u64(self.history.len()) {
+            self.at(50 * MS, What::Client(index));
+            return;
+        }
+        let client = &mut self.clients[index];
+        let state = &client.state;
+        let frame = client.frame.get_or_insert_with(|| {
+            let zeros = vec![0; 256];
+            match state.session {
+                0 => request(state, Operation::Register, &zeros),
+                _ => request(state, Operation::LookupAccounts, &encode(16, &[&[]])),
+            }
+        });
+        let frame = frame.clone();
+        let to = u64_to_usize(self.random.below(to_u64(self.nodes.len())));
+        self.send(What::Deliver(to, Some(index), frame));
+        let delay = 100 * MS + self.random.below(400 * MS);
+        self.at(delay, What::Client(index));
+    }
+
+    fn on_client_frame(&mut self, index: usize, frame: &Bytes) {
+        let client = &mut self.clients[index];
+        let header = CommonHeader::read_from_bytes(&frame[..256]).unwrap();
+        assert_ne!(header.command, command::EVICTION, "nobody is evicted");
+        let reply = ReplyHeader::read_from_bytes(&frame[..256]).unwrap();
+        let key = (reply.client.get(), reply.request.get());
+        let known = *self.answers.entry(key).or_insert(reply.op.get());
+        assert_eq!(known, reply.op.get(), "I17");
+        assert!(u64_to_usize(reply.op.get()) < self.history.len(), "I03");
+        if reply.request.get() != client.state.request || client.frame.is_none() {
+            return;
+        }
+        if client.state.session == 0 {
+            client.state.session = reply.op.get();
+        }
+        client.state.request += 1;
+        client.state.parent = reply.context;
+        client.frame = None;
+        client.answered += 1;
+        self.at(MS, What::Client(index));
+    }
+
+    fn turn(&mut self) {
+        let ((time, _), what) = self.queue.pop_first().unwrap();
+        self.now = self.now.max(time);
+        match what {
+            What::Deliver(to, client, frame) => {
+                let Some(replica) = &mut self.nodes[to].replica else {
+                    return;
+                };
+                let connection = ConnectionId(client.map_or(u64::MAX, to_u64));
+                let incoming = Incoming::Frame {
+                    connection,
+                    header: Box::new(frame[..256].try_into().unwrap()),
+                    body: frame.slice(256..),
+                };
+                replica.handle(Event::Incoming(incoming), &Room);
+                self.pump(to);
+            }
+            What::Done(index, incarnation, id) => {
+                if self.nodes[index].incarnation == incarnation {
+                    self.on_done(index, id);
+                }
+            }
+            What::Tick(index) => {
+                if self.nodes[index].replica.is_some() {
+                    self.pump(index);
+                    self.at(5 * MS, What::Tick(index));
+                }
+            }
+            What::Start(index) => self.start(index),
+            What::Crash(index) => {
+                if self.faults && self.nodes[index].replica.is_some() {
+                    self.crash(index);
+                    let delay = self.random.below(800 * MS);
+                    self.at(delay, What::Start(index));
+                }
+            }
+            What::Cut(index, off) => {
+                self.nodes[index].cut_off = off && self.faults;
+                if off {
+                    let delay = self.random.below(2000 * MS);
+                    self.at(delay, What::Cut(index, false));
+                }
+            }
+            What::Client(index) => self.on_client(index),
+            What::ToClient(index, frame) => self.on_client_frame(index, &frame),
+        }
+    }
+
+    fn run(&mut self, faults_until: u64) {
+        while self.now < faults_until {
+            if self.random.chance(2) {
+                let index = u64_to_usize(self.random.below(to_u64(self.nodes.len())));
+                match self.random.below(7) {
+                    0..3 => self.at(0, What::Crash(index)),
+                    3..6 => self.at(0, What::Cut(index, true)),
+                    _ => (0..self.nodes.len()).for_each(|index| self.at(0, What::Crash(index))),
+                }
+            }
+            self.turn();
+        }
+        self.faults = false;
+        for node in &mut self.nodes {
+            node.cut_off = false;
+        }
+        for index in 0..self.nodes.len() {
+            self.at(0, What::Start(index));
+        }
+        let answered: Vec<u64> = self.clients.iter().map(|client| client.answered).collect();
+        let end = self.now + 60_000 * MS;
+        while self.now < end {
+            self.turn();
+            let served = self.clients.iter().zip(&answered);
+            let served = served
+                .into_iter()
+                .all(|(now, then)| now.answered > then + 3);
+            let executed = |node: &Node| node.replica.as_ref().map_or(0, Replica::commit);
+            let least = self.nodes.iter().map(executed).min().unwrap();
+            if served && least + 2 >= to_u64(self.history.len() - 1) {
+                return;
+            }
+        }
+        let state: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let replica = node.replica.as_ref().unwrap();
+                format!(
+                    "{:?} view {}/{} head {} tail {} executed {} commit {} checkpoint {} next {:?} reading {:?} {:?} wanted {:?}",
+                    replica.status,
+                    replica.view,
+                    replica.log_view,
+                    replica.head().op,
+                    replica.log.tail(),
+                    replica.commit(),
+                    replica.commit_max,
+                    replica.checkpoint_op,
+                    replica.log.entry(replica.commit() + 1).map(|entry| entry.body),
+                    replica.reading.is_some(),
+                    replica.journal,
+                    replica.wanted
+                )
+            })
+            .collect();
+        panic!("no progress without faults: {state:#?}");
+    }
+}
+
+fn run(replicas: usize, seeds: std::ops::Range<u64>) -> (usize, u32) {
+    let (mut ops, mut views) = (0, 0);
+    for seed in seeds {
+        let names = std::env::var_os("CLUSTER_SEED").is_some();
+        let mut world = World::new(seed, replicas, names);
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            world.run(5000 * MS);
+            (world.history.len(), world.views)
+        }));
+        match done {
+            Ok((more, seen)) => {
+                ops += more;
+                views += seen;
+            }
+            Err(_) => panic!("seed {seed} with {replicas} replicas"),
+        }
+    }
+    (ops, views)
+}
+
+#[test]
+fn clusters_agree_whatever_happens() {
+    if let Some(seed) = std::env::var_os("CLUSTER_SEED") {
+        let text = seed.into_string().unwrap();
+        let (replicas, seed) = text.split_once(':').unwrap();
+        let seed: u64 = seed.parse().unwrap();
+        run(replicas.parse().unwrap(), seed..seed + 1);
+        return;
+    }
+    let seeds = std::env::var("CLUSTER_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
+    for replicas in 2..=6 {
+        let (ops, views) = run(replicas, 0..seeds);
+        println!("{replicas} replicas: {ops} ops, {views} views");
+    }
+}
