@@ -185,10 +185,15 @@ impl Log {
         if same {
             entry.body = body;
         }
-        if same && body == Body::Writing && op >= self.slots {
-            // It had the same slot.
-            let at = self.at(op - self.slots);
-            self.entries[at].body = Body::Never;
+        if same && body == Body::Writing {
+            let newer = &self.entries[self.at(op + self.slots)];
+            let overwritten = newer.header.op.get() == op + self.slots
+                && matches!(newer.body, Body::Writing | Body::Written | Body::Durable);
+            assert!(!overwritten, "a newer op has the slot of op {op}");
+            if op >= self.slots {
+                let at = self.at(op - self.slots);
+                self.entries[at].body = Body::Never;
+            }
         }
         same
     }

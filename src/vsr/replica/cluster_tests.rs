@@ -434,6 +434,16 @@ impl World {
                     let found = disk.slots[Disk::slot(header.op.get())].as_ref();
                     let found = found.filter(|(held, _)| held.checksum == header.checksum);
                     let read = found.map(|(header, bytes)| prepare_of(header, bytes));
+                    if read.is_none() {
+                        println!(
+                            "{} {index} read of {} finds {:?}",
+                            now / MS,
+                            header.op,
+                            disk.slots[Disk::slot(header.op.get())]
+                                .as_ref()
+                                .map(|(h, _)| h.op)
+                        );
+                    }
                     self.begin(index, delay, Write::Read(read));
                 }
                 Effect::Execute(prepare) => {
@@ -453,6 +463,24 @@ impl World {
                     frame,
                 } => {
                     self.check_sent(index, &frame);
+                    if self.names && now > 60000 * MS && now < 60300 * MS {
+                        let h = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+                        println!(
+                            "  {} {index} -> {replica}: command {} view {} op {} commit {}",
+                            now / MS,
+                            h.command,
+                            h.view,
+                            if h.command == 6 {
+                                PrepareHeader::read_from_bytes(&frame[..256])
+                                    .unwrap()
+                                    .op
+                                    .get()
+                            } else {
+                                h.op.get()
+                            },
+                            h.commit
+                        );
+                    }
                     let to = usize::from(replica);
                     if !self.nodes[index].cut_off && !self.nodes[to].cut_off {
                         self.send(What::Deliver(to, None, frame));
@@ -708,7 +736,7 @@ impl World {
                     replica.commit(),
                     replica.commit_max,
                     replica.checkpoint_op,
-                    replica.log.entry(replica.commit() + 1).map(|entry| entry.body),
+                    (55..66).map(|op| replica.log.entry(op).map(|entry| entry.body)).collect::<Vec<_>>(),
                     replica.reading.is_some(),
                     replica.journal,
                     replica.wanted

@@ -304,6 +304,8 @@ pub struct Replica {
     timers: Timers,
     /// The view that this replica asks for, because it misses its primary.
     asking: Option<u32>,
+    /// Prepares of the view that came before their turn.
+    early: BTreeMap<u64, (PrepareHeader, Bytes)>,
     /// Prepares asked for by their checksum, and when to ask again.
     wanted: BTreeMap<u64, u64>,
     /// When to ask for headers again.
@@ -410,6 +412,7 @@ impl Replica {
             votes: vec![None; usize::from(options.replica_count)],
             timers: Timers::default(),
             asking: None,
+            early: BTreeMap::new(),
             wanted: BTreeMap::new(),
             headers_asked: 0,
             primary_head: 0,
@@ -586,7 +589,7 @@ impl Replica {
     ) {
         if common.command == command::PREPARE {
             let prepare = PrepareHeader::read_from_bytes(header).expect("256 bytes");
-            return self.on_prepare(&prepare, &body);
+            return self.on_prepare(&prepare, body);
         }
         let peer = PeerHeader::read_from_bytes(header).expect("256 bytes");
         let index = usize::from(common.replica);

@@ -160,7 +160,7 @@ impl Replica {
     // A backup.
 
     /// A prepare came: the next one of the view, or one that is missing here.
-    pub(super) fn on_prepare(&mut self, header: &PrepareHeader, body: &[u8]) {
+    pub(super) fn on_prepare(&mut self, header: &PrepareHeader, body: Bytes) {
         let whole = header.valid(self.cluster)
             && header.kind > PrepareKind::Root.code()
             && header.size <= self.geometry.journal_slot_size
@@ -182,33 +182,46 @@ impl Replica {
             && entry.header.checksum == header.checksum
         {
             match entry.body {
-                Body::Never | Body::Lost => drop(self.take(header, body)),
+                Body::Never | Body::Lost => drop(self.take(header, &body)),
                 Body::Durable => self.acknowledge(header),
                 Body::Writing | Body::Written => {}
             }
         } else if header.view.get() > self.view {
             self.ask_start_view(self.primary_of(header.view.get()));
         } else if of_view && op > self.log.head().op.get() {
-            let next = op == self.log.head().op.get() + 1;
-            if next && header.parent == self.log.head().checksum {
-                self.append(header, body);
+            if op <= self.log.head().op.get() + constants::PIPELINE_PREPARES_MAX {
+                self.early.insert(op, (*header, body));
             }
+            self.append_next();
             self.ask_missing(op);
         }
     }
 
-    /// Adds the next op of the view to the log, if there is room.
-    fn append(&mut self, header: &PrepareHeader, body: &[u8]) {
-        if header.op.get() <= self.limit() && !self.buffers.is_empty() {
-            self.log.append(*header);
-            let taken = self.take(header, body);
-            assert!(taken, "there was a buffer");
+    /// Adds the next ops of the view to the log, as far as they are there and have room.
+    fn append_next(&mut self) {
+        loop {
+            let head = self.log.head();
+            let next = head.op.get() + 1;
+            let first = self
+                .early
+                .first_entry()
+                .filter(|first| *first.key() <= next);
+            let Some(first) = first else { return };
+            let (header, body) = first.remove();
+            let follows = header.op.get() == next && header.parent == head.checksum;
+            if follows && next <= self.limit() && !self.buffers.is_empty() {
+                self.log.append(header);
+                let taken = self.take(&header, &body);
+                assert!(taken, "there was a buffer");
+            }
         }
     }
 
-    /// Has a prepare of the log written; `false` without a buffer for it.
+    /// Has a prepare of the log written; `false` without a buffer for it, or a slot.
     fn take(&mut self, header: &PrepareHeader, body: &[u8]) -> bool {
-        if header.op.get() > self.limit() {
+        // The slot of an op in the checkpoint may have a newer one by now.
+        let op = header.op.get();
+        if op <= self.checkpoint_op || op > self.limit() {
             return false;
         }
         let Some(mut buffer) = self.buffers.pop() else {

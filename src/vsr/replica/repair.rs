@@ -43,6 +43,9 @@ impl Replica {
             return;
         }
         self.ask_headers();
+        if self.follows() {
+            self.ask_missing(self.primary_head);
+        }
         let timers = self.timers;
         self.wanted.retain(|_, until| !timers.due(*until));
         let head = self.log.head().op.get();

@@ -95,6 +95,7 @@ impl Replica {
         self.pipeline.clear();
         self.events_waiting = 0;
         self.asking = None;
+        self.early.clear();
         self.wanted.clear();
         self.headers_asked = 0;
         self.primary_head = 0;
