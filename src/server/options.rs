@@ -1,8 +1,10 @@
 //! How the server is set up, and what that costs in memory at most.
 
 use super::host;
-use super::network::{CHARGE_MIN, CONNECTION_SIZE, SEND_FRAMES_MAX};
-use crate::constants::MESSAGE_SIZE_MAX;
+use super::network::{
+    CHARGE_MIN, CONNECTION_SIZE, PEER_FRAMES_MAX, PEER_SEND_MEMORY, SEND_FRAMES_MAX,
+};
+use crate::constants::{MESSAGE_SIZE_MAX, PEER_MESSAGE_SIZE_MAX, PIPELINE_PREPARES_MAX};
 use crate::stdx::to_u64;
 use std::net::SocketAddr;
 
@@ -11,6 +13,8 @@ use std::net::SocketAddr;
 pub struct ServerOptions {
     /// Addresses to listen on; port 0 takes any.
     pub listen: Vec<SocketAddr>,
+    /// The other replicas of the cluster: their indexes, and where they listen.
+    pub peers: Vec<(u8, SocketAddr)>,
     /// The cluster; frames of others are refused.
     pub cluster: u128,
     /// Threads for the network.
@@ -35,6 +39,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            peers: Vec::new(),
             cluster: 0,
             network_cores: 1,
             network_cpus: Vec::new(),
@@ -119,6 +124,14 @@ impl ServerOptions {
         self.message_memory / to_u64(self.network_cores)
     }
 
+    /// Bytes of frames of peers per network core: as much as the core may hold at a time, the prepares of
+    /// a pipeline, and the same again for what is arriving.
+    pub(super) fn core_peer_memory(&self) -> u64 {
+        const MEMORY: u64 =
+            2 * PIPELINE_PREPARES_MAX * (to_u64(PEER_MESSAGE_SIZE_MAX) + CHARGE_MIN);
+        if self.peers.is_empty() { 0 } else { MEMORY }
+    }
+
     /// Connections per network core.
     pub(super) fn core_connections(&self) -> usize {
         self.connections_max / self.network_cores
@@ -142,9 +155,15 @@ impl ServerOptions {
 pub fn memory_bound(options: &ServerOptions) -> u64 {
     const RING_ENTRY: u64 = 64;
     let connections = to_u64(options.connections_max);
-    let rings = options.message_memory / CHARGE_MIN + connections * to_u64(SEND_FRAMES_MAX);
+    let peers = to_u64(options.peers.len());
+    let from_peers = to_u64(options.network_cores) * options.core_peer_memory();
+    let rings = (options.message_memory + from_peers) / CHARGE_MIN
+        + connections * to_u64(SEND_FRAMES_MAX)
+        + peers * to_u64(PEER_FRAMES_MAX);
     options.message_memory
         + options.send_memory
+        + from_peers
+        + peers * (PEER_SEND_MEMORY + CONNECTION_SIZE)
         + connections * CONNECTION_SIZE
         + rings * RING_ENTRY
         + to_u64(options.network_cores) * (4 << 20)
