@@ -137,6 +137,12 @@ impl ServerOptions {
         self.connections_max / self.network_cores
     }
 
+    /// Connections of peers per network core, for when clients have taken all others. The kernel deals them
+    /// out, so all may be on one; and one that is lost may linger beside its successor.
+    pub(super) fn core_peer_connections(&self) -> usize {
+        2 * self.peers.len()
+    }
+
     /// The processor of a network core. Unless asked, threads are bound only where there are
     /// several network cores and processors to spare: on a small machine the scheduler knows better.
     pub(super) fn network_cpu(&self, index: usize) -> Option<usize> {
@@ -154,7 +160,8 @@ impl ServerOptions {
 #[must_use]
 pub fn memory_bound(options: &ServerOptions) -> u64 {
     const RING_ENTRY: u64 = 64;
-    let connections = to_u64(options.connections_max);
+    let peer_connections = options.network_cores * options.core_peer_connections();
+    let connections = to_u64(options.connections_max + peer_connections);
     let peers = to_u64(options.peers.len());
     let from_peers = to_u64(options.network_cores) * options.core_peer_memory();
     let rings = (options.message_memory + from_peers) / CHARGE_MIN
@@ -171,7 +178,7 @@ pub fn memory_bound(options: &ServerOptions) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{OptionsError, ServerOptions, memory_bound};
+    use super::{OptionsError, PEER_SEND_MEMORY, ServerOptions, memory_bound};
 
     #[test]
     fn options_that_do_not_fit_are_named() {
@@ -181,7 +188,17 @@ mod tests {
             ..ServerOptions::default()
         };
         assert_eq!(good.check(), Ok(()));
-        assert!(memory_bound(&good) > good.message_memory + good.send_memory);
+        let alone = memory_bound(&good);
+        assert!(alone > good.message_memory + good.send_memory);
+        let peer = (1, good.listen[0]);
+        let with_peers = |peers| {
+            memory_bound(&ServerOptions {
+                peers,
+                ..good.clone()
+            })
+        };
+        let (one, two) = (with_peers(vec![peer]), with_peers(vec![peer, peer]));
+        assert!(one > alone + PEER_SEND_MEMORY && two > one + PEER_SEND_MEMORY);
         let bad = |change: fn(&mut ServerOptions)| {
             let mut options = good.clone();
             change(&mut options);

@@ -9,6 +9,7 @@ use super::room::Sending;
 use crate::constants::HEADER_SIZE;
 use crate::io::ConnectionId;
 use crate::wire::frame::{FrameError, check_body, check_header};
+use crate::wire::header::command;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,8 @@ use std::time::Duration;
 pub const SEND_FRAMES_MAX: usize = 8;
 /// A body that has not arrived by then is not waited for any longer: it holds a permit.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where there is room for peers only, the first frame has to come by then.
+const PEER_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// Bytes of a body that is skipped that are read at once.
 const SKIP_SIZE: usize = 64 * 1024;
 /// A peer that takes nothing for so long is not waited for.
@@ -53,6 +56,9 @@ pub enum Ended {
     /// The peer does not take what it asked for.
     #[error("the peer does not take its replies")]
     Slow,
+    /// There is room for peers only, and this is none.
+    #[error("too many connections")]
+    Refused,
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Shutdown,
@@ -95,6 +101,8 @@ enum Phase {
 pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
+    /// It has to prove itself a peer, by its first frame: there is no room for more clients.
+    doubted: Cell<bool>,
     /// Borrowed within a poll only.
     stream: RefCell<TcpStream>,
     queue: RefCell<VecDeque<Sending>>,
@@ -103,11 +111,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection just accepted.
-    pub fn new(id: ConnectionId, stream: TcpStream) -> Result<Rc<Self>, io::Error> {
+    /// A connection just accepted; it may be one for peers only.
+    pub fn new(id: ConnectionId, stream: TcpStream, peers_only: bool) -> io::Result<Rc<Self>> {
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Rc::new(Self {
             id,
+            doubted: Cell::new(peers_only),
             stream: RefCell::new(stream),
             queue: RefCell::new(VecDeque::with_capacity(SEND_FRAMES_MAX)),
             writer: RefCell::new(None),
@@ -158,8 +167,11 @@ impl Connection {
         let connection = self.id;
         let mut header = [0; HEADER_SIZE];
         loop {
-            self.read_exact(&mut header).await?;
+            self.read_header(&mut header).await?;
             let info = check_header(&header, cluster)?;
+            if self.doubted.take() && !command::is_of_peers(info.command) {
+                return Err(Ended::Refused);
+            }
             let size = info.size - HEADER_SIZE;
             let (lane, permit) = match lanes.admit(info.command, size).await {
                 Admission::Granted(lane, permit) => (lane, permit),
@@ -187,6 +199,17 @@ impl Connection {
                 body,
             };
             lanes.deliver(lane, arrived);
+        }
+    }
+
+    async fn read_header(&self, header: &mut [u8; HEADER_SIZE]) -> Result<(), Ended> {
+        let read = pin!(self.read_exact(header));
+        if !self.doubted.get() {
+            return read.await;
+        }
+        match select(read, Timer::new(PEER_TIMEOUT)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(Ended::Refused),
         }
     }
 

@@ -23,7 +23,7 @@ use std::os::fd::{FromRawFd, IntoRawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -55,6 +55,8 @@ pub struct Setup {
     pub listeners: Vec<std::net::TcpListener>,
     /// Connections at the same time.
     pub connections_max: usize,
+    /// Beyond them, connections of peers.
+    pub peer_connections_max: usize,
     /// The peers that it connects to.
     pub peers: Vec<Peer>,
     /// Wakes the pump.
@@ -110,6 +112,7 @@ struct NetworkCore {
     count: u64,
     cluster: u128,
     connections_max: usize,
+    peer_connections_max: usize,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     /// Connections so far.
     accepted: Cell<u64>,
@@ -125,6 +128,7 @@ async fn serve(setup: Setup) {
         count: to_u64(setup.count),
         cluster: setup.cluster,
         connections_max: setup.connections_max,
+        peer_connections_max: setup.peer_connections_max,
         connections: RefCell::default(),
         accepted: Cell::new(0),
         lanes: Lanes::new(setup.clients, setup.from_peers, &setup.link, setup.inbox),
@@ -240,16 +244,14 @@ async fn pump(
 
 impl NetworkCore {
     fn open(self: &Rc<Self>, stream: TcpStream) {
-        if self.connections.borrow().len() == self.connections_max {
-            if self.counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
-                let max = self.connections_max;
-                tracing::warn!(max, "too many connections; more are closed at once");
-            }
+        let open = self.connections.borrow().len();
+        if open == self.connections_max + self.peer_connections_max {
+            self.refuse();
             return;
         }
         let id = ConnectionId(self.accepted.get() * self.count + self.index);
         self.accepted.set(self.accepted.get() + 1);
-        let connection = match Connection::new(id, stream) {
+        let connection = match Connection::new(id, stream, open >= self.connections_max) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::debug!(id = id.0, %error, "connection lost at once");
@@ -268,13 +270,24 @@ impl NetworkCore {
         .detach();
     }
 
-    fn ended(&self, id: ConnectionId, ended: &Ended) {
-        match ended {
-            Ended::Frame(_) | Ended::Cut | Ended::BodyTimeout => &self.counters.bad_frames,
-            Ended::Slow => &self.counters.slow,
-            Ended::Peer | Ended::Shutdown | Ended::Io(_) => &self.counters.closed,
+    fn refuse(&self) {
+        if self.counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+            let max = self.connections_max;
+            tracing::warn!(max, "too many connections; more are closed at once");
         }
-        .fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ended(&self, id: ConnectionId, ended: &Ended) {
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        match ended {
+            Ended::Frame(_) | Ended::Cut | Ended::BodyTimeout => count(&counters.bad_frames),
+            Ended::Slow => count(&counters.slow),
+            Ended::Refused => self.refuse(),
+            Ended::Peer | Ended::Shutdown | Ended::Io(_) => count(&counters.closed),
+        }
         tracing::debug!(id = id.0, reason = %ended, "connection ended");
         self.connections.borrow_mut().remove(&id.0);
         if let Some(waker) = self.empty.take() {

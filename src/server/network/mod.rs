@@ -159,6 +159,7 @@ impl ServerNetwork {
             listeners,
             peers,
             connections_max,
+            peer_connections_max: options.core_peer_connections(),
             bell,
             link: Arc::clone(&link),
             inbox: Arc::clone(&self.inbox),

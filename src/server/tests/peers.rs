@@ -1,6 +1,6 @@
 //! Replicas that send to each other: several servers in one process, and sockets that behave badly.
 
-use super::{CLUSTER, TestPath, connect, frame, options};
+use super::{CLUSTER, TestPath, connect, frame, is_closed, options};
 use crate::constants::PEER_MESSAGE_SIZE_MAX;
 use crate::io::{Incoming, Io, Network};
 use crate::server::{DataFile, ServerIo, ServerOptions, run};
@@ -287,6 +287,36 @@ fn frames_of_peers_come_first() {
         let forward = commands.iter().position(|found| *found == command::FORWARD);
         expected[forward.unwrap()] = command::FORWARD;
         assert_eq!(commands, expected);
+    });
+}
+
+#[test]
+fn peers_get_in_when_clients_have_taken_all_connections() {
+    let options = ServerOptions {
+        peers: vec![(1, free_address())],
+        connections_max: 2,
+        ..options()
+    };
+    let (started, address) = mpsc::channel();
+    let core = |io: Rc<ServerIo>| async move {
+        started.send(io.network().addresses()[0]).unwrap();
+        while told(io.network().receive().await).0 != command::PREPARE {}
+        let counters = io.network().counters();
+        counters.refused.load(Ordering::Relaxed)
+    };
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| serve(&options, core));
+        let address = address.recv().unwrap();
+        let clients = [connect(address), connect(address)];
+        let mut talking = connect(address);
+        talking.write_all(&frame(CLUSTER, 1, &[])).unwrap();
+        assert!(is_closed(&mut talking));
+        let mut silent = connect(address);
+        assert!(is_closed(&mut silent));
+        let mut peer = connect(address);
+        peer.write_all(&prepare(1, &[1; 3000])).unwrap();
+        assert_eq!(server.join().unwrap(), 2);
+        drop(clients);
     });
 }
 
