@@ -2,7 +2,9 @@
 
 use super::exit::{Status, failure};
 use super::parse;
-use crate::constants::{BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, SESSIONS_DEFAULT};
+use crate::constants::{
+    BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, REPLICA_COUNT_MAX, SESSIONS_DEFAULT,
+};
 use crate::driver::{self, FormatOptions};
 use crate::server::{self, DataFile};
 use clap::Args;
@@ -15,7 +17,13 @@ Examples:
   daftari format --cluster=7 --replica=0 --replica-count=1 --limit-storage=512GiB /data/ledger
   daftari format --cluster=0 --replica=0 --replica-count=1 --development try.daftari
 
-The file must not exist. Its sizes are chosen here, once and for all.";
+  daftari format --cluster=7 --replica=0 --replica-count=3 /data/ledger
+  daftari format --cluster=7 --replica=1 --replica-count=3 /data/ledger
+  daftari format --cluster=7 --replica=2 --replica-count=3 /data/ledger
+      The files of three replicas, each on its own machine.
+
+The file must not exist. Its sizes are chosen here, once and for all; the replicas of a cluster need the
+same. Three replicas go on without any one of them, five without any two.";
 
 /// Slots of the journal, unless told otherwise.
 const JOURNAL_SLOTS_DEFAULT: u32 = 1024;
@@ -25,8 +33,6 @@ const JOURNAL_SLOTS_DEVELOPMENT: u32 = 64;
 const SESSIONS_DEVELOPMENT: u32 = 64;
 /// How far a file may grow, unless told otherwise.
 const STORAGE_DEFAULT: u64 = 16 << 40;
-/// Replicas that this release can run.
-const REPLICA_COUNT_MAX: u8 = 1;
 
 /// What `format` is asked for.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +44,7 @@ pub struct Options {
     /// Index of the replica that the file belongs to, from 0.
     #[arg(long)]
     pub replica: u8,
-    /// Replicas of the cluster.
+    /// Replicas of the cluster, from 1 to 6.
     #[arg(long)]
     pub replica_count: u8,
     /// A small file that is made quickly; not for production.
@@ -88,8 +94,7 @@ impl Options {
         let usage = |sentence: String| Err(failure(Status::Usage, sentence));
         if self.replica_count == 0 || self.replica_count > REPLICA_COUNT_MAX {
             return usage(format!(
-                "--replica-count={}: this release runs clusters of one replica; write \
-                 --replica-count=1",
+                "--replica-count={}: write a number from 1 to {REPLICA_COUNT_MAX}",
                 self.replica_count
             ));
         }
@@ -206,6 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn replicas_of_a_cluster_have_the_same_sizes() {
+        let geometry = |replica| {
+            let replica_count = 6;
+            let options = Options {
+                replica,
+                replica_count,
+                ..options()
+            };
+            options.geometry()
+        };
+        let first = geometry(0).unwrap();
+        assert!((1..6).all(|replica| geometry(replica).unwrap() == first));
+        assert!(geometry(6).is_err());
+    }
+
+    #[test]
     fn sizes_that_do_not_fit_are_named() {
         let check = |options: Options, expected: &str| {
             let error = options.geometry().unwrap_err().to_string();
@@ -213,10 +234,17 @@ mod tests {
         };
         check(
             Options {
-                replica_count: 3,
+                replica_count: 7,
                 ..options()
             },
-            "--replica-count=3",
+            "--replica-count=7",
+        );
+        check(
+            Options {
+                replica_count: 0,
+                ..options()
+            },
+            "--replica-count=0",
         );
         check(
             Options {

@@ -28,6 +28,10 @@ Examples:
   daftari start --addresses=127.0.0.1:3000 ledger.daftari
       A ledger to keep.
 
+  daftari format --cluster=7 --replica=2 --replica-count=3 /data/ledger
+  daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
+      The last one of three replicas that keep a ledger together.
+
   daftari inspect integrity ledger.daftari
       Reads the whole file and says whether it is damaged.
 

@@ -3,14 +3,16 @@
 use super::exit::{Status, failure};
 use super::parse::{self, Addresses};
 use super::{format, logging};
-use crate::constants;
+use crate::constants::{self, REPLICA_COUNT_MAX};
 use crate::driver::scrub::ScrubOptions;
 use crate::driver::{self, RunOptions};
 use crate::server::{self, DataFile, ServerOptions};
 use crate::stdx::to_u64;
+use crate::vsr::FatalReason;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use storage_format::Superblock;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,14 +20,19 @@ Examples:
   daftari start --addresses=127.0.0.1:3000 ledger.daftari
   daftari start --addresses=0.0.0.0:3000 --limit-memory=8GiB --log-format=json /data/ledger
 
+  daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
+      One of three replicas, and the same line for each of them: which one it is says its file, which
+      `daftari format --replica=I --replica-count=3` has made. Clients get the same addresses.
+
 SIGINT or SIGTERM stops it; so does a power failure, without harm.";
 
 /// What `start` is asked for.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// Where clients connect: IP:PORT, or PORT on 127.0.0.1; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS", value_parser = parse::addresses)]
+    /// Where clients connect: IP:PORT, or PORT on 127.0.0.1; port 0 takes a free one. Of a cluster of
+    /// several replicas, the addresses of all, in the order of their indexes.
+    #[arg(long, value_name = "ADDRESSES", value_parser = parse::addresses)]
     pub addresses: Addresses,
     /// Makes the file when it is absent, small, for cluster 0; not for production.
     #[arg(long)]
@@ -64,22 +71,49 @@ pub struct Options {
 }
 
 impl Options {
-    /// The only address: this release runs one replica.
+    /// Whether the addresses can be those of a cluster.
     ///
     /// # Errors
-    /// When there are several.
-    pub fn address(&self) -> anyhow::Result<SocketAddr> {
-        match self.addresses.0[..] {
-            [address] => Ok(address),
-            _ => Err(failure(
-                Status::Usage,
-                format!(
-                    "--addresses names {} replicas, and this release runs clusters of one; write \
-                     one address",
-                    self.addresses.0.len()
-                ),
-            )),
+    /// When they cannot, whatever the file says.
+    pub fn check_addresses(&self) -> anyhow::Result<()> {
+        let addresses = &self.addresses.0;
+        let usage = |sentence: String| Err(failure(Status::Usage, sentence));
+        if addresses.len() > usize::from(REPLICA_COUNT_MAX) {
+            return usage(format!(
+                "--addresses names {} replicas: a cluster has {REPLICA_COUNT_MAX} at most",
+                addresses.len()
+            ));
         }
+        if let Some(address) = addresses.iter().find(|address| address.port() == 0)
+            && addresses.len() > 1
+        {
+            return usage(format!(
+                "--addresses: {address} takes any free port, and the other replicas have to know \
+                 which; write the port"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where the replica of the file listens, and where the others do.
+    ///
+    /// # Errors
+    /// When there is not one address for each.
+    fn places(
+        &self,
+        superblock: &Superblock,
+    ) -> Result<(SocketAddr, Vec<(u8, SocketAddr)>), FatalReason> {
+        let addresses = &self.addresses.0;
+        if addresses.len() != usize::from(superblock.replica_count) {
+            return Err(FatalReason::ReplicaCount {
+                expected: addresses.len(),
+                found: superblock.replica_count,
+            });
+        }
+        let own = superblock.replica;
+        let others = (0..).zip(addresses.iter().copied());
+        let others = others.filter(|(replica, _)| *replica != own).collect();
+        Ok((addresses[usize::from(own)], others))
     }
 }
 
@@ -88,7 +122,7 @@ impl Options {
 /// # Errors
 /// When the options do not fit together, or the file cannot be served.
 pub fn run(options: &Options) -> anyhow::Result<()> {
-    let address = options.address()?;
+    options.check_addresses()?;
     logging::init(&options.log);
     if !options.file.exists() {
         if !options.development {
@@ -100,19 +134,31 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
                 ),
             ));
         }
+        if options.addresses.0.len() > 1 {
+            return Err(failure(
+                Status::Usage,
+                format!(
+                    "--development makes the file of a cluster of one replica, and --addresses names \
+                     {}; make {} with `daftari format`, or write one address",
+                    options.addresses.0.len(),
+                    options.file.display()
+                ),
+            ));
+        }
         let cluster = options.cluster.unwrap_or(0);
         tracing::info!(file = %options.file.display(), cluster, "formatting for development");
         format::run(&format::Options::development(cluster, options.file.clone()))?;
     }
-    serve(options, address)
+    serve(options)
 }
 
 /// Serves the file, which exists.
-fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
+fn serve(options: &Options) -> anyhow::Result<()> {
     let file = DataFile::open(&options.file)?;
     let superblock = server::block_on_file(file, |storage| async move {
         driver::read_superblock(&storage).await
     })??;
+    let (address, peers) = options.places(&superblock)?;
     let sessions = u64::from(superblock.geometry.session_count_max.get());
     let ledger = options
         .limit_memory
@@ -121,6 +167,7 @@ fn serve(options: &Options, address: SocketAddr) -> anyhow::Result<()> {
     let account_cache_size = account_cache_size(options, ledger - cache_size)?;
     let serving = ServerOptions {
         listen: vec![address],
+        peers,
         cluster: superblock.cluster.get(),
         network_cores: usize::from(options.network_cores),
         state_memory: ledger,

@@ -43,27 +43,42 @@ fn format_takes_what_operators_type() {
 }
 
 #[test]
-fn start_takes_one_address_in_its_short_forms() {
-    let address = |line| {
-        start_options(line)
-            .address()
-            .map(|address| address.to_string())
+fn start_takes_the_addresses_of_a_cluster_in_their_short_forms() {
+    let options =
+        |addresses: &str| start_options(&format!("daftari start --addresses={addresses} file"));
+    let given = |addresses| {
+        let addresses = options(addresses).addresses.0;
+        addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(
-        address("daftari start --addresses=3001 file").unwrap(),
-        "127.0.0.1:3001"
-    );
-    assert_eq!(
-        address("daftari start --addresses=0.0.0.0:9 file").unwrap(),
-        "0.0.0.0:9"
-    );
-    let error = address("daftari start --addresses=3001,3002 file").unwrap_err();
-    assert_eq!(status_of(&error), Status::Usage);
-    assert!(error.to_string().contains("2 replicas"), "{error}");
+    assert_eq!(given("3001"), ["127.0.0.1:3001"]);
+    assert_eq!(given("0.0.0.0:9,9"), ["0.0.0.0:9", "127.0.0.1:9"]);
+    let check = |addresses: &str, words: &str| match options(addresses).check_addresses() {
+        Ok(()) => assert!(words.is_empty(), "{addresses} passes"),
+        Err(error) => {
+            assert_eq!(status_of(&error), Status::Usage);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    };
+    check("0", "");
+    check("1,2,3,4,5,6", "");
+    check("1,2,3,4,5,6,7", "names 7 replicas");
+    check("3001,0,3002", "127.0.0.1:0 takes any free port");
     assert!(
         parse("daftari start file").is_err(),
         "--addresses is missing"
     );
+    assert!(parse("daftari start --addresses=1,2,1 file").is_err());
+}
+
+#[test]
+fn development_makes_no_cluster_of_several() {
+    let line = "daftari start --development --addresses=1,2 /nonexistent/file";
+    let error = start::run(&start_options(line)).unwrap_err();
+    assert_eq!(status_of(&error), Status::Usage);
+    assert!(error.to_string().contains("--addresses names 2"), "{error}");
 }
 
 #[test]

@@ -81,8 +81,9 @@ pub enum Incoming {
 
 /// Clients and peers.
 pub trait Network: 'static {
-    /// The next frame; frames of one connection come in the order in which they were sent. The
-    /// future may be dropped at any time without losing a frame.
+    /// The next frame; frames of one connection come in the order in which they were sent, but those of
+    /// peers overtake those of clients, forwarded ones included. The future may be dropped at any time
+    /// without losing a frame.
     fn receive(&self) -> impl Future<Output = Incoming>;
     /// A frame that is there already, if any.
     fn try_receive(&self) -> Option<Incoming>;

@@ -1,8 +1,10 @@
 //! How the server is set up, and what that costs in memory at most.
 
 use super::host;
-use super::network::{CHARGE_MIN, CONNECTION_SIZE, SEND_FRAMES_MAX};
-use crate::constants::MESSAGE_SIZE_MAX;
+use super::network::{
+    CHARGE_MIN, CONNECTION_SIZE, PEER_FRAMES_MAX, PEER_SEND_MEMORY, SEND_FRAMES_MAX,
+};
+use crate::constants::{MESSAGE_SIZE_MAX, PEER_MESSAGE_SIZE_MAX, PIPELINE_PREPARES_MAX};
 use crate::stdx::to_u64;
 use std::net::SocketAddr;
 
@@ -11,6 +13,8 @@ use std::net::SocketAddr;
 pub struct ServerOptions {
     /// Addresses to listen on; port 0 takes any.
     pub listen: Vec<SocketAddr>,
+    /// The other replicas of the cluster: their indexes, and where they listen.
+    pub peers: Vec<(u8, SocketAddr)>,
     /// The cluster; frames of others are refused.
     pub cluster: u128,
     /// Threads for the network.
@@ -35,6 +39,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            peers: Vec::new(),
             cluster: 0,
             network_cores: 1,
             network_cpus: Vec::new(),
@@ -119,9 +124,23 @@ impl ServerOptions {
         self.message_memory / to_u64(self.network_cores)
     }
 
+    /// Bytes of frames of peers per network core: as much as the core may hold at a time, the prepares of
+    /// a pipeline, and the same again for what is arriving.
+    pub(super) fn core_peer_memory(&self) -> u64 {
+        const MEMORY: u64 =
+            2 * PIPELINE_PREPARES_MAX * (to_u64(PEER_MESSAGE_SIZE_MAX) + CHARGE_MIN);
+        if self.peers.is_empty() { 0 } else { MEMORY }
+    }
+
     /// Connections per network core.
     pub(super) fn core_connections(&self) -> usize {
         self.connections_max / self.network_cores
+    }
+
+    /// Connections of peers per network core, for when clients have taken all others. The kernel deals them
+    /// out, so all may be on one; and one that is lost may linger beside its successor.
+    pub(super) fn core_peer_connections(&self) -> usize {
+        2 * self.peers.len()
     }
 
     /// The processor of a network core. Unless asked, threads are bound only where there are
@@ -141,10 +160,17 @@ impl ServerOptions {
 #[must_use]
 pub fn memory_bound(options: &ServerOptions) -> u64 {
     const RING_ENTRY: u64 = 64;
-    let connections = to_u64(options.connections_max);
-    let rings = options.message_memory / CHARGE_MIN + connections * to_u64(SEND_FRAMES_MAX);
+    let peer_connections = options.network_cores * options.core_peer_connections();
+    let connections = to_u64(options.connections_max + peer_connections);
+    let peers = to_u64(options.peers.len());
+    let from_peers = to_u64(options.network_cores) * options.core_peer_memory();
+    let rings = (options.message_memory + from_peers) / CHARGE_MIN
+        + connections * to_u64(SEND_FRAMES_MAX)
+        + peers * to_u64(PEER_FRAMES_MAX);
     options.message_memory
         + options.send_memory
+        + from_peers
+        + peers * (PEER_SEND_MEMORY + CONNECTION_SIZE)
         + connections * CONNECTION_SIZE
         + rings * RING_ENTRY
         + to_u64(options.network_cores) * (4 << 20)
@@ -152,7 +178,7 @@ pub fn memory_bound(options: &ServerOptions) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{OptionsError, ServerOptions, memory_bound};
+    use super::{OptionsError, PEER_SEND_MEMORY, ServerOptions, memory_bound};
 
     #[test]
     fn options_that_do_not_fit_are_named() {
@@ -162,7 +188,17 @@ mod tests {
             ..ServerOptions::default()
         };
         assert_eq!(good.check(), Ok(()));
-        assert!(memory_bound(&good) > good.message_memory + good.send_memory);
+        let alone = memory_bound(&good);
+        assert!(alone > good.message_memory + good.send_memory);
+        let peer = (1, good.listen[0]);
+        let with_peers = |peers| {
+            memory_bound(&ServerOptions {
+                peers,
+                ..good.clone()
+            })
+        };
+        let (one, two) = (with_peers(vec![peer]), with_peers(vec![peer, peer]));
+        assert!(one > alone + PEER_SEND_MEMORY && two > one + PEER_SEND_MEMORY);
         let bad = |change: fn(&mut ServerOptions)| {
             let mut options = good.clone();
             change(&mut options);

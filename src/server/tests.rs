@@ -4,6 +4,8 @@
     reason = "the tests are the clients, and clients use sockets, threads and clocks"
 )]
 
+mod peers;
+
 use super::data_file::{DataFile, DataFileError};
 use super::{ServerError, ServerIo, ServerOptions, block_on_file, run};
 use crate::io::{ConnectionId, Incoming, Io, Network, Storage};

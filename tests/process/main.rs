@@ -12,6 +12,7 @@
 )]
 
 mod benchmark;
+mod cluster;
 mod crash;
 mod garbage;
 mod inspect;

@@ -154,6 +154,17 @@ pub(crate) fn connect(port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// The view that a replica is in, as it tells clients.
+pub(crate) fn view(port: u16) -> io::Result<u32> {
+    let mut stream = connect(port)?;
+    stream.write_all(&ping(&Raw::new(port, 1).state, 1))?;
+    let mut header = [0; HEADER_SIZE];
+    stream.read_exact(&mut header)?;
+    let header = CommonHeader::read_from_bytes(&header).expect("it has 256 bytes");
+    assert_eq!(header.command, command::PONG_CLIENT);
+    Ok(header.view.get())
+}
+
 /// Whether the server closes the connection without a word within a few seconds.
 pub(crate) fn is_closed(stream: &mut TcpStream) -> bool {
     stream

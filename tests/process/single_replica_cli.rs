@@ -37,8 +37,12 @@ fn wrong_arguments_are_named() {
             "localhost",
         ),
         (
-            &["start", "--addresses=3000,3001", "x.daftari"],
+            &["start", "--addresses=1,2,3,4,5,6,7", "x.daftari"],
             "--addresses",
+        ),
+        (
+            &["start", "--addresses=3000,3001,3000", "x.daftari"],
+            "twice",
         ),
         (
             &[
@@ -54,10 +58,10 @@ fn wrong_arguments_are_named() {
                 "format",
                 "--cluster=0",
                 "--replica=0",
-                "--replica-count=3",
+                "--replica-count=7",
                 "x.daftari",
             ],
-            "count=3",
+            "count=7",
         ),
         (
             &[

@@ -1,6 +1,7 @@
-//! Servers as processes, directories, ports, random numbers, and a bounded wait for futures.
+//! Servers and clusters of them as processes, directories, ports, random numbers, and a bounded wait for
+//! futures.
 
-use crate::raw::Raw;
+use crate::raw::{Raw, view};
 use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::net::TcpListener;
@@ -8,8 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -76,7 +77,16 @@ pub(crate) fn text(output: &Output) -> String {
 
 /// Makes a small data file of cluster 0.
 pub(crate) fn format(file: &Path, more: &[&str]) {
-    let mut arguments = vec!["format", "--cluster=0", "--replica=0", "--replica-count=1"];
+    format_replica(file, (0, 1), more);
+}
+
+/// Makes the data file of one of so many replicas of cluster 0.
+fn format_replica(file: &Path, (replica, count): (usize, usize), more: &[&str]) {
+    let (replica, count) = (
+        format!("--replica={replica}"),
+        format!("--replica-count={count}"),
+    );
+    let mut arguments = vec!["format", "--cluster=0", &replica, &count];
     arguments.extend_from_slice(more);
     arguments.push(file.to_str().expect("the path is UTF-8"));
     let output = run(&arguments);
@@ -122,6 +132,11 @@ impl Server {
 
     /// Starts a server, and does not wait for it.
     pub(crate) fn spawn(file: &Path, port: u16, more: &[&str]) -> Self {
+        Self::spawn_among(file, &format!("127.0.0.1:{port}"), port, more)
+    }
+
+    /// Starts the replica that listens on `port`, one of `addresses`, and does not wait for it.
+    fn spawn_among(file: &Path, addresses: &str, port: u16, more: &[&str]) -> Self {
         let log = file.with_extension("log");
         let stderr = OpenOptions::new()
             .create(true)
@@ -131,7 +146,7 @@ impl Server {
         let stdout = stderr.try_clone().expect("a descriptor is left");
         let child = Command::new(BINARY)
             .arg("start")
-            .arg(format!("--addresses=127.0.0.1:{port}"))
+            .arg(format!("--addresses={addresses}"))
             .args(more)
             .arg(file)
             .stdin(Stdio::null())
@@ -215,6 +230,88 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// The processes of a cluster, some of which may be down. There is one cluster at a time: replicas that
+/// wait for a processor look dead to each other.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    servers: Vec<Option<Server>>,
+    ports: Vec<u16>,
+    directory: Directory,
+    _only: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Makes the files of so many replicas, all with these options, and starts all.
+    pub(crate) fn start(name: &str, count: usize, format: &[&str]) -> Self {
+        static ONLY: Mutex<()> = Mutex::new(());
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = Directory::new(name);
+        for replica in 0..count {
+            let file = directory.file(&format!("{replica}.daftari"));
+            format_replica(&file, (replica, count), format);
+        }
+        let mut this = Self {
+            servers: (0..count).map(|_| None).collect(),
+            ports: (0..count).map(|_| free_port()).collect(),
+            directory,
+            _only: only,
+        };
+        this.restart();
+        this
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// The addresses of the replicas.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let addresses = self.ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        addresses.collect()
+    }
+
+    /// Starts all that are down, and waits until they answer pings.
+    pub(crate) fn restart(&mut self) {
+        let addresses = self.addresses().join(",");
+        for replica in 0..self.count() {
+            if self.servers[replica].is_none() {
+                let file = self.directory.file(&format!("{replica}.daftari"));
+                // Several share the memory of the machine.
+                let memory = ["--limit-memory=1GiB"];
+                let port = self.ports[replica];
+                let server = Server::spawn_among(&file, &addresses, port, &memory);
+                self.servers[replica] = Some(server);
+            }
+        }
+        self.servers
+            .iter_mut()
+            .flatten()
+            .for_each(Server::wait_ready);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, replica: usize) {
+        self.servers[replica].take().expect("it is up").kill();
+    }
+
+    /// The primary of the newest view that a replica has heard of.
+    pub(crate) fn primary(&self) -> usize {
+        let servers = self.servers.iter().flatten();
+        let views = servers.map(|server| view(server.port).expect("it is up"));
+        let view = views.max().expect("one is up");
+        usize::try_from(view).expect("64 bits") % self.count()
+    }
+
+    /// SIGTERM to all.
+    pub(crate) fn terminate(self) {
+        for server in self.servers.into_iter().flatten() {
+            let (status, took) = server.terminate();
+            assert!(status.success(), "{status}");
+            assert!(took < Duration::from_secs(5), "{took:?}");
+        }
     }
 }
 

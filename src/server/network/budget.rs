@@ -5,18 +5,20 @@
 //! back when the last reference to it goes, on whichever thread that is.
 //!
 //! Permits are given in the order in which they were asked for, so a large frame is not starved by
-//! small ones.
+//! small ones. Who must not wait gets one only if nobody does.
 
 use super::link::Link;
 use crate::constants::HEADER_SIZE;
 use crate::stdx::to_u64;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// What a frame costs at least: header, allocations and its place in the ring. It also bounds the
@@ -29,10 +31,40 @@ pub fn charge(body_size: usize) -> u64 {
     CHARGE_MIN.max(to_u64(body_size + 2 * HEADER_SIZE))
 }
 
-/// The bytes of one network core.
+/// Bytes on their way back to a budget, from any thread.
+#[derive(Debug)]
+struct Returns {
+    /// Wakes the pump, which gives permits.
+    link: Arc<Link>,
+    released: AtomicU64,
+    /// Whether somebody waits for bytes.
+    starved: AtomicBool,
+}
+
+impl Returns {
+    fn release(&self, bytes: u64) {
+        self.released.fetch_add(bytes, Ordering::SeqCst);
+        if self.starved.load(Ordering::SeqCst) {
+            self.link.wake();
+        }
+    }
+
+    fn take(&self) -> u64 {
+        self.released.swap(0, Ordering::SeqCst)
+    }
+
+    /// Says whether somebody waits for bytes; true if some came back meanwhile that have to be
+    /// looked at.
+    fn set_starved(&self, starved: bool) -> bool {
+        self.starved.store(starved, Ordering::SeqCst);
+        starved && self.released.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// The bytes of one kind of frames on one network core.
 #[derive(Debug)]
 pub struct Budget {
-    link: Arc<Link>,
+    returns: Arc<Returns>,
     available: Cell<u64>,
     queue: RefCell<VecDeque<Rc<Waiting>>>,
     closed: Cell<bool>,
@@ -46,11 +78,16 @@ struct Waiting {
 }
 
 impl Budget {
-    /// A budget that gets its bytes back through `link`.
+    /// A budget of so many bytes; `link` wakes who calls [`Budget::grant`].
     pub fn new(link: Arc<Link>, bytes: u64) -> Rc<Self> {
+        let returns = Arc::new(Returns {
+            link,
+            released: AtomicU64::new(0),
+            starved: AtomicBool::new(false),
+        });
         let (available, queue) = (Cell::new(bytes), RefCell::new(VecDeque::new()));
         Rc::new(Self {
-            link,
+            returns,
             available,
             queue,
             closed: Cell::new(false),
@@ -66,11 +103,24 @@ impl Budget {
         }
     }
 
+    /// A permit for so many bytes, if it can be had at once.
+    pub fn try_acquire(self: &Rc<Self>, bytes: u64) -> Option<Permit> {
+        // Who is dropped while it waits leaves the queue.
+        self.acquire(bytes).now_or_never().flatten()
+    }
+
+    /// Whether bytes came back that somebody waits for.
+    #[must_use]
+    pub fn has_returns(&self) -> bool {
+        let returns = &self.returns;
+        returns.starved.load(Ordering::SeqCst) && returns.released.load(Ordering::SeqCst) > 0
+    }
+
     /// Gives permits to those who wait, as far as they go.
     pub fn grant(&self) {
         let mut queue = self.queue.borrow_mut();
         loop {
-            let returned = self.link.take_released();
+            let returned = self.returns.take();
             self.available.set(self.available.get() + returned);
             while let Some(first) = queue.front()
                 && (first.bytes <= self.available.get() || self.closed.get())
@@ -85,7 +135,7 @@ impl Budget {
                 queue.pop_front();
             }
             // What was released before the flag went up has not woken anybody.
-            if !self.link.set_starved(!queue.is_empty()) {
+            if !self.returns.set_starved(!queue.is_empty()) {
                 break;
             }
         }
@@ -129,10 +179,10 @@ impl Future for Acquire {
         }
         if waiting.granted.take() {
             this.waiting = None;
-            let link = Arc::clone(&this.budget.link);
+            let returns = Arc::clone(&this.budget.returns);
             return Poll::Ready(Some(Permit {
                 bytes: this.bytes,
-                link,
+                returns,
             }));
         }
         if this.budget.closed.get() {
@@ -166,12 +216,12 @@ impl Drop for Acquire {
 #[derive(Debug)]
 pub struct Permit {
     bytes: u64,
-    link: Arc<Link>,
+    returns: Arc<Returns>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.release(self.bytes);
+        self.returns.release(self.bytes);
     }
 }
 

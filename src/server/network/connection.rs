@@ -3,12 +3,13 @@
 //! Both live in one task of the network core. Whichever ends first ends the other, except while the
 //! server shuts down: then the reader stops and the writer empties its queue.
 
-use super::budget::{Budget, charge, guard};
-use super::link::Link;
+use super::budget::guard;
+use super::lane::{Admission, Lanes};
+use super::room::Sending;
 use crate::constants::HEADER_SIZE;
 use crate::io::ConnectionId;
-use crate::stdx::to_u64;
 use crate::wire::frame::{FrameError, check_body, check_header};
+use crate::wire::header::command;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, AsyncWrite};
@@ -16,11 +17,11 @@ use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ use std::time::Duration;
 pub const SEND_FRAMES_MAX: usize = 8;
 /// A body that has not arrived by then is not waited for any longer: it holds a permit.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where there is room for peers only, the first frame has to come by then.
+const PEER_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
+/// Bytes of a body that is skipped that are read at once.
+const SKIP_SIZE: usize = 64 * 1024;
 /// A peer that takes nothing for so long is not waited for.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may take to see the end of the stream when the server shuts down.
@@ -51,6 +56,9 @@ pub enum Ended {
     /// The peer does not take what it asked for.
     #[error("the peer does not take its replies")]
     Slow,
+    /// There is room for peers only, and this is none.
+    #[error("too many connections")]
+    Refused,
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Shutdown,
@@ -59,34 +67,13 @@ pub enum Ended {
     Io(#[from] io::Error),
 }
 
-/// A frame that the core sends, with the room that it takes.
+/// A frame that the core sends to a connection.
 #[derive(Debug)]
 pub struct Outgoing {
     /// Where it goes.
     pub connection: ConnectionId,
-    /// All of its bytes.
-    pub frame: Bytes,
-    link: Arc<Link>,
-}
-
-impl Outgoing {
-    /// Takes room for the frame, of which the network core has `max` bytes.
-    pub fn new(connection: ConnectionId, frame: Bytes, link: &Arc<Link>, max: u64) -> Option<Self> {
-        let link = link
-            .send_reserve(to_u64(frame.len()), max)
-            .then(|| Arc::clone(link))?;
-        Some(Self {
-            connection,
-            frame,
-            link,
-        })
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.link.send_release(to_u64(self.frame.len()));
-    }
+    /// What goes there.
+    pub sending: Sending,
 }
 
 /// A frame that has arrived whole.
@@ -114,19 +101,22 @@ enum Phase {
 pub struct Connection {
     /// Its name.
     pub id: ConnectionId,
+    /// It has to prove itself a peer, by its first frame: there is no room for more clients.
+    doubted: Cell<bool>,
     /// Borrowed within a poll only.
     stream: RefCell<TcpStream>,
-    queue: RefCell<VecDeque<Outgoing>>,
+    queue: RefCell<VecDeque<Sending>>,
     writer: RefCell<Option<Waker>>,
     phase: Cell<Phase>,
 }
 
 impl Connection {
-    /// A connection just accepted.
-    pub fn new(id: ConnectionId, stream: TcpStream) -> Result<Rc<Self>, io::Error> {
+    /// A connection just accepted; it may be one for peers only.
+    pub fn new(id: ConnectionId, stream: TcpStream, peers_only: bool) -> io::Result<Rc<Self>> {
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Rc::new(Self {
             id,
+            doubted: Cell::new(peers_only),
             stream: RefCell::new(stream),
             queue: RefCell::new(VecDeque::with_capacity(SEND_FRAMES_MAX)),
             writer: RefCell::new(None),
@@ -135,12 +125,12 @@ impl Connection {
     }
 
     /// Queues a frame; a peer whose queue is full is cut off.
-    pub fn send(&self, frame: Outgoing) {
+    pub fn send(&self, sending: Sending) {
         let mut queue = self.queue.borrow_mut();
         if queue.len() == SEND_FRAMES_MAX {
             self.phase.set(Phase::Slow);
         } else {
-            queue.push_back(frame);
+            queue.push_back(sending);
         }
         drop(queue);
         self.wake_writer();
@@ -160,14 +150,9 @@ impl Connection {
         }
     }
 
-    /// Serves the connection to its end. `deliver` gets its frames in order.
-    pub async fn serve(
-        &self,
-        cluster: u128,
-        budget: &Rc<Budget>,
-        deliver: impl Fn(Arrived),
-    ) -> Ended {
-        let read = pin!(self.read_frames(cluster, budget, deliver));
+    /// Serves the connection to its end. The frames of a lane are delivered in order.
+    pub async fn serve(&self, cluster: u128, lanes: &Lanes) -> Ended {
+        let read = pin!(self.read_frames(cluster, lanes));
         let write = pin!(self.write_frames());
         let ended = match select(read, write).await {
             Either::Left((Err(ended), _)) | Either::Right((Err(ended), _)) => ended,
@@ -178,38 +163,66 @@ impl Connection {
         ended
     }
 
-    async fn read_frames(
-        &self,
-        cluster: u128,
-        budget: &Rc<Budget>,
-        deliver: impl Fn(Arrived),
-    ) -> Result<std::convert::Infallible, Ended> {
+    async fn read_frames(&self, cluster: u128, lanes: &Lanes) -> Result<Infallible, Ended> {
         let connection = self.id;
         let mut header = [0; HEADER_SIZE];
         loop {
-            self.read_exact(&mut header).await?;
+            self.read_header(&mut header).await?;
             let info = check_header(&header, cluster)?;
+            if self.doubted.take() && !command::is_of_peers(info.command) {
+                return Err(Ended::Refused);
+            }
             let size = info.size - HEADER_SIZE;
-            let Some(permit) = budget.acquire(charge(size)).await else {
+            let (lane, permit) = match lanes.admit(info.command, size).await {
+                Admission::Granted(lane, permit) => (lane, permit),
+                Admission::Dropped => {
+                    let mut scratch = vec![0; size.min(SKIP_SIZE)];
+                    let mut left = size;
+                    while left > 0 {
+                        let step = left.min(SKIP_SIZE);
+                        self.read_body(&mut scratch[..step]).await?;
+                        left -= step;
+                    }
+                    continue;
+                }
                 // The writer ends the connection.
-                return std::future::pending().await;
+                Admission::Closed => return std::future::pending().await,
             };
             let mut body = vec![0; size];
-            if size > 0 {
-                let read = pin!(self.read_exact(&mut body));
-                match select(read, Timer::new(BODY_TIMEOUT)).await {
-                    Either::Left((Err(Ended::Peer), _)) => return Err(Ended::Cut),
-                    Either::Left((result, _)) => result?,
-                    Either::Right(_) => return Err(Ended::BodyTimeout),
-                }
-            }
+            self.read_body(&mut body).await?;
             check_body(&info, &body)?;
             let body = guard(body, permit);
-            deliver(Arrived {
+            let header = Box::new(header);
+            let arrived = Arrived {
                 connection,
-                header: Box::new(header),
+                header,
                 body,
-            });
+            };
+            lanes.deliver(lane, arrived);
+        }
+    }
+
+    async fn read_header(&self, header: &mut [u8; HEADER_SIZE]) -> Result<(), Ended> {
+        let read = pin!(self.read_exact(header));
+        if !self.doubted.get() {
+            return read.await;
+        }
+        match select(read, Timer::new(PEER_TIMEOUT)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(Ended::Refused),
+        }
+    }
+
+    /// Reads what has to follow a header soon.
+    async fn read_body(&self, body: &mut [u8]) -> Result<(), Ended> {
+        if body.is_empty() {
+            return Ok(());
+        }
+        let read = pin!(self.read_exact(body));
+        match select(read, Timer::new(BODY_TIMEOUT)).await {
+            Either::Left((Err(Ended::Peer), _)) => Err(Ended::Cut),
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(Ended::BodyTimeout),
         }
     }
 
@@ -228,10 +241,10 @@ impl Connection {
         Ok(())
     }
 
-    async fn write_frames(&self) -> Result<std::convert::Infallible, Ended> {
+    async fn write_frames(&self) -> Result<Infallible, Ended> {
         loop {
-            let outgoing = poll_fn(|context| self.poll_frame(context)).await?;
-            let mut left: &[u8] = &outgoing.frame;
+            let sending = poll_fn(|context| self.poll_frame(context)).await?;
+            let mut left: &[u8] = &sending.frame;
             while !left.is_empty() {
                 let count = poll_fn(|context| self.poll_write(context, left)).await?;
                 left = &left[count..];
@@ -256,7 +269,7 @@ impl Connection {
             })
     }
 
-    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Result<Outgoing, Ended>> {
+    fn poll_frame(&self, context: &mut Context<'_>) -> Poll<Result<Sending, Ended>> {
         if self.phase.get() == Phase::Slow {
             return Poll::Ready(Err(Ended::Slow));
         }

@@ -1,13 +1,12 @@
 //! A network core: a glommio executor on a thread of its own, with its listening sockets, its
-//! connections, and the pump that takes frames from the core.
-//!
-//! The ring to the core never overflows: every frame in it holds a permit of at least
-//! `CHARGE_MIN`, and the ring has a place for each that there can be.
+//! connections, and the pump that takes frames from the core. The first one has the connections to
+//! peers, too.
 
 use super::Counters;
-use super::budget::Budget;
-use super::connection::{Arrived, Connection, Ended, Outgoing};
+use super::connection::{Connection, Ended, Outgoing};
+use super::lane::{LaneSetup, Lanes};
 use super::link::Link;
+use super::peer::Peer;
 use crate::io::ConnectionId;
 use crate::stdx::to_u64;
 use futures_util::future::select;
@@ -18,12 +17,13 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
@@ -55,16 +55,20 @@ pub struct Setup {
     pub listeners: Vec<std::net::TcpListener>,
     /// Connections at the same time.
     pub connections_max: usize,
-    /// Bytes of frames between sockets and core.
-    pub memory: u64,
+    /// Beyond them, connections of peers.
+    pub peer_connections_max: usize,
+    /// The peers that it connects to.
+    pub peers: Vec<Peer>,
     /// Wakes the pump.
     pub bell: std::os::unix::net::UnixStream,
     /// Shared with the core.
     pub link: Arc<Link>,
     /// Wakes the core for a frame.
     pub inbox: Arc<AtomicWaker>,
-    /// To the core.
-    pub incoming: rtrb::Producer<Arrived>,
+    /// Frames of clients to the core.
+    pub clients: LaneSetup,
+    /// Frames of peers.
+    pub from_peers: LaneSetup,
     /// From the core.
     pub outgoing: rtrb::Consumer<Outgoing>,
     /// What happened.
@@ -108,12 +112,11 @@ struct NetworkCore {
     count: u64,
     cluster: u128,
     connections_max: usize,
+    peer_connections_max: usize,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     /// Connections so far.
     accepted: Cell<u64>,
-    budget: Rc<Budget>,
-    inbox: Arc<AtomicWaker>,
-    incoming: RefCell<rtrb::Producer<Arrived>>,
+    lanes: Lanes,
     counters: Arc<Counters>,
     /// Waits for the last connection to end.
     empty: RefCell<Option<Waker>>,
@@ -125,11 +128,10 @@ async fn serve(setup: Setup) {
         count: to_u64(setup.count),
         cluster: setup.cluster,
         connections_max: setup.connections_max,
+        peer_connections_max: setup.peer_connections_max,
         connections: RefCell::default(),
         accepted: Cell::new(0),
-        budget: Budget::new(Arc::clone(&setup.link), setup.memory),
-        inbox: setup.inbox,
-        incoming: RefCell::new(setup.incoming),
+        lanes: Lanes::new(setup.clients, setup.from_peers, &setup.link, setup.inbox),
         counters: setup.counters,
         empty: RefCell::new(None),
     });
@@ -138,13 +140,23 @@ async fn serve(setup: Setup) {
         .into_iter()
         .map(|listener| spawn_local(accept(Rc::clone(&core), listener)))
         .collect();
+    let peers: Vec<_> = setup.peers.into_iter().map(Rc::new).collect();
+    let connects: Vec<_> = peers
+        .iter()
+        .cloned()
+        .map(|peer| spawn_local(async move { peer.run().await }))
+        .collect();
     let beat = spawn_local(heartbeat());
     let bell = unix_stream(setup.bell);
-    pump(&core, &setup.link, setup.outgoing, bell).await;
+    pump(&core, &peers, &setup.link, (setup.outgoing, bell)).await;
     for accept in accepts {
         let _: Option<()> = accept.cancel().await;
     }
-    core.budget.close();
+    // What peers have not taken they can do without.
+    for connect in connects {
+        let _: Option<Infallible> = connect.cancel().await;
+    }
+    core.lanes.close();
     core.connections
         .borrow()
         .values()
@@ -193,27 +205,33 @@ fn unix_stream(stream: std::os::unix::net::UnixStream) -> UnixStream {
 /// Hands frames to the connections and permits to the readers, until the core closes the link.
 async fn pump(
     core: &NetworkCore,
+    peers: &[Rc<Peer>],
     link: &Link,
-    mut outgoing: rtrb::Consumer<Outgoing>,
-    mut bell: UnixStream,
+    (mut outgoing, mut bell): (rtrb::Consumer<Outgoing>, UnixStream),
 ) {
     let mut rings = [0; 64];
     loop {
         // The core sends nothing after it has closed, so what is read after this is all.
         let closing = link.is_closing();
-        core.budget.grant();
-        while let Ok(frame) = outgoing.pop() {
-            let connection = core.connections.borrow().get(&frame.connection.0).cloned();
+        core.lanes.grant();
+        peers.iter().for_each(|peer| peer.wake());
+        while let Ok(Outgoing {
+            connection,
+            sending,
+        }) = outgoing.pop()
+        {
+            let connection = core.connections.borrow().get(&connection.0).cloned();
             match connection {
-                Some(connection) => connection.send(frame),
-                None => drop(frame),
+                Some(connection) => connection.send(sending),
+                None => drop(sending),
             }
         }
         if closing {
             return;
         }
         link.park();
-        if outgoing.is_empty() && !link.has_released() && !link.is_closing() {
+        let idle = outgoing.is_empty() && !peers.iter().any(|peer| peer.has_news());
+        if idle && !core.lanes.has_returns() && !link.is_closing() {
             let read = bell.read(&mut rings).await;
             assert!(
                 read.is_ok_and(|count| count > 0),
@@ -226,16 +244,14 @@ async fn pump(
 
 impl NetworkCore {
     fn open(self: &Rc<Self>, stream: TcpStream) {
-        if self.connections.borrow().len() == self.connections_max {
-            if self.counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
-                let max = self.connections_max;
-                tracing::warn!(max, "too many connections; more are closed at once");
-            }
+        let open = self.connections.borrow().len();
+        if open == self.connections_max + self.peer_connections_max {
+            self.refuse();
             return;
         }
         let id = ConnectionId(self.accepted.get() * self.count + self.index);
         self.accepted.set(self.accepted.get() + 1);
-        let connection = match Connection::new(id, stream) {
+        let connection = match Connection::new(id, stream, open >= self.connections_max) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::debug!(id = id.0, %error, "connection lost at once");
@@ -248,29 +264,30 @@ impl NetworkCore {
             .insert(id.0, Rc::clone(&connection));
         let core = Rc::clone(self);
         spawn_local(async move {
-            let ended = connection
-                .serve(core.cluster, &core.budget, |arrived| core.deliver(arrived))
-                .await;
+            let ended = connection.serve(core.cluster, &core.lanes).await;
             core.ended(id, &ended);
         })
         .detach();
     }
 
-    fn deliver(&self, arrived: Arrived) {
-        self.incoming
-            .borrow_mut()
-            .push(arrived)
-            .expect("a place for every permit");
-        self.inbox.wake();
+    fn refuse(&self) {
+        if self.counters.refused.fetch_add(1, Ordering::Relaxed) == 0 {
+            let max = self.connections_max;
+            tracing::warn!(max, "too many connections; more are closed at once");
+        }
     }
 
     fn ended(&self, id: ConnectionId, ended: &Ended) {
+        let counters = &self.counters;
+        let count = |counter: &AtomicU64| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
         match ended {
-            Ended::Frame(_) | Ended::Cut | Ended::BodyTimeout => &self.counters.bad_frames,
-            Ended::Slow => &self.counters.slow,
-            Ended::Peer | Ended::Shutdown | Ended::Io(_) => &self.counters.closed,
+            Ended::Frame(_) | Ended::Cut | Ended::BodyTimeout => count(&counters.bad_frames),
+            Ended::Slow => count(&counters.slow),
+            Ended::Refused => self.refuse(),
+            Ended::Peer | Ended::Shutdown | Ended::Io(_) => count(&counters.closed),
         }
-        .fetch_add(1, Ordering::Relaxed);
         tracing::debug!(id = id.0, reason = %ended, "connection ended");
         self.connections.borrow_mut().remove(&id.0);
         if let Some(waker) = self.empty.take() {

@@ -1,5 +1,5 @@
-//! What the core and one network core share beside the rings: a way to wake the pump, the bytes on
-//! their way back, and whether to close.
+//! What the core and one network core share beside the rings: a way to wake the pump, and whether to
+//! close.
 //!
 //! The pump is woken by a byte in a socket, not by a waker. A waker of glommio 0.9 called from
 //! another thread is queued first and then announced through an eventfd; if the executor takes it
@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Shared by the core and one network core.
 #[derive(Debug)]
@@ -18,10 +18,7 @@ pub struct Link {
     /// The end that is written to; the pump reads the other.
     bell: UnixStream,
     parked: AtomicBool,
-    released: AtomicU64,
-    starved: AtomicBool,
     closing: AtomicBool,
-    sending: AtomicU64,
 }
 
 impl Link {
@@ -35,10 +32,7 @@ impl Link {
         let link = Self {
             bell,
             parked: AtomicBool::new(false),
-            released: AtomicU64::new(0),
-            starved: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            sending: AtomicU64::new(0),
         };
         Ok((Arc::new(link), pump))
     }
@@ -63,49 +57,6 @@ impl Link {
     /// The pump is back.
     pub fn unpark(&self) {
         self.parked.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether bytes came back that somebody waits for.
-    #[must_use]
-    pub fn has_released(&self) -> bool {
-        self.starved.load(Ordering::SeqCst) && self.released.load(Ordering::SeqCst) > 0
-    }
-
-    /// Gives bytes back to the budget; any thread.
-    pub fn release(&self, bytes: u64) {
-        self.released.fetch_add(bytes, Ordering::SeqCst);
-        if self.starved.load(Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// The bytes that came back since the last call.
-    pub fn take_released(&self) -> u64 {
-        self.released.swap(0, Ordering::SeqCst)
-    }
-
-    /// Says whether somebody waits for bytes; true if some came back meanwhile that have to be
-    /// looked at.
-    pub fn set_starved(&self, starved: bool) -> bool {
-        self.starved.store(starved, Ordering::SeqCst);
-        starved && self.released.load(Ordering::SeqCst) > 0
-    }
-
-    /// Takes `bytes` of the room for frames to send, of which there is `max`.
-    #[must_use]
-    pub fn send_reserve(&self, bytes: u64, max: u64) -> bool {
-        let previous = self.sending.fetch_add(bytes, Ordering::Relaxed);
-        if previous + bytes > max {
-            self.send_release(bytes);
-            return false;
-        }
-        true
-    }
-
-    /// Gives the room of a frame back.
-    pub fn send_release(&self, bytes: u64) {
-        let previous = self.sending.fetch_sub(bytes, Ordering::Relaxed);
-        assert!(previous >= bytes, "what was reserved is released once");
     }
 
     /// Tells the network core to send what it has, and to end.

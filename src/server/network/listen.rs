@@ -1,5 +1,5 @@
 //! Listening sockets, bound before any thread starts, so that an address in use is an error of the
-//! start.
+//! start; and the options of those that connect.
 //!
 //! With several network cores each has a socket of its own on the same address and the kernel deals
 //! connections out. Sockets that share an address would also let a second server bind it; so the
@@ -10,9 +10,10 @@
     reason = "waiting for an address happens before there is an Io"
 )]
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// A peer that is silent for so long is asked whether it is there.
@@ -58,6 +59,28 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     Ok(sockets)
 }
 
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES)
+}
+
+/// Sets up a connection that this side opened. The kernel gives it up when the peer acknowledges
+/// nothing of what it was sent for so long.
+pub fn prepare(stream: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
+    #[expect(
+        unsafe_code,
+        reason = "glommio lends its sockets by their descriptors only"
+    )]
+    // SAFETY: the descriptor is that of `stream`, which lives longer.
+    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_user_timeout(Some(timeout))
+}
+
 /// Connections inherit the options of the socket that accepted them.
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
@@ -65,17 +88,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -1,8 +1,9 @@
-//! Clients: the core's end of the network cores.
+//! Clients and peers: the core's end of the network cores.
 //!
-//! Every network core has a ring in each direction. Frames wake the core through `inbox`, replies
-//! wake the pump of the network core through `link`. A connection belongs to the network core that its number
-//! names, so its frames and replies stay in order.
+//! Every network core has a ring for replies, and a `lane` each for what comes from clients and from
+//! peers. Frames wake the core through `inbox`, replies wake the pump of the network core through `link`.
+//! A connection belongs to the network core that its number names, so its frames and replies stay in
+//! order. Frames for other replicas go out through the first network core, see `peer`.
 //!
 //! A ping of 256 bytes takes 60 to 125 us through both threads on a busy 2-core machine, where a
 //! plain blocking echo takes 20 us (`latency_of_a_ping`).
@@ -10,8 +11,11 @@
 mod budget;
 mod connection;
 mod executor;
+mod lane;
 mod link;
 mod listen;
+mod peer;
+mod room;
 
 use super::ServerError;
 use super::options::ServerOptions;
@@ -21,7 +25,10 @@ use crate::stdx::{to_u64, u64_to_usize};
 use bytes::Bytes;
 use connection::{Arrived, Outgoing};
 use futures_util::task::AtomicWaker;
+use lane::LaneSetup;
 use link::Link;
+use peer::{Peer, PeerEnd};
+use room::Room;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -32,6 +39,7 @@ use std::thread::JoinHandle;
 
 pub use budget::CHARGE_MIN;
 pub use connection::SEND_FRAMES_MAX;
+pub use peer::{PEER_FRAMES_MAX, PEER_SEND_MEMORY};
 
 /// Bytes that a connection takes beside its frames: its task, its queue, and the kernel's source.
 pub const CONNECTION_SIZE: u64 = 8 * 1024;
@@ -51,28 +59,33 @@ pub struct Counters {
     pub slow: AtomicU64,
     /// Connections that ended in another way.
     pub closed: AtomicU64,
-    /// Frames of the core that found no room and were dropped.
+    /// Replies of the core that found no room and were dropped.
     pub dropped: AtomicU64,
+    /// Frames for connected peers that found no room and were dropped.
+    pub peer_dropped: AtomicU64,
 }
 
 /// One network core as the core sees it.
 #[derive(Debug)]
 struct CoreEnd {
     link: Arc<Link>,
-    incoming: RefCell<rtrb::Consumer<Arrived>>,
+    clients: RefCell<rtrb::Consumer<Arrived>>,
+    peers: RefCell<rtrb::Consumer<Arrived>>,
     outgoing: RefCell<rtrb::Producer<Outgoing>>,
+    /// For the frames in `outgoing`, and beyond.
+    room: Arc<Room>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Clients, on the network cores. Dropping it sends what is queued and ends the threads.
+/// Clients and peers, on the network cores. Dropping it sends clients what is queued and ends the
+/// threads.
 #[derive(Debug)]
 pub struct ServerNetwork {
     ends: Vec<CoreEnd>,
+    peers: Vec<PeerEnd>,
     inbox: Arc<AtomicWaker>,
     /// Where the search for a frame goes on, so that no network core is preferred.
     next: Cell<usize>,
-    /// Bytes of frames to send, per network core.
-    send_memory: u64,
     signals: RefCell<Option<Signals>>,
     addresses: Vec<SocketAddr>,
     counters: Arc<Counters>,
@@ -100,19 +113,25 @@ impl ServerNetwork {
                 core.push(socket);
             }
         }
-        let counters = Arc::<Counters>::default();
-        let send_memory = options.send_memory / to_u64(count);
+        let (ends, peers) = options
+            .peers
+            .iter()
+            .map(|(replica, address)| peer::new(*replica, *address))
+            .unzip();
         let mut this = Self {
             ends: Vec::new(),
+            peers: ends,
             inbox,
             next: Cell::new(0),
-            send_memory,
             signals: RefCell::new(signals),
             addresses,
-            counters,
+            counters: Arc::default(),
         };
+        // All for the first network core.
+        let mut peers = Some(peers);
         for (index, listeners) in sockets.into_iter().enumerate() {
-            let end = this.start_core(options, index, listeners)?;
+            let peers = peers.take().unwrap_or_default();
+            let end = this.start_core(options, index, (listeners, peers))?;
             this.ends.push(end);
         }
         Ok(this)
@@ -122,11 +141,11 @@ impl ServerNetwork {
         &self,
         options: &ServerOptions,
         index: usize,
-        listeners: Vec<std::net::TcpListener>,
+        (listeners, peers): (Vec<std::net::TcpListener>, Vec<Peer>),
     ) -> Result<CoreEnd, ServerError> {
-        let memory = options.core_memory();
         let connections_max = options.core_connections();
-        let (to_core, incoming) = rtrb::RingBuffer::new(u64_to_usize(memory / CHARGE_MIN));
+        let (clients, clients_end) = LaneSetup::new(options.core_memory());
+        let (from_peers, peers_end) = LaneSetup::new(options.core_peer_memory());
         let (outgoing, from_core) = rtrb::RingBuffer::new(connections_max * SEND_FRAMES_MAX);
         let (link, bell) = Link::new().map_err(|error| ServerError::NetworkCore {
             index,
@@ -138,22 +157,25 @@ impl ServerNetwork {
             cpu: options.network_cpu(index),
             cluster: options.cluster,
             listeners,
+            peers,
             connections_max,
-            memory,
+            peer_connections_max: options.core_peer_connections(),
             bell,
             link: Arc::clone(&link),
             inbox: Arc::clone(&self.inbox),
-            incoming: to_core,
+            clients,
+            from_peers,
             outgoing: from_core,
             counters: Arc::clone(&self.counters),
         };
         let thread =
             executor::spawn(setup).map_err(|reason| ServerError::NetworkCore { index, reason })?;
-        let (incoming, outgoing) = (RefCell::new(incoming), RefCell::new(outgoing));
         Ok(CoreEnd {
             link,
-            incoming,
-            outgoing,
+            clients: RefCell::new(clients_end),
+            peers: RefCell::new(peers_end),
+            outgoing: RefCell::new(outgoing),
+            room: Room::new(options.send_memory / to_u64(options.network_cores)),
             thread: Some(thread),
         })
     }
@@ -170,6 +192,17 @@ impl ServerNetwork {
         &self.counters
     }
 
+    /// The next frame of the lane, of whichever network core.
+    fn pop(&self, lane: impl Fn(&CoreEnd) -> &RefCell<rtrb::Consumer<Arrived>>) -> Option<Arrived> {
+        let count = self.ends.len();
+        (0..count).find_map(|step| {
+            let index = (self.next.get() + step) % count;
+            let arrived = lane(&self.ends[index]).borrow_mut().pop().ok()?;
+            self.next.set((index + 1) % count);
+            Some(arrived)
+        })
+    }
+
     fn drop_frame(&self, connection: ConnectionId) {
         let before = self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         if before.is_power_of_two() || before == 0 {
@@ -177,6 +210,17 @@ impl ServerNetwork {
                 dropped = before + 1,
                 connection = connection.0,
                 "no room for a reply"
+            );
+        }
+    }
+
+    fn drop_peer_frame(&self, replica: u8) {
+        let before = self.counters.peer_dropped.fetch_add(1, Ordering::Relaxed);
+        if before.is_power_of_two() || before == 0 {
+            tracing::warn!(
+                dropped = before + 1,
+                replica,
+                "no room for a frame for a peer"
             );
         }
     }
@@ -203,30 +247,23 @@ impl Network for ServerNetwork {
         {
             return Some(Incoming::Shutdown);
         }
-        let count = self.ends.len();
-        for step in 0..count {
-            let index = (self.next.get() + step) % count;
-            if let Ok(arrived) = self.ends[index].incoming.borrow_mut().pop() {
-                self.next.set((index + 1) % count);
-                let Arrived {
-                    connection,
-                    header,
-                    body,
-                } = arrived;
-                return Some(Incoming::Frame {
-                    connection,
-                    header,
-                    body,
-                });
-            }
-        }
-        None
+        let arrived = self.pop(|end| &end.peers);
+        let arrived = arrived.or_else(|| self.pop(|end| &end.clients));
+        arrived.map(|arrived| Incoming::Frame {
+            connection: arrived.connection,
+            header: arrived.header,
+            body: arrived.body,
+        })
     }
 
     fn send(&self, connection: ConnectionId, frame: Bytes) {
         let end = &self.ends[u64_to_usize(connection.0 % to_u64(self.ends.len()))];
-        let Some(outgoing) = Outgoing::new(connection, frame, &end.link, self.send_memory) else {
+        let Some(sending) = end.room.take(frame) else {
             return self.drop_frame(connection);
+        };
+        let outgoing = Outgoing {
+            connection,
+            sending,
         };
         match end.outgoing.borrow_mut().push(outgoing) {
             Ok(()) => end.link.wake(),
@@ -234,7 +271,17 @@ impl Network for ServerNetwork {
         }
     }
 
-    fn send_peer(&self, _replica: u8, _frame: Bytes) {}
+    fn send_peer(&self, replica: u8, frame: Bytes) {
+        let peer = self.peers.iter().find(|peer| peer.replica == replica);
+        let Some(peer) = peer.filter(|peer| peer.is_connected()) else {
+            return;
+        };
+        if peer.send(frame) {
+            self.ends[0].link.wake();
+        } else {
+            self.drop_peer_frame(replica);
+        }
+    }
 }
 
 impl Drop for ServerNetwork {

@@ -1,0 +1,236 @@
+//! Three replicas as processes, and official clients that know all of them: whoever is killed, all
+//! clients go on, nothing that was acknowledged is lost, and nothing happens twice.
+
+use crate::util::{Cluster, PATIENCE, accounts, block_on};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tb::CreateTransferStatus;
+use tigerbeetle as tb;
+
+const CLIENTS: u64 = 4;
+/// Transfers of a request.
+const BATCH: u64 = 20;
+/// Requests that every client gets answered before a test goes on.
+const STEP: u64 = 10;
+/// Between two requests of a client: replicas share the processors of a small machine.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Files with a journal that holds what happens while a replica is away.
+const LONG: &[&str] = &["--development", "--journal-slots=512"];
+/// Files with one that does not.
+const SHORT: &[&str] = &["--development", "--journal-slots=64"];
+
+fn connect(addresses: &str) -> tb::Client {
+    tb::Client::new(0, addresses).expect("the addresses are right")
+}
+
+fn create_accounts(cluster: &Cluster) {
+    let client = connect(&cluster.addresses().join(","));
+    let results = block_on(client.create_accounts(&accounts([1, 2])));
+    assert_eq!(results.expect("the cluster answers").len(), 2);
+    block_on(client.close()).expect("it closes");
+}
+
+fn id(client: u64, number: u64) -> u128 {
+    u128::from(client + 1) << 64 | u128::from(number + 1)
+}
+
+fn transfer(client: u64, number: u64) -> tb::Transfer {
+    tb::Transfer {
+        id: id(client, number),
+        debit_account_id: 1,
+        credit_account_id: 2,
+        amount: 1,
+        user_data_64: number,
+        ledger: 1,
+        code: 1,
+        ..Default::default()
+    }
+}
+
+/// Clients that send one request after the other.
+#[derive(Debug, Default)]
+struct Load {
+    stop: AtomicBool,
+    /// Requests of each client that were answered.
+    answered: [AtomicU64; 4],
+}
+
+impl Load {
+    /// One client: each of its requests is executed once, whoever answers it.
+    fn client(&self, index: u64, addresses: &str) {
+        let client = connect(addresses);
+        let answered = &self.answered[usize::try_from(index).expect("64 bits")];
+        while !self.stop.load(Ordering::Relaxed) {
+            let first = answered.load(Ordering::Relaxed) * BATCH;
+            let transfers: Vec<_> = (first..first + BATCH)
+                .map(|number| transfer(index, number))
+                .collect();
+            let results = block_on(client.create_transfers(&transfers)).expect("it is answered");
+            assert_eq!(results.len(), transfers.len());
+            for result in results {
+                assert_eq!(result.status, CreateTransferStatus::Created);
+            }
+            let _before = answered.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(PAUSE);
+        }
+        block_on(client.close()).expect("it closes");
+    }
+
+    /// Waits until every client has got some more answers.
+    fn goes_on(&self) {
+        let started = Instant::now();
+        let before = self.answers();
+        let goal = |(before, now)| now >= before + STEP;
+        while !before.iter().copied().zip(self.answers()).all(goal) {
+            let now = self.answers();
+            assert!(started.elapsed() < PATIENCE, "{before:?}, and then {now:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn answers(&self) -> Vec<u64> {
+        let answered = self.answered.iter();
+        answered
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect()
+    }
+}
+
+/// Ends the load, also when the test fails.
+struct Stop<'a>(&'a Load);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `test` while clients load a new cluster of three; then reads everything back.
+fn under_load(name: &str, format: &[&str], test: impl FnOnce(&mut Cluster, &Load)) {
+    let mut cluster = Cluster::start(name, 3, format);
+    create_accounts(&cluster);
+    let load = Load::default();
+    let addresses = cluster.addresses().join(",");
+    thread::scope(|scope| {
+        let _stop = Stop(&load);
+        for index in 0..CLIENTS {
+            let (load, addresses) = (&load, &addresses);
+            let _thread = scope.spawn(move || load.client(index, addresses));
+        }
+        load.goes_on();
+        test(&mut cluster, &load);
+    });
+    verify(&addresses, &load.answers());
+    cluster.terminate();
+}
+
+/// All that was acknowledged is there, and nothing else.
+fn verify(addresses: &str, answers: &[u64]) {
+    let client = connect(addresses);
+    for (index, answers) in (0..).zip(answers) {
+        let count = answers * BATCH;
+        // The one after the last was never sent.
+        let numbers: Vec<u64> = (0..=count).collect();
+        let mut timestamp = 0;
+        let mut found_count = 0;
+        for numbers in numbers.chunks(8000) {
+            let ids: Vec<u128> = numbers.iter().map(|number| id(index, *number)).collect();
+            let found = block_on(client.lookup_transfers(&ids)).expect("it is answered");
+            for found in found {
+                assert_eq!((found.id, found.amount), (id(index, found_count), 1));
+                assert_eq!(found.user_data_64, found_count);
+                assert!(found.timestamp > timestamp);
+                timestamp = found.timestamp;
+                found_count += 1;
+            }
+        }
+        assert_eq!(found_count, count, "of client {index}");
+    }
+    let total = u128::from(answers.iter().sum::<u64>() * BATCH);
+    let found = block_on(client.lookup_accounts(&[1, 2])).expect("it is answered");
+    let posted = found
+        .iter()
+        .map(|found| (found.debits_posted, found.credits_posted));
+    assert!(posted.eq([(total, 0), (0, total)]), "{total}: {found:?}");
+    block_on(client.close()).expect("it closes");
+}
+
+#[test]
+fn three_replicas_serve_whichever_a_client_knows() {
+    let cluster = Cluster::start("cluster-serves", 3, SHORT);
+    create_accounts(&cluster);
+    let mut ways = cluster.addresses();
+    ways.push(cluster.addresses().join(","));
+    for (index, addresses) in (0..).zip(&ways) {
+        let client = connect(addresses);
+        let transfers: Vec<_> = (0..BATCH).map(|number| transfer(index, number)).collect();
+        let results = block_on(client.create_transfers(&transfers)).expect("it is answered");
+        let created =
+            |result: &tb::CreateTransferResult| result.status == CreateTransferStatus::Created;
+        assert!(results.iter().all(created), "{results:?}");
+        block_on(client.close()).expect("it closes");
+    }
+    for addresses in &ways {
+        verify(addresses, &[1; 4]);
+    }
+    cluster.terminate();
+}
+
+#[test]
+fn clients_go_on_when_the_primary_is_killed() {
+    under_load("cluster-primary", LONG, |cluster, load| {
+        for _ in 0..3 {
+            let primary = cluster.primary();
+            cluster.kill(primary);
+            load.goes_on();
+            assert_ne!(cluster.primary(), primary);
+            cluster.restart();
+            load.goes_on();
+        }
+    });
+}
+
+#[test]
+fn a_backup_that_was_killed_comes_back_and_is_of_use() {
+    under_load("cluster-backup", LONG, |cluster, load| {
+        let primary = cluster.primary();
+        let backup = (primary + 1) % cluster.count();
+        cluster.kill(backup);
+        load.goes_on();
+        cluster.restart();
+        load.goes_on();
+        // Without the one that came back there is no quorum now.
+        cluster.kill(primary);
+        load.goes_on();
+        cluster.restart();
+    });
+}
+
+#[test]
+fn a_backup_that_missed_more_than_the_journal_holds_catches_up() {
+    under_load("cluster-behind", SHORT, |cluster, load| {
+        let primary = cluster.primary();
+        let backup = (primary + 1) % cluster.count();
+        cluster.kill(backup);
+        // Requests of all clients may share a prepare.
+        (0..64 / STEP + 10).for_each(|_| load.goes_on());
+        cluster.restart();
+        load.goes_on();
+        cluster.kill(primary);
+        load.goes_on();
+        cluster.restart();
+    });
+}
+
+#[test]
+fn all_replicas_are_killed_and_clients_go_on_when_they_are_back() {
+    under_load("cluster-all", SHORT, |cluster, load| {
+        for _ in 0..2 {
+            (0..cluster.count()).for_each(|replica| cluster.kill(replica));
+            cluster.restart();
+            load.goes_on();
+        }
+    });
+}
