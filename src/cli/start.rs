@@ -178,7 +178,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         ledger,
         network: server::memory_bound(&serving),
         replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
-        journal: driver::buffers_memory(&superblock.geometry, cache_size),
+        journal: driver::buffers_memory(&superblock.geometry, superblock.replica_count, cache_size),
         ahead: server::memory::AHEAD.min(ledger),
     };
     tracing::info!(

@@ -25,6 +25,7 @@ use commit::{Commit, Step};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use scrub::{ScrubOptions, Scrubber};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -95,12 +96,14 @@ const LONG_EXECUTION: usize = 32 * 1024;
 /// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most, and
 /// what a cache of `cache_size` takes beside its pages.
 #[must_use]
-pub fn buffers_memory(geometry: &Geometry, cache_size: u64) -> u64 {
-    let slots = constants::PIPELINE_PREPARES_MAX * u64::from(geometry.journal_slot_size.get());
+pub fn buffers_memory(geometry: &Geometry, replica_count: u8, cache_size: u64) -> u64 {
+    let prepares = Replica::buffer_count(replica_count);
+    let slots = prepares * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.
     let replies = (crate::stdx::to_u64(checkpoint::WRITES_MAX) + 2) * message;
-    let headers = u64::from(geometry.journal_slot_count.get()) * 512;
+    // The ring, and the log with two entries a slot.
+    let headers = u64::from(geometry.journal_slot_count.get()) * 3 * 264;
     let grid = crate::grid::blocks::buffers_memory() + crate::grid::cache::bookkeeping(cache_size);
     slots + replies + headers + grid + scrub::memory(geometry)
 }
@@ -137,6 +140,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
         while let Some(effect) = replica.poll_effect(io.realtime()) {
             match effect {
                 Effect::WritePrepare(prepare) => {
+                    headers.borrow_mut().unsettle(prepare.header.op.get());
                     works.push(Box::pin(write_prepare(io, &geometry, prepare)));
                 }
                 Effect::WriteHeaders(newer) => {
@@ -309,9 +313,17 @@ async fn read_prepare<I: Io>(io: &I, geometry: Geometry, header: PrepareHeader) 
 struct HeaderRing {
     offset: u64,
     headers: Vec<PrepareHeader>,
+    /// Slots whose prepare was written since their header was.
+    unsettled: BTreeSet<usize>,
 }
 
 impl HeaderRing {
+    /// The slot of `op` gets another prepare; its header follows.
+    fn unsettle(&mut self, op: u64) {
+        let slot = crate::stdx::u64_to_usize(op % crate::stdx::to_u64(self.headers.len()));
+        self.unsettled.insert(slot);
+    }
+
     /// Writes the sector that holds the slots of all of `newer`.
     fn write<'a, I: Io>(
         &mut self,
@@ -323,6 +335,7 @@ impl HeaderRing {
         for header in newer {
             slot = crate::stdx::u64_to_usize(header.op.get() % slot_count);
             self.headers[slot] = *header;
+            self.unsettled.remove(&slot);
         }
         let (offset, buffer) = self.sector(slot);
         async move {

@@ -21,6 +21,7 @@ use crate::vsr::{FatalReason, Prepare, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -369,6 +370,7 @@ async fn mend_journal<I: Io>(
     let mut mended = HeaderRing {
         offset: superblock.geometry.headers_offset(),
         headers: journal.ring.clone(),
+        unsettled: BTreeSet::new(),
     };
     let mut sectors = Vec::new();
     // Left as it is until the slot is written again, with all its sector: if a crash damaged that now,

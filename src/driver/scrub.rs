@@ -266,7 +266,13 @@ impl<I: Io> Scrubber<'_, I> {
 
     /// Reads the prepare that a slot of the journal has to have for the next start.
     async fn prepare(&self, slot: usize) -> bool {
-        let header = self.headers.borrow().headers[slot];
+        let header = {
+            let ring = self.headers.borrow();
+            if ring.unsettled.contains(&slot) {
+                return false;
+            }
+            ring.headers[slot]
+        };
         let op = header.op.get();
         // What was damaged at the start is told then.
         let intact = header.checksum == header.checksum_expected();
@@ -274,8 +280,10 @@ impl<I: Io> Scrubber<'_, I> {
         if !needed || read_body(self.io, &self.geometry, &header).await.is_some() {
             return false;
         }
-        // Its slot is taken again only when a checkpoint has the op.
-        op > self.durable.get().op && self.found(&Scrubbed::Prepare { op })
+        // Its slot may have been taken again meanwhile.
+        let taken = self.headers.borrow().headers[slot] != header
+            || self.headers.borrow().unsettled.contains(&slot);
+        !taken && self.found(&Scrubbed::Prepare { op })
     }
 
     /// Reads the reply that a slot has to have, if the last checkpoint wrote it.
