@@ -81,6 +81,7 @@ impl<I: Io> State<'_, I> {
         };
         self.superblock.update(self.io.storage(), checkpoint).await;
         self.durable.set(Durable::of(&self.superblock.current()));
+        self.grid.damage().settle().await;
         self.grid.free.checkpoint_durable();
         tracing::info!(op = header.op.get(), blocks, "checkpoint");
     }

@@ -8,12 +8,12 @@ use super::checkpoint::{Checkpointed, blocks_of};
 use super::scrub::SharedDurable;
 use super::superblock::Keeper;
 use crate::constants;
-use crate::grid::{Damage, Grid};
+use crate::grid::{Damage, Grid, Writes};
 use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
 use crate::stdx::yield_once;
 use crate::vsr::sessions::{SharedSessions, Standing};
-use crate::vsr::{Admission, Prepare, Replica};
+use crate::vsr::{Admission, Event, FatalReason, Prepare, Replica};
 use crate::wire::{Operation, build};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -104,15 +104,15 @@ impl<I: Io> State<'_, I> {
     }
 
     /// What an op leaves to do once its replies are out: indexes, merges, blocks that have become
-    /// full, and a checkpoint if one is due. Gives the op of the checkpoint.
-    pub(super) async fn finish(&mut self, header: &PrepareHeader) -> Option<u64> {
+    /// full, and a checkpoint if one is due. Tells whether it made one.
+    pub(super) async fn finish(&mut self, header: &PrepareHeader) -> bool {
         self.ledger.finish(&mut self.grid).await;
         self.grid.start().await;
-        if !self.checkpoint_due(header) {
-            return None;
+        let due = self.checkpoint_due(header);
+        if due {
+            self.checkpoint(header).await;
         }
-        self.checkpoint(header).await;
-        Some(header.op.get())
+        due
     }
 
     fn room(&self) -> Room {
@@ -180,8 +180,10 @@ pub(super) enum Step {
         replies: Vec<Option<Bytes>>,
         pulse_next: u64,
     },
-    /// All that an op left to do is done; the op of the checkpoint that it made, if any.
-    Finished(Option<u64>),
+    /// All that an op left to do is done; whether it made a checkpoint.
+    Finished(bool),
+    /// The checkpoint is in memory.
+    Loaded(Result<(), FatalReason>),
 }
 
 type Work<'a, I> = Pin<Box<dyn Future<Output = (Box<State<'a, I>>, Step)> + 'a>>;
@@ -195,6 +197,7 @@ pub(super) struct Commit<'a, I: Io> {
     room: Room,
     extent: Extent<'a, I>,
     pub(super) damage: Damage,
+    writes: Writes<'a>,
     /// Whether it is the state's turn, before what else there is.
     pub(super) first: bool,
 }
@@ -213,10 +216,45 @@ impl<'a, I: Io> Commit<'a, I> {
             room,
             extent,
             damage: state.grid.damage(),
+            writes: state.grid.writes(),
             first: false,
             rest: Some(state),
             work: None,
             queue: VecDeque::new(),
+        }
+    }
+
+    /// The same for a state whose checkpoint is to be loaded first.
+    pub(super) fn loading(state: Box<State<'a, I>>, memory_limit: u64) -> Self {
+        let mut this = Self::new(state);
+        let mut state = this.rest.take().expect("it is new");
+        this.work = Some(Box::pin(async move {
+            let loaded = super::open::load(&mut state, memory_limit).await;
+            (state, Step::Loaded(loaded))
+        }));
+        this
+    }
+
+    /// Gives up what it is at, and all that is left to do. Gives the writes that are under way.
+    pub(super) fn abandon(&mut self) -> Writes<'a> {
+        self.work = None;
+        self.rest = None;
+        self.queue.clear();
+        self.damage.clear();
+        self.writes.again()
+    }
+
+    /// Whether the state is at rest.
+    pub(super) fn rests(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// What the replica has to know of a state that is as its checkpoint has it.
+    pub(super) fn loaded(&self) -> Event {
+        let state = self.rest.as_ref().expect("it is at rest");
+        Event::Loaded {
+            pulse_next: state.ledger.pulse_next(),
+            timestamp_last: state.ledger.timestamp_last(),
         }
     }
 
@@ -240,6 +278,10 @@ impl<'a, I: Io> Commit<'a, I> {
     /// Begins the next op, if the state is at rest.
     pub(super) fn next(&mut self) {
         if self.work.is_some() {
+            return;
+        }
+        if self.rest.is_none() {
+            // It was given up, and another is on its way.
             return;
         }
         let Some(prepare) = self.queue.pop_front() else {

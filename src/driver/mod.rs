@@ -7,6 +7,7 @@ mod checkpoint;
 mod commit;
 mod format;
 mod open;
+mod repair;
 pub mod scrub;
 mod superblock;
 
@@ -16,14 +17,18 @@ pub use format::{FormatOptions, format};
 pub use superblock::read_superblock;
 
 use crate::constants;
+use crate::grid::Writes;
 use crate::io::{Incoming, Io, Network, Storage, write_unless};
 use crate::stdx::SectorBuf;
 use crate::stdx::planted::Bug;
+use crate::vsr::message::CheckpointState;
+use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica, ViewState, Way};
 use bytes::Bytes;
 use commit::{Commit, Step};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use scrub::{ScrubOptions, Scrubber};
+use repair::{BlockRepair, Repaired};
+use scrub::{Durable, Listing, ScrubOptions, Scrubber, SharedDurable};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -61,6 +66,9 @@ enum Done {
     HeadersWritten,
     ViewWritten,
     PrepareRead(Option<Prepare>),
+    Block(Repaired),
+    CheckpointTaken,
+    ContentComplete(u64),
 }
 
 /// What goes on for ever.
@@ -114,10 +122,19 @@ pub fn buffers_memory(geometry: &Geometry, replica_count: u8, cache_size: u64) -
 /// When the data file cannot be used. Before it serves, nothing is written to it but journal headers
 /// and a superblock of a later view.
 pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason> {
-    let (state, mut replica, headers) = open::open(io, options).await?;
-    let geometry = state.geometry();
+    let (state, replica, headers) = open::open(io, options).await?;
     let superblock = Rc::clone(&state.superblock);
+    let several = superblock.current().replica_count > 1;
+    let (durable, sessions) = (Rc::clone(&state.durable), Rc::clone(&state.sessions));
     let headers = Rc::new(RefCell::new(headers));
+    let geometry = state.geometry();
+    let damage = state.grid.damage();
+    let listing = || Listing {
+        io,
+        geometry,
+        durable: Rc::clone(&durable),
+        repair: several.then(|| damage.clone()),
+    };
     let mut scrub: Background<'_> = match options.scrub {
         Some(options) => Box::pin(
             Scrubber {
@@ -125,72 +142,312 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
                 options,
                 geometry,
                 superblock: Rc::clone(&superblock),
-                durable: Rc::clone(&state.durable),
+                listing: listing(),
                 headers: Rc::clone(&headers),
-                sessions: Rc::clone(&state.sessions),
+                sessions: Rc::clone(&sessions),
             }
             .run(),
         ),
         None => Box::pin(std::future::pending()),
     };
-    let mut commit = Commit::new(state);
-    let mut works: Works<'_> = FuturesUnordered::new();
+    let mut driver = Driver {
+        io,
+        options,
+        geometry,
+        replica,
+        commit: if several {
+            Commit::loading(state, options.memory_limit)
+        } else {
+            Commit::new(state)
+        },
+        repair: BlockRepair::new(io, Rc::clone(&superblock), damage.clone()),
+        superblock,
+        headers,
+        durable: Rc::clone(&durable),
+        sessions,
+        works: FuturesUnordered::new(),
+        sync: None,
+    };
+    if !several {
+        let loaded = driver.commit.loaded();
+        driver.replica.handle(loaded, &driver.commit);
+    }
     loop {
-        replica.tick(io.monotonic());
-        while let Some(effect) = replica.poll_effect(io.realtime()) {
-            match effect {
-                Effect::WritePrepare(prepare) => {
-                    headers.borrow_mut().unsettle(prepare.header.op.get());
-                    works.push(Box::pin(write_prepare(io, &geometry, prepare)));
-                }
-                Effect::WriteHeaders(newer) => {
-                    let write = headers.borrow_mut().write(io, &newer);
-                    works.push(Box::pin(write));
-                }
-                Effect::WriteView(view) => {
-                    works.push(Box::pin(write_view(io, Rc::clone(&superblock), view)));
-                }
-                Effect::ReadPrepare(header) => {
-                    works.push(Box::pin(read_prepare(io, geometry, header)));
-                }
-                Effect::Send { to, frame } => send(io, to, frame),
-                Effect::Execute(prepare) => commit.push(prepare),
-            }
-        }
-        if replica.is_shut_down() && commit.is_idle() {
+        driver.carry_out();
+        if driver.replica.is_shut_down() && driver.commit.is_idle() {
             // Whoever opens the file next may write the same blocks.
-            while works.next().await.is_some() {}
-            commit.finish_writes().await;
+            while driver.works.next().await.is_some() {}
+            driver.commit.finish_writes().await;
             return Ok(());
         }
-        match wait(io, &replica, &mut works, &mut commit, &mut scrub).await {
-            Wake::Done(done) => {
-                let event = match done {
-                    Done::PrepareWritten(prepare) => Event::PrepareDurable(prepare),
-                    Done::HeadersWritten => Event::HeadersDurable,
-                    Done::ViewWritten => Event::ViewDurable,
-                    Done::PrepareRead(prepare) => Event::PrepareRead(prepare),
-                };
-                replica.handle(event, &commit);
+        match driver.wait(&mut scrub).await {
+            Wake::Done(done) => driver.on_done(done),
+            Wake::Incoming(incoming) => driver.on_incoming(incoming),
+            Wake::Timer => driver.replica.handle(Event::Quiet, &driver.commit),
+            Wake::Step(Step::Loaded(result)) => {
+                result?;
+                driver.on_loaded(listing());
             }
-            Wake::Incoming(incoming) => {
-                replica.handle(Event::Incoming(incoming), &commit);
-                for _ in 1..FRAMES_MAX {
-                    if !replica.has_room() {
-                        break;
-                    }
-                    let Some(incoming) = io.network().try_receive() else {
-                        break;
-                    };
-                    replica.handle(Event::Incoming(incoming), &commit);
-                }
-                commit.first = true;
-            }
-            Wake::Timer => replica.handle(Event::Quiet, &commit),
-            Wake::Step(step) => on_step(io, step, &mut replica, &mut commit),
+            Wake::Step(step) => driver.on_step(step),
             Wake::Damaged(reason) => return Err(reason),
         }
     }
+}
+
+/// What the loop works on.
+struct Driver<'a, I: Io> {
+    io: &'a I,
+    options: &'a RunOptions,
+    geometry: Geometry,
+    replica: Replica,
+    commit: Commit<'a, I>,
+    repair: BlockRepair<'a, I>,
+    superblock: Rc<Keeper>,
+    headers: Rc<RefCell<HeaderRing>>,
+    durable: SharedDurable,
+    sessions: SharedSessions,
+    works: Works<'a>,
+    /// A checkpoint of another replica, to go on from.
+    sync: Option<(CheckpointState, ViewState)>,
+}
+
+impl<'a, I: Io> Driver<'a, I> {
+    /// Does what the replica wants.
+    fn carry_out(&mut self) {
+        self.replica.tick(self.io.monotonic());
+        self.repair.tick(self.io.monotonic());
+        let io = self.io;
+        while let Some(effect) = self.replica.poll_effect(io.realtime()) {
+            match effect {
+                Effect::WritePrepare(prepare) => {
+                    self.headers.borrow_mut().unsettle(prepare.header.op.get());
+                    let write = write_prepare(io, &self.geometry, prepare);
+                    self.works.push(Box::pin(write));
+                }
+                Effect::WriteHeaders(newer) => {
+                    let write = self.headers.borrow_mut().write(io, &newer);
+                    self.works.push(Box::pin(write));
+                }
+                Effect::WriteView(view) => {
+                    let write = write_view(io, Rc::clone(&self.superblock), view);
+                    self.works.push(Box::pin(write));
+                }
+                Effect::Sync(checkpoint, view) => self.sync = Some((checkpoint, view)),
+                Effect::ReadPrepare(header) => {
+                    self.works
+                        .push(Box::pin(read_prepare(io, self.geometry, header)));
+                }
+                Effect::Send { to, frame } => send(io, to, frame),
+                Effect::Execute(prepare) => self.commit.push(prepare),
+            }
+        }
+        self.begin_sync();
+    }
+
+    /// Gives the state up for a checkpoint of another replica; not while it may be writing the superblock
+    /// or replies.
+    fn begin_sync(&mut self) {
+        let still = self.commit.rests() || self.commit.damage.found().is_some();
+        if !still || self.superblock.is_writing() {
+            return;
+        }
+        if let Some((checkpoint, view)) = self.sync.take() {
+            let writes = self.commit.abandon();
+            let keeper = Rc::clone(&self.superblock);
+            let take = take_checkpoint(self.io, keeper, writes, checkpoint, view);
+            self.works.push(Box::pin(take));
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        let event = match done {
+            Done::PrepareWritten(prepare) => Event::PrepareDurable(prepare),
+            Done::HeadersWritten => Event::HeadersDurable,
+            Done::ViewWritten => Event::ViewDurable,
+            Done::PrepareRead(prepare) => Event::PrepareRead(prepare),
+            Done::CheckpointTaken => {
+                self.load();
+                Event::Synced
+            }
+            Done::ContentComplete(op) => {
+                // Unless another checkpoint was taken meanwhile.
+                if self.superblock.current().content_missing == 1 || self.sync.is_some() {
+                    return;
+                }
+                tracing::info!(op, "all blocks of the checkpoint are here");
+                Event::ContentComplete
+            }
+            Done::Block(done) => return self.repair.on_done(done),
+        };
+        self.replica.handle(event, &self.commit);
+    }
+
+    /// Has the checkpoint in the superblock loaded into an empty state.
+    fn load(&mut self) {
+        self.durable.set(Durable::of(&self.superblock.current()));
+        let empty = Sessions::new(self.geometry.session_count_max.get());
+        *self.sessions.borrow_mut() = empty;
+        let state = open::empty_state(
+            self.io,
+            self.options,
+            Rc::clone(&self.superblock),
+            Rc::clone(&self.sessions),
+            (Rc::clone(&self.durable), self.commit.damage.clone()),
+        );
+        self.commit = Commit::loading(state, self.options.memory_limit);
+    }
+
+    /// The ledger is as the checkpoint has it; blocks that no one has asked for yet may be missing.
+    fn on_loaded(&mut self, listing: Listing<'a, I>) {
+        let loaded = self.commit.loaded();
+        self.replica.handle(loaded, &self.commit);
+        self.commit.next();
+        if self.superblock.current().content_missing == 1 {
+            let keeper = Rc::clone(&self.superblock);
+            self.works.push(Box::pin(complete_content(listing, keeper)));
+        }
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming) {
+        let mut next = Some(incoming);
+        for _ in 0..FRAMES_MAX {
+            let Some(incoming) = next.take() else { break };
+            match incoming {
+                Incoming::Frame { header, body, .. } if self.repair.is_concerned(&header) => {
+                    if let Some(work) = self.repair.on_frame(&header, &body) {
+                        self.works.push(Box::pin(async { Done::Block(work.await) }));
+                    }
+                }
+                Incoming::Frame { .. } | Incoming::Shutdown => {
+                    self.replica.handle(Event::Incoming(incoming), &self.commit);
+                }
+            }
+            if self.replica.has_room() {
+                next = self.io.network().try_receive();
+            }
+        }
+        self.commit.first = true;
+    }
+
+    /// An op was executed: it is answered, and what it left to do begins. Or that is done.
+    fn on_step(&mut self, step: Step) {
+        match step {
+            Step::Executed {
+                prepare,
+                replies,
+                pulse_next,
+            } => {
+                let header = prepare.header;
+                let executed = Event::Executed {
+                    prepare,
+                    replies,
+                    pulse_next,
+                };
+                self.replica.handle(executed, &self.commit);
+                while let Some((to, frame)) = self.replica.poll_send() {
+                    send(self.io, to, frame);
+                }
+                self.commit.finish(header);
+            }
+            Step::Finished(checkpoint) => {
+                if checkpoint {
+                    let checkpoint = CheckpointState::of(&self.superblock.current());
+                    let event = Event::Checkpointed(checkpoint);
+                    self.replica.handle(event, &self.commit);
+                }
+                self.commit.next();
+            }
+            Step::Loaded(_) => unreachable!("the loop takes it"),
+        }
+    }
+
+    /// Waits for what comes next. Journal and clients come before the state, which may be busy for
+    /// long; it lets go now and then. After clients it has its turn, however many frames they send.
+    async fn wait(&mut self, scrub: &mut Background<'_>) -> Wake {
+        let (io, replica) = (self.io, &self.replica);
+        let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
+        let until_tick = replica.until_tick().unwrap_or(TIMER_MAX);
+        let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
+        let sleep = until_pulse.min(until_tick).clamp(TIMER_MIN, sleep_max);
+        let mut timer = pin!(io.sleep(sleep));
+        let mut receive = pin!(io.network().receive());
+        let room = replica.has_room();
+        let several = self.superblock.current().replica_count > 1;
+        let (works, commit) = (&mut self.works, &mut self.commit);
+        std::future::poll_fn(move |cx| {
+            if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {
+                return Poll::Ready(Wake::Done(done));
+            }
+            if std::mem::take(&mut commit.first)
+                && let Poll::Ready(step) = commit.poll(cx)
+            {
+                return Poll::Ready(Wake::Step(step));
+            }
+            // Without room, frames stay in the network, which stops reading from the sockets.
+            if room && let Poll::Ready(incoming) = receive.as_mut().poll(cx) {
+                return Poll::Ready(Wake::Incoming(incoming));
+            }
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Wake::Timer);
+            }
+            if let Poll::Ready(step) = commit.poll(cx) {
+                return Poll::Ready(Wake::Step(step));
+            }
+            if !several && let Some((address, error)) = commit.damage.found() {
+                return Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }));
+            }
+            // Last, when nothing else is to be done. It never ends.
+            scrub.as_mut().poll(cx).map(|never| match never {})
+        })
+        .await
+    }
+}
+
+/// Has a checkpoint of another replica named by the superblock, with the view in which that is; the blocks
+/// come later.
+async fn take_checkpoint<I: Io>(
+    io: &I,
+    superblock: Rc<Keeper>,
+    writes: Writes<'_>,
+    checkpoint: CheckpointState,
+    view: ViewState,
+) -> Done {
+    superblock.take();
+    // They may be of blocks that the checkpoint has, too.
+    writes.finish().await;
+    let change = |next: &mut Superblock| {
+        next.checkpoint = checkpoint.header;
+        next.checkpoint_index = checkpoint.index;
+        next.checkpoint_block_count = checkpoint.block_count;
+        next.ledger_state = checkpoint.ledger_state;
+        next.content_missing = 1;
+        set_view(next, &view);
+    };
+    superblock.update(io.storage(), change).await;
+    Done::CheckpointTaken
+}
+
+/// Waits for the blocks of a checkpoint that came from another replica.
+async fn complete_content<I: Io>(listing: Listing<'_, I>, superblock: Rc<Keeper>) -> Done {
+    let op = superblock.current().checkpoint.op.get();
+    let taken = superblock.taken();
+    listing.complete().await;
+    let change = |next: &mut Superblock| {
+        // Another may have been taken meanwhile, whose blocks are not here yet.
+        if superblock.taken() == taken {
+            next.content_missing = 0;
+        }
+    };
+    superblock.update(listing.io.storage(), change).await;
+    Done::ContentComplete(op)
+}
+
+fn set_view(next: &mut Superblock, view: &ViewState) {
+    next.view = view.view.into();
+    next.log_view = view.log_view.into();
+    next.commit_max = next.commit_max.get().max(view.commit_max).into();
+    next.view_headers.fill(PrepareHeader::zeroed());
+    next.view_headers[..view.headers.len()].copy_from_slice(&view.headers);
 }
 
 fn send<I: Io>(io: &I, to: Way, frame: Bytes) {
@@ -198,79 +455,6 @@ fn send<I: Io>(io: &I, to: Way, frame: Bytes) {
         Way::Connection(connection) => io.network().send(connection, frame),
         Way::Peer(replica) => io.network().send_peer(replica, frame),
     }
-}
-
-/// An op was executed: it is answered, and what it left to do begins. Or that is done.
-fn on_step<I: Io>(io: &I, step: Step, replica: &mut Replica, commit: &mut Commit<'_, I>) {
-    match step {
-        Step::Executed {
-            prepare,
-            replies,
-            pulse_next,
-        } => {
-            let header = prepare.header;
-            let executed = Event::Executed {
-                prepare,
-                replies,
-                pulse_next,
-            };
-            replica.handle(executed, commit);
-            while let Some((to, frame)) = replica.poll_send() {
-                send(io, to, frame);
-            }
-            commit.finish(header);
-        }
-        Step::Finished(checkpoint) => {
-            if let Some(op) = checkpoint {
-                replica.handle(Event::Checkpointed { op }, commit);
-            }
-            commit.next();
-        }
-    }
-}
-
-/// Waits for what comes next. Journal and clients come before the state, which may be busy for
-/// long; it lets go now and then. After clients it has its turn, however many frames they send.
-async fn wait<I: Io>(
-    io: &I,
-    replica: &Replica,
-    works: &mut Works<'_>,
-    commit: &mut Commit<'_, I>,
-    scrub: &mut Background<'_>,
-) -> Wake {
-    let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
-    let until_tick = replica.until_tick().unwrap_or(TIMER_MAX);
-    let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
-    let sleep = until_pulse.min(until_tick).clamp(TIMER_MIN, sleep_max);
-    let mut timer = pin!(io.sleep(sleep));
-    let mut receive = pin!(io.network().receive());
-    let room = replica.has_room();
-    std::future::poll_fn(move |cx| {
-        if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {
-            return Poll::Ready(Wake::Done(done));
-        }
-        if std::mem::take(&mut commit.first)
-            && let Poll::Ready(step) = commit.poll(cx)
-        {
-            return Poll::Ready(Wake::Step(step));
-        }
-        // Without room, frames stay in the network, which stops reading from the sockets.
-        if room && let Poll::Ready(incoming) = receive.as_mut().poll(cx) {
-            return Poll::Ready(Wake::Incoming(incoming));
-        }
-        if timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Wake::Timer);
-        }
-        if let Poll::Ready(step) = commit.poll(cx) {
-            return Poll::Ready(Wake::Step(step));
-        }
-        if let Some((address, error)) = commit.damage.found() {
-            return Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }));
-        }
-        // Last, when nothing else is to be done. It never ends.
-        scrub.as_mut().poll(cx).map(|never| match never {})
-    })
-    .await
 }
 
 fn write_prepare<'a, I: Io>(
@@ -292,13 +476,7 @@ fn write_prepare<'a, I: Io>(
 
 /// Makes the superblock name a view.
 async fn write_view<I: Io>(io: &I, superblock: Rc<Keeper>, view: ViewState) -> Done {
-    let change = |next: &mut Superblock| {
-        next.view = view.view.into();
-        next.log_view = view.log_view.into();
-        next.commit_max = next.commit_max.get().max(view.commit_max).into();
-        next.view_headers.fill(PrepareHeader::zeroed());
-        next.view_headers[..view.headers.len()].copy_from_slice(&view.headers);
-    };
+    let change = |next: &mut Superblock| set_view(next, &view);
     superblock.update(io.storage(), change).await;
     Done::ViewWritten
 }

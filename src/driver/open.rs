@@ -2,7 +2,7 @@
 
 use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
-use super::scrub::Durable;
+use super::scrub::{Durable, SharedDurable};
 use super::superblock::Keeper;
 use super::{HeaderRing, RunOptions, superblock};
 use crate::constants;
@@ -15,6 +15,7 @@ use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{Decision, SlotRead, recover_cluster, recover_solo};
 use crate::vsr::log::{Entry, Log};
+use crate::vsr::message::CheckpointState;
 use crate::vsr::replica::ReplicaOptions;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Prepare, Replica};
@@ -47,34 +48,23 @@ pub(super) async fn open<'a, I: Io>(
     let (superblock, stale) = superblock::read(io.storage()).await?;
     check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
-    let ledger = Ledger::new(LedgerOptions {
-        memory_limit: options.memory_limit,
-        account_cache_size: options.account_cache_size,
-    });
-    let sessions = Sessions::new(geometry.session_count_max.get());
     let keeper = Keeper::new(superblock);
-    let mut state = Box::new(State {
+    let sessions = Sessions::new(geometry.session_count_max.get());
+    let mut state = empty_state(
         io,
-        geometry,
-        superblock: Rc::clone(&keeper),
-        ledger,
-        grid: Grid::new(io, &superblock, options.cache_size),
-        sessions: Rc::new(RefCell::new(sessions)),
-        checkpointed: Checkpointed::default(),
-        durable: Rc::new(Cell::new(Durable::of(&superblock))),
-    });
+        options,
+        Rc::clone(&keeper),
+        Rc::new(RefCell::new(sessions)),
+        (
+            Rc::new(Cell::new(Durable::of(&superblock))),
+            Damage::default(),
+        ),
+    );
     let damage = state.grid.damage();
-    unless_damaged(&damage, Box::pin(load_checkpoint(&mut state))).await??;
-    let needed = state.ledger.memory_used();
-    if needed > options.memory_limit {
-        return Err(FatalReason::MemoryLimit {
-            needed,
-            limit: options.memory_limit,
-        });
-    }
-
     let journal = read_journal(io, &superblock).await;
     let (ring, from) = if superblock.replica_count == 1 {
+        let load = Box::pin(load(&mut state, options.memory_limit));
+        unless_damaged(&damage, load).await??;
         open_solo(io, &mut state, &journal, &stale).await?
     } else {
         open_one_of_several(io, &state, &journal, &stale).await?
@@ -91,13 +81,57 @@ pub(super) async fn open<'a, I: Io>(
         certain: from.certain,
         executed: from.executed,
         commit_max: current.commit_max.get(),
-        checkpoint_op: current.checkpoint.op.get(),
+        checkpoint: CheckpointState::of(&current),
+        content_missing: current.content_missing == 1,
         sessions: Rc::clone(&state.sessions),
-        pulse_next: state.ledger.pulse_next(),
-        timestamp_last: state.ledger.timestamp_last(),
         nonce: u128::from(io.realtime()) << 64 | u128::from(io.monotonic()),
     });
     Ok((state, replica, ring))
+}
+
+/// A state whose checkpoint is not loaded yet.
+pub(super) fn empty_state<'a, I: Io>(
+    io: &'a I,
+    options: &RunOptions,
+    superblock: Rc<Keeper>,
+    sessions: SharedSessions,
+    (durable, damage): (SharedDurable, Damage),
+) -> Box<State<'a, I>> {
+    let ledger = Ledger::new(LedgerOptions {
+        memory_limit: options.memory_limit,
+        account_cache_size: options.account_cache_size,
+    });
+    let current = *superblock.current();
+    Box::new(State {
+        io,
+        geometry: current.geometry,
+        superblock,
+        ledger,
+        grid: Grid::with_damage(io, &current, options.cache_size, damage),
+        sessions,
+        checkpointed: Checkpointed::default(),
+        durable,
+    })
+}
+
+/// Loads the checkpoint into an empty state.
+pub(super) async fn load<I: Io>(
+    state: &mut State<'_, I>,
+    memory_limit: u64,
+) -> Result<(), FatalReason> {
+    load_checkpoint(state).await?;
+    if state.superblock.current().replica_count > 1 {
+        // What was written later is made again when the log is executed.
+        load_replies(state.io, &state.geometry, &state.sessions).await;
+    }
+    let needed = state.ledger.memory_used();
+    if needed > memory_limit {
+        return Err(FatalReason::MemoryLimit {
+            needed,
+            limit: memory_limit,
+        });
+    }
+    Ok(())
 }
 
 /// What the replica starts from.
@@ -174,7 +208,6 @@ async fn open_one_of_several<I: Io>(
         certain = recovered.certain,
         "journal recovered"
     );
-    load_replies(io, &superblock.geometry, &state.sessions).await;
     let from = From {
         log: recovered.log,
         certain: recovered.certain,
@@ -191,7 +224,7 @@ async fn replay<I: Io>(state: &mut State<'_, I>, log: &[PrepareHeader]) -> Resul
     while let Some(prepare) = reads.next().await {
         let prepare = prepare?;
         drop(state.execute(&prepare).await);
-        let _checkpoint: Option<u64> = state.finish(&prepare.header).await;
+        let _checkpoint: bool = state.finish(&prepare.header).await;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::HeaderRing;
 use super::open::{read_body, read_reply};
 use super::superblock::Keeper;
 use crate::constants;
+use crate::grid::Damage;
 use crate::grid::scrub::{Next, SEGMENT_MAX, Scrub, Summary};
 use crate::io::{Io, Storage};
 use crate::ledger::catalog;
@@ -24,6 +25,8 @@ use storage_format::{BlockReference, Geometry, PrepareKind, SECTOR_SIZE, Superbl
 use zerocopy::FromBytes;
 
 /// Nanoseconds between two reads of a walk over the manifest.
+/// Between two looks at a checkpoint whose blocks are on their way.
+const CONTENT_PAUSE: u64 = 50_000_000;
 const WALK_PAUSE: u64 = 1_000_000;
 
 /// What the scrubber has to say.
@@ -117,15 +120,99 @@ pub(super) fn memory(geometry: &Geometry) -> u64 {
     blocks + message + to_u64(SEGMENT_MAX * 4 * size_of::<BlockReference>())
 }
 
+/// The blocks of the newest checkpoint, as the manifest on disk lists them.
+pub(super) struct Listing<'a, I: Io> {
+    pub(super) io: &'a I,
+    pub(super) geometry: Geometry,
+    pub(super) durable: SharedDurable,
+    /// What is damaged can come from other replicas, if there are any.
+    pub(super) repair: Option<Damage>,
+}
+
 /// See the module.
 pub(super) struct Scrubber<'a, I: Io> {
     pub(super) io: &'a I,
     pub(super) options: ScrubOptions,
     pub(super) geometry: Geometry,
     pub(super) superblock: Rc<Keeper>,
-    pub(super) durable: SharedDurable,
+    pub(super) listing: Listing<'a, I>,
     pub(super) headers: Rc<RefCell<HeaderRing>>,
     pub(super) sessions: SharedSessions,
+}
+
+impl<I: Io> Listing<'_, I> {
+    /// Visits the blocks of the newest checkpoint, those of its manifest included; `None` if a newer
+    /// one came and overwrote it. A damaged manifest ends the walk: reading its blocks reports it.
+    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Option<()> {
+        let durable = self.durable.get();
+        let mut next = durable.index;
+        let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        while next.address.get() != 0 {
+            visit(&next);
+            let offset = self.geometry.block_offset(next.address.get());
+            buffer = self.io.storage().read(offset, buffer).await;
+            let header = match verify(&buffer, &next) {
+                Ok(header) => header,
+                Err(_) if self.durable.get().op != durable.op => return None,
+                Err(_) => return Some(()),
+            };
+            let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
+            for record in storage_format::manifest::blocks(data) {
+                visit(&record.block);
+            }
+            next = header.next;
+            self.io.sleep(WALK_PAUSE).await;
+        }
+        Some(())
+    }
+
+    /// Reads a block; what is wrong with it, if the newest checkpoint references it. Then it is repaired, if
+    /// there are others.
+    async fn damage_of(&self, block: &BlockReference) -> Option<BlockError> {
+        let offset = self.geometry.block_offset(block.address.get());
+        let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        let buffer = self.io.storage().read(offset, buffer).await;
+        let error = verify(&buffer, block).err()?;
+        drop(buffer);
+        // A checkpoint may have come since it was listed, and something else be there.
+        if !self.is_referenced(block).await {
+            return None;
+        }
+        if let Some(damage) = &self.repair {
+            damage.want(block, error);
+        }
+        Some(error)
+    }
+
+    /// Whether the newest checkpoint references a block.
+    async fn is_referenced(&self, block: &BlockReference) -> bool {
+        loop {
+            let durable = self.durable.get();
+            let mut found = false;
+            let walked = self.walk(|listed| found |= listed == block).await;
+            // A newer checkpoint may not have it any more.
+            if durable == self.durable.get() && (walked.is_some() || found) {
+                return found;
+            }
+        }
+    }
+
+    /// Waits until all blocks of the newest checkpoint are here and whole.
+    pub(super) async fn complete(&self) {
+        loop {
+            let mut blocks = Vec::new();
+            let walked = self.walk(|block| blocks.push(*block)).await;
+            let mut missing = walked.is_none();
+            for block in &blocks {
+                missing |= self.damage_of(block).await.is_some();
+            }
+            if !missing {
+                return;
+            }
+            // What is wanted by now comes meanwhile.
+            self.io.sleep(CONTENT_PAUSE).await;
+        }
+    }
 }
 
 impl<I: Io> Scrubber<'_, I> {
@@ -185,7 +272,7 @@ impl<I: Io> Scrubber<'_, I> {
     async fn list(&self, scrub: &mut Scrub) {
         loop {
             scrub.list_begin();
-            let walked = self.walk(|block| scrub.list(block)).await;
+            let walked = self.listing.walk(|block| scrub.list(block)).await;
             if walked.is_some() {
                 scrub.list_end();
                 return;
@@ -193,56 +280,14 @@ impl<I: Io> Scrubber<'_, I> {
         }
     }
 
-    /// Visits the blocks of the newest checkpoint, those of its manifest included; `None` if a newer
-    /// one came and overwrote it. A damaged manifest ends the walk: reading its blocks reports it.
-    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Option<()> {
-        let durable = self.durable.get();
-        let mut next = durable.index;
-        let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
-        while next.address.get() != 0 {
-            visit(&next);
-            let offset = self.geometry.block_offset(next.address.get());
-            buffer = self.io.storage().read(offset, buffer).await;
-            let header = match verify(&buffer, &next) {
-                Ok(header) => header,
-                Err(_) if self.durable.get().op != durable.op => return None,
-                Err(_) => return Some(()),
-            };
-            let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
-            for record in storage_format::manifest::blocks(data) {
-                visit(&record.block);
-            }
-            next = header.next;
-            self.io.sleep(WALK_PAUSE).await;
-        }
-        Some(())
-    }
-
     /// Reads a block; whether it is damaged.
     async fn block(&self, block: &BlockReference) -> bool {
-        let offset = self.geometry.block_offset(block.address.get());
-        let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
-        let buffer = self.io.storage().read(offset, buffer).await;
-        let Err(error) = verify(&buffer, block) else {
-            return false;
-        };
-        drop(buffer);
-        // A checkpoint may have come since it was listed, and something else be there.
-        self.is_referenced(block).await
-            && self.found(&Scrubbed::Block {
+        match self.listing.damage_of(block).await {
+            Some(error) => self.found(&Scrubbed::Block {
                 block: *block,
                 error,
-            })
-    }
-
-    /// Whether the newest checkpoint references a block.
-    async fn is_referenced(&self, block: &BlockReference) -> bool {
-        loop {
-            let mut found = false;
-            let walked = self.walk(|listed| found |= listed == block).await;
-            if walked.is_some() || found {
-                return found;
-            }
+            }),
+            None => false,
         }
     }
 
@@ -276,7 +321,8 @@ impl<I: Io> Scrubber<'_, I> {
         let op = header.op.get();
         // What was damaged at the start is told then.
         let intact = header.checksum == header.checksum_expected();
-        let needed = intact && header.kind > PrepareKind::Root.code() && op > self.durable.get().op;
+        let needed =
+            intact && header.kind > PrepareKind::Root.code() && op > self.listing.durable.get().op;
         if !needed || read_body(self.io, &self.geometry, &header).await.is_some() {
             return false;
         }
@@ -291,7 +337,8 @@ impl<I: Io> Scrubber<'_, I> {
         let stored = |session: &Session| {
             let record = &session.record;
             let of_slot = u64::from(record.slot.get()) == slot;
-            let there = session.reply.is_some() && record.reply.op.get() <= self.durable.get().op;
+            let there =
+                session.reply.is_some() && record.reply.op.get() <= self.listing.durable.get().op;
             (of_slot && there).then_some(*record)
         };
         let record = self.sessions.borrow().iter().find_map(stored);

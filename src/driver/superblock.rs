@@ -52,6 +52,8 @@ pub(super) async fn mend<S: Storage>(storage: &S, superblock: &Superblock, stale
 pub(super) struct Keeper {
     current: RefCell<Superblock>,
     writing: Cell<bool>,
+    /// Checkpoints of other replicas that were taken.
+    taken: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
 }
 
@@ -60,6 +62,7 @@ impl Keeper {
         Rc::new(Self {
             current: RefCell::new(superblock),
             writing: Cell::new(false),
+            taken: Cell::new(0),
             waiting: RefCell::default(),
         })
     }
@@ -72,6 +75,16 @@ impl Keeper {
     /// Whether copies are being written.
     pub(super) fn is_writing(&self) -> bool {
         self.writing.get()
+    }
+
+    /// How many checkpoints of other replicas it was made to name.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Another one is about to be written.
+    pub(super) fn take(&self) {
+        self.taken.set(self.taken.get() + 1);
     }
 
     /// Writes the successor of the current superblock, one copy after the other, so that a crash leaves

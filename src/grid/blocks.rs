@@ -3,17 +3,17 @@
 //! Invariants:
 //! * Addresses follow from the order of the calls alone, never from when an access completes.
 //! * A block that is being written is read only when that is done.
-//! * What is damaged is never handed out: whoever asked waits for ever, and [`Damage`] says which
-//!   block it was.
+//! * What is damaged is never handed out: whoever asked waits until it was repaired, and [`Damage`] says
+//!   which block it is.
 
 use super::cache::{Missing, PageCache, PageKey};
-use super::{BlockStore, FreeSet, NewBlock};
+use super::{BlockStore, Damage, FreeSet, NewBlock};
 use crate::constants;
 use crate::io::{Io, Storage, write_unless};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -28,27 +28,46 @@ pub const WRITES_MAX: usize = 16;
 /// Page reads under way at the same time.
 const PAGE_READS_MAX: usize = 64;
 
-/// The block that could not be read, if any: seen by whoever drives the engine.
-#[derive(Clone, Debug, Default)]
-pub struct Damage(Rc<Cell<Option<(u64, BlockError)>>>);
+type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
 
-impl Damage {
-    /// Its address, and what is wrong.
-    #[must_use]
-    pub fn found(&self) -> Option<(u64, BlockError)> {
-        self.0.get()
-    }
+/// Writes under way. They outlive a grid that is given up: whoever writes the same blocks next waits for
+/// them.
+pub struct Writes<'a>(Rc<RefCell<Access<'a, (u64, SectorBuf)>>>);
 
-    /// Notes a damaged block, and waits for ever.
-    async fn park<T>(&self, address: u64, error: BlockError) -> T {
-        if self.0.get().is_none() {
-            self.0.set(Some((address, error)));
-        }
-        std::future::pending().await
+impl std::fmt::Debug for Writes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Writes").field(&self.len()).finish()
     }
 }
 
-type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
+impl<'a> Writes<'a> {
+    fn push(&self, write: Pin<Box<dyn Future<Output = (u64, SectorBuf)> + 'a>>) {
+        self.0.borrow().push(write);
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<(u64, SectorBuf)>> {
+        self.0.borrow_mut().poll_next_unpin(context)
+    }
+
+    async fn next(&self) -> Option<(u64, SectorBuf)> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same ones.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+
+    /// Waits for all of them.
+    pub async fn finish(self) {
+        while self.next().await.is_some() {}
+    }
+}
 
 /// See the module.
 pub struct Grid<'a, I: Io> {
@@ -62,7 +81,7 @@ pub struct Grid<'a, I: Io> {
     /// Pages in memory.
     pub cache: PageCache,
     damage: Damage,
-    writes: Access<'a, (u64, SectorBuf)>,
+    writes: Writes<'a>,
     /// Addresses under way.
     writing: BTreeSet<u64>,
     reads: Access<'a, (u64, SectorBuf)>,
@@ -84,14 +103,25 @@ impl<'a, I: Io> Grid<'a, I> {
     /// The grid of a data file, with every block free.
     #[must_use]
     pub fn new(io: &'a I, superblock: &Superblock, cache_size: u64) -> Self {
+        Self::with_damage(io, superblock, cache_size, Damage::default())
+    }
+
+    /// The same; damage is noted there.
+    #[must_use]
+    pub fn with_damage(
+        io: &'a I,
+        superblock: &Superblock,
+        cache_size: u64,
+        damage: Damage,
+    ) -> Self {
         Self {
             io,
             superblock: *superblock,
             op: 0,
             free: FreeSet::new(superblock.geometry.block_count_max()),
             cache: PageCache::new(cache_size),
-            damage: Damage::default(),
-            writes: FuturesUnordered::new(),
+            damage,
+            writes: Writes(Rc::new(RefCell::new(FuturesUnordered::new()))),
             writing: BTreeSet::new(),
             reads: FuturesUnordered::new(),
             read: BTreeMap::new(),
@@ -105,13 +135,19 @@ impl<'a, I: Io> Grid<'a, I> {
         self.damage.clone()
     }
 
+    /// The writes under way.
+    #[must_use]
+    pub fn writes(&self) -> Writes<'a> {
+        self.writes.again()
+    }
+
     fn offset(&self, address: u64) -> u64 {
         self.superblock.geometry.block_offset(address)
     }
 
     /// Starts what was queued and takes what is done, without waiting.
     pub fn poll(&mut self, context: &mut Context<'_>) {
-        while let Poll::Ready(Some((address, buffer))) = self.writes.poll_next_unpin(context) {
+        while let Poll::Ready(Some((address, buffer))) = self.writes.poll_next(context) {
             self.write_done(address, buffer);
         }
         while let Poll::Ready(Some((address, buffer))) = self.reads.poll_next_unpin(context) {
@@ -197,6 +233,15 @@ impl<'a, I: Io> Grid<'a, I> {
         reference
     }
 
+    /// Whether a page is what its block says; header pages come first.
+    fn verify(&self, page: &Missing, buffer: &SectorBuf) -> Result<(), BlockError> {
+        if page.page == 0 {
+            return verify_header(buffer, &page.checksum, page.address);
+        }
+        let header = self.cache.peek(PageKey::new(page.address, 0));
+        verify_page(header.expect("it was put in before"), page.page, buffer)
+    }
+
     /// Loads the pages that were missing.
     pub async fn load_missing(&mut self) {
         let missing = self.cache.take_missing();
@@ -209,7 +254,7 @@ impl<'a, I: Io> Grid<'a, I> {
         wanted.retain(|header| !self.cache.touch(header.key));
         wanted.extend(missing.iter().filter(|page| page.page > 0));
         let (io, geometry) = (self.io, self.superblock.geometry);
-        let read = |page: Missing| async move {
+        let read_page = |page: Missing| async move {
             let offset = geometry.block_offset(page.address) + to_u64(page.page * SECTOR_SIZE);
             let buffer = io
                 .storage()
@@ -217,23 +262,17 @@ impl<'a, I: Io> Grid<'a, I> {
                 .await;
             (page, buffer)
         };
-        let reads = futures_util::stream::iter(wanted.into_iter().map(read));
+        let reads = futures_util::stream::iter(wanted.into_iter().map(read_page));
         let mut read: Vec<(Missing, SectorBuf)> =
             reads.buffer_unordered(PAGE_READS_MAX).collect().await;
         // In an order of its own, whichever was read first.
         read.sort_unstable_by_key(|(page, _)| (page.page > 0, page.key));
-        for (page, buffer) in read {
-            let intact = if page.page == 0 {
-                verify_header(&buffer, &page.checksum, page.address)
-            } else {
-                let header = self.cache.peek(PageKey::new(page.address, 0));
-                let header = header.expect("header pages come first");
-                verify_page(header, page.page, &buffer)
-            };
-            if let Err(error) = intact
+        for (page, mut buffer) in read {
+            while let Err(error) = self.verify(&page, &buffer)
                 && !planted(Bug::TrustPages)
             {
-                self.damage.park(page.address, error).await
+                self.damage.repaired(page.block(), error).await;
+                buffer = read_page(page).await.1;
             }
             self.cache.insert(page.key, &buffer, true);
         }
@@ -300,6 +339,32 @@ impl<I: Io> BlockStore for Grid<'_, I> {
     }
 
     async fn read(&mut self, block: &BlockReference) -> SectorBuf {
+        loop {
+            let buffer = self.read_once(block).await;
+            match verify(&buffer, block) {
+                Err(_) if planted(Bug::TrustBlocks) => return buffer,
+                Ok(_) => return buffer,
+                Err(error) => {
+                    self.buffers.push(buffer);
+                    self.damage.repaired(*block, error).await;
+                }
+            }
+        }
+    }
+
+    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
+        self.io.compute(jobs);
+    }
+
+    fn recycle(&mut self, buffer: SectorBuf) {
+        assert_eq!(buffer.len(), constants::BLOCK_SIZE);
+        self.buffers.push(buffer);
+    }
+}
+
+impl<I: Io> Grid<'_, I> {
+    /// The bytes at the address of a block, whatever they are.
+    async fn read_once(&mut self, block: &BlockReference) -> SectorBuf {
         let address = block.address.get();
         self.finish_write_of(address).await;
         self.read_ahead(block);
@@ -313,21 +378,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
                 self.read_done(address, buffer);
             }
         };
-        let buffer = buffer.expect("the loop ends with it");
-        match verify(&buffer, block) {
-            Err(_) if planted(Bug::TrustBlocks) => buffer,
-            Ok(_) => buffer,
-            Err(error) => self.damage.park(address, error).await,
-        }
-    }
-
-    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        self.io.compute(jobs);
-    }
-
-    fn recycle(&mut self, buffer: SectorBuf) {
-        assert_eq!(buffer.len(), constants::BLOCK_SIZE);
-        self.buffers.push(buffer);
+        buffer.expect("the loop ends with it")
     }
 }
 

@@ -11,7 +11,7 @@ use crate::stdx::slab::{SLAB_COST, SLAB_SIZE};
 use crate::stdx::{Slab, to_u64, to_usize, u64_to_usize};
 use hashbrown::HashTable;
 use std::cell::{Cell, RefCell};
-use storage_format::{BlockReference, SECTOR_SIZE};
+use storage_format::{BlockReference, Checksum, SECTOR_SIZE};
 
 const FRAMES_PER_SLAB: usize = SLAB_SIZE / SECTOR_SIZE;
 /// Pages that a block has at most, header page included.
@@ -57,6 +57,16 @@ pub struct Missing {
 }
 
 impl Missing {
+    /// Its block.
+    #[must_use]
+    pub fn block(&self) -> BlockReference {
+        BlockReference {
+            checksum: Checksum(self.checksum),
+            address: self.address.into(),
+            ..BlockReference::default()
+        }
+    }
+
     /// The header page of its block.
     #[must_use]
     pub fn header(&self) -> Self {

@@ -2,11 +2,13 @@
 
 pub mod blocks;
 pub mod cache;
+pub mod damage;
 pub mod free_set;
 pub mod scrub;
 pub mod store;
 
-pub use blocks::{Damage, Grid};
+pub use blocks::{Grid, Writes};
 pub use cache::PageCache;
+pub use damage::Damage;
 pub use free_set::FreeSet;
 pub use store::{BlockStore, NewBlock, Pages};

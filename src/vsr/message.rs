@@ -4,8 +4,9 @@ use crate::constants;
 use crate::wire::PeerHeader;
 use crate::wire::frame::concat;
 use bytes::Bytes;
-use storage_format::PrepareHeader;
-use zerocopy::{FromBytes, IntoBytes};
+use storage_format::{BlockReference, PrepareHeader, Superblock};
+use zerocopy::little_endian::U64;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Headers that tell the top of a log: more than can be uncommitted, and as many as the superblock has.
 pub const VIEW_HEADERS_MAX: usize = 16;
@@ -13,6 +14,46 @@ pub const VIEW_HEADERS_MAX: usize = 16;
 pub const HEADERS_MAX: usize = 256;
 
 const _: () = assert!(VIEW_HEADERS_MAX as u64 >= constants::PIPELINE_PREPARES_MAX);
+
+/// A checkpoint as the superblock has it: what a replica needs to go on from there, the blocks left out.
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct CheckpointState {
+    /// Prepare of the checkpoint's op.
+    pub header: PrepareHeader,
+    /// State of the ledger beside its tables.
+    pub ledger_state: [u8; 256],
+    /// First block of the checkpoint's index.
+    pub index: BlockReference,
+    /// Blocks that the index lists.
+    pub block_count: U64,
+    /// Zero.
+    pub reserved: [u8; 88],
+}
+
+const _: () = assert!(size_of::<CheckpointState>() == 640);
+
+impl CheckpointState {
+    /// The checkpoint of a superblock.
+    #[must_use]
+    pub fn of(superblock: &Superblock) -> Self {
+        Self {
+            header: superblock.checkpoint,
+            ledger_state: superblock.ledger_state,
+            index: superblock.checkpoint_index,
+            block_count: superblock.checkpoint_block_count,
+            reserved: [0; 88],
+        }
+    }
+
+    /// Its op.
+    #[must_use]
+    pub fn op(&self) -> u64 {
+        self.header.op.get()
+    }
+}
 
 /// A frame of `header`, all of whose fields but size and checksums are final.
 #[must_use]
@@ -39,4 +80,21 @@ pub fn headers(body: &[u8], cluster: u128) -> Option<Vec<PrepareHeader>> {
         .windows(2)
         .all(|pair| pair[0].parent == pair[1].checksum && pair[0].op.get() == pair[1].op.get() + 1);
     (whole && chained).then(|| headers.to_vec())
+}
+
+/// The body of a start of a view: the checkpoint of the primary, and the top of the log.
+#[must_use]
+pub fn start_view_body(checkpoint: &CheckpointState, headers: &[PrepareHeader]) -> Vec<u8> {
+    [checkpoint.as_bytes(), headers.as_bytes()].concat()
+}
+
+/// Takes it apart.
+#[must_use]
+pub fn start_view(body: &[u8], cluster: u128) -> Option<(CheckpointState, Vec<PrepareHeader>)> {
+    let (checkpoint, rest) = CheckpointState::read_from_prefix(body).ok()?;
+    let headers = headers(rest, cluster).filter(|all| !all.is_empty())?;
+    checkpoint
+        .header
+        .valid(cluster)
+        .then_some((checkpoint, headers))
 }

@@ -42,6 +42,10 @@ pub mod command {
     pub const HEADERS: u8 = 17;
     /// The session is gone, or the request can never be served.
     pub const EVICTION: u8 = 18;
+    /// Asks for a block of the data file.
+    pub const REQUEST_BLOCK: u8 = 19;
+    /// A block of the data file.
+    pub const BLOCK: u8 = 20;
     /// The log as it is when a view starts.
     pub const START_VIEW: u8 = 24;
     /// A client's request on its way from a backup to the primary: a frame within a frame.
@@ -225,11 +229,11 @@ header! {
 header! {
     /// A message between replicas, whatever its command; fields that the command does not need are zero.
     PeerHeader {
-        /// Identity of the prepare at `op`.
-        checksum_prepare: Checksum,
+        /// Identity of the prepare at `op`, or of a block.
+        checksum_item: Checksum,
         /// Names the question that this answers.
         nonce: U128,
-        /// An op: of a prepare, or the head of the sender's log.
+        /// An op: of a prepare, or the head of the sender's log; or the address of a block.
         op: U64,
         /// Highest op that the sender knows to be committed.
         commit: U64,

@@ -55,8 +55,10 @@ pub struct Superblock {
     pub checkpoint_index: BlockReference,
     /// Blocks that the index lists, those of the index itself left out.
     pub checkpoint_block_count: U64,
+    /// 1 while blocks of the checkpoint may be missing, which came from another replica.
+    pub content_missing: u8,
     /// Zero.
-    pub reserved_checkpoint: [u8; 8],
+    pub reserved_checkpoint: [u8; 7],
     /// State of the ledger beside its tables; the ledger knows the layout.
     pub ledger_state: [u8; 256],
     /// Zero.

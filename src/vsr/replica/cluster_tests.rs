@@ -6,6 +6,7 @@ use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, ViewStat
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::journal::{SlotRead, recover_cluster};
+use crate::vsr::message::CheckpointState;
 use crate::vsr::quorum::Quorums;
 use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::wire::build::{ClientState, request};
@@ -51,6 +52,8 @@ enum Write {
     Prepare(Prepare),
     Headers(Vec<PrepareHeader>),
     View(ViewState),
+    Sync(CheckpointState, ViewState),
+    Complete,
     Checkpoint(PrepareHeader),
     Read(Option<Prepare>),
     Execution,
@@ -100,6 +103,12 @@ impl Disk {
                 for header in headers {
                     self.ring[Self::slot(header.op.get())] = *header;
                 }
+            }
+            Write::Complete => self.superblock.content_missing = 0,
+            Write::Sync(checkpoint, view) => {
+                self.superblock.checkpoint = checkpoint.header;
+                self.superblock.content_missing = 1;
+                self.apply(&Write::View(view.clone()));
             }
             Write::View(view) => {
                 let superblock = &mut self.superblock;
@@ -180,6 +189,7 @@ struct World {
     faults: bool,
     loss: u64,
     views: u32,
+    syncs: u32,
     names: bool,
     last: Vec<String>,
 }
@@ -263,6 +273,7 @@ impl World {
             faults: true,
             loss,
             views: 0,
+            syncs: 0,
             names,
             last: vec![String::new(); replicas],
         };
@@ -331,14 +342,23 @@ impl World {
             certain: recovered.certain,
             executed: superblock.checkpoint,
             commit_max: superblock.commit_max.get(),
-            checkpoint_op: superblock.checkpoint.op.get(),
+            checkpoint: CheckpointState::of(&superblock),
+            content_missing: superblock.content_missing == 1,
             sessions,
-            pulse_next: u64::MAX,
-            timestamp_last: 0,
             nonce: u128::from(self.now) << 8 | u128::try_from(index).unwrap(),
         }));
+        self.loaded(index);
         self.pump(index);
         self.at(MS, What::Tick(index));
+    }
+
+    fn loaded(&mut self, index: usize) {
+        let loaded = Event::Loaded {
+            pulse_next: u64::MAX,
+            timestamp_last: 0,
+        };
+        let replica = self.nodes[index].replica.as_mut();
+        replica.unwrap().handle(loaded, &Room);
     }
 
     /// Power fails: a write under way is done, not begun, or torn.
@@ -429,6 +449,27 @@ impl World {
                         .push_back(Write::View(view));
                     self.next_superblock(index);
                 }
+                Effect::Sync(checkpoint, view) => {
+                    let node = &mut self.nodes[index];
+                    // What is at work is given up.
+                    node.pending.retain(|_, write| {
+                        !matches!(write, Write::Execution | Write::Checkpoint(_))
+                    });
+                    node.executions.clear();
+                    node.executing = true;
+                    node.superblock_writes
+                        .retain(|write| !matches!(write, Write::Checkpoint(_)));
+                    if node.superblock_busy {
+                        let busy = node.pending.values().any(|write| {
+                            matches!(write, Write::View(_) | Write::Sync(..) | Write::Complete)
+                        });
+                        node.superblock_busy = busy;
+                    }
+                    node.superblock_writes
+                        .push_back(Write::Sync(checkpoint, view));
+                    self.syncs += 1;
+                    self.next_superblock(index);
+                }
                 Effect::ReadPrepare(header) => {
                     let disk = &self.nodes[index].disk;
                     let found = disk.slots[Disk::slot(header.op.get())].as_ref();
@@ -515,9 +556,9 @@ impl World {
         if header.command == command::PREPARE_OK {
             let ok = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
             let slot = Disk::slot(ok.op.get());
-            assert_eq!(disk.ring[slot].checksum, ok.checksum_prepare, "I04");
+            assert_eq!(disk.ring[slot].checksum, ok.checksum_item, "I04");
             let held = disk.slots[slot].as_ref().map(|(held, _)| held.checksum);
-            assert_eq!(held, Some(ok.checksum_prepare), "I04");
+            assert_eq!(held, Some(ok.checksum_item), "I04");
             assert_eq!(ok.view, disk.superblock.view, "I04");
             assert_eq!(ok.view, disk.superblock.log_view, "I04");
         }
@@ -545,7 +586,9 @@ impl World {
     }
 
     fn on_done(&mut self, index: usize, id: u64) {
-        let write = self.nodes[index].pending.remove(&id).unwrap();
+        let Some(write) = self.nodes[index].pending.remove(&id) else {
+            return;
+        };
         let node = &mut self.nodes[index];
         node.disk.apply(&write);
         let replica = node.replica.as_mut().unwrap();
@@ -556,6 +599,29 @@ impl World {
                 self.views = self.views.max(view.log_view);
                 node.superblock_busy = false;
                 replica.handle(Event::ViewDurable, &Room);
+                self.next_superblock(index);
+            }
+            Write::Sync(checkpoint, view) => {
+                self.views = self.views.max(view.log_view);
+                let sessions = replay(&self.history, checkpoint.op());
+                std::mem::swap(
+                    &mut *node.sessions.borrow_mut(),
+                    &mut *sessions.borrow_mut(),
+                );
+                node.superblock_busy = false;
+                node.executing = false;
+                replica.handle(Event::Synced, &Room);
+                self.loaded(index);
+                self.nodes[index]
+                    .superblock_writes
+                    .push_back(Write::Complete);
+                self.next_superblock(index);
+            }
+            Write::Complete => {
+                node.superblock_busy = false;
+                if node.disk.superblock.content_missing == 0 {
+                    replica.handle(Event::ContentComplete, &Room);
+                }
                 self.next_superblock(index);
             }
             Write::Read(prepare) => replica.handle(Event::PrepareRead(prepare), &Room),
@@ -581,8 +647,9 @@ impl World {
             Write::Checkpoint(header) => {
                 node.superblock_busy = false;
                 node.executing = false;
-                let op = header.op.get();
-                replica.handle(Event::Checkpointed { op }, &Room);
+                let checkpoint = CheckpointState::of(&node.disk.superblock);
+                assert_eq!(checkpoint.header, header);
+                replica.handle(Event::Checkpointed(checkpoint), &Room);
                 self.next_superblock(index);
                 self.next_execution(index);
             }
@@ -591,17 +658,6 @@ impl World {
     }
 
     fn on_client(&mut self, index: usize) {
-        // Who is further behind than the journal reaches cannot catch up.
-        let executed = |node: &Node| node.replica.as_ref().map_or(u64::MAX, Replica::commit);
-        let stored = |node: &Node| node.disk.superblock.checkpoint.op.get();
-        let nodes = self.nodes.iter();
-        let least = nodes
-            .map(|node| executed(node).min(stored(node) + INTERVAL))
-            .min();
-        if least.unwrap() + INTERVAL - 10 < to_u64(self.history.len()) {
-            self.at(50 * MS, What::Client(index));
-            return;
-        }
         let client = &mut self.clients[index];
         let state = &client.state;
         let frame = client.frame.get_or_insert_with(|| {
@@ -735,7 +791,7 @@ impl World {
                     replica.log.tail(),
                     replica.commit(),
                     replica.commit_max,
-                    replica.checkpoint_op,
+                    replica.checkpoint.op(),
                     (55..66).map(|op| replica.log.entry(op).map(|entry| entry.body)).collect::<Vec<_>>(),
                     replica.reading.is_some(),
                     replica.journal,
@@ -747,24 +803,25 @@ impl World {
     }
 }
 
-fn run(replicas: usize, seeds: std::ops::Range<u64>) -> (usize, u32) {
-    let (mut ops, mut views) = (0, 0);
+fn run(replicas: usize, seeds: std::ops::Range<u64>) -> (usize, u32, u32) {
+    let (mut ops, mut views, mut syncs) = (0, 0, 0);
     for seed in seeds {
         let names = std::env::var_os("CLUSTER_SEED").is_some();
         let mut world = World::new(seed, replicas, names);
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             world.run(5000 * MS);
-            (world.history.len(), world.views)
+            (world.history.len(), world.views, world.syncs)
         }));
         match done {
-            Ok((more, seen)) => {
+            Ok((more, seen, synced)) => {
                 ops += more;
                 views += seen;
+                syncs += synced;
             }
             Err(_) => panic!("seed {seed} with {replicas} replicas"),
         }
     }
-    (ops, views)
+    (ops, views, syncs)
 }
 
 #[test]
@@ -778,7 +835,7 @@ fn clusters_agree_whatever_happens() {
     }
     let seeds = std::env::var("CLUSTER_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
     for replicas in 2..=6 {
-        let (ops, views) = run(replicas, 0..seeds);
-        println!("{replicas} replicas: {ops} ops, {views} views");
+        let (ops, views, syncs) = run(replicas, 0..seeds);
+        println!("{replicas} replicas: {ops} ops, {views} views, {syncs} syncs");
     }
 }

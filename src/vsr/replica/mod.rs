@@ -24,9 +24,11 @@
 mod normal;
 mod repair;
 mod requests;
+mod sync;
 mod view_change;
 
 use super::log::{Body, Log};
+use super::message::CheckpointState;
 use super::quorum::Quorums;
 use super::sessions::SharedSessions;
 use super::vote::Vote;
@@ -110,10 +112,18 @@ pub enum Event {
         pulse_next: u64,
     },
     /// A checkpoint is durable.
-    Checkpointed {
-        /// Its op.
-        op: u64,
+    Checkpointed(CheckpointState),
+    /// The ledger is as the checkpoint has it.
+    Loaded {
+        /// When the next pending transfer expires.
+        pulse_next: u64,
+        /// Highest timestamp that the ledger ever gave out.
+        timestamp_last: u64,
     },
+    /// The superblock has the checkpoint of another replica.
+    Synced,
+    /// All blocks of that checkpoint are here.
+    ContentComplete,
 }
 
 /// What the replica wants done.
@@ -125,6 +135,9 @@ pub enum Effect {
     WriteHeaders(Vec<PrepareHeader>),
     /// Write the view to the superblock; `ViewDurable` follows.
     WriteView(ViewState),
+    /// Give the ledger up, and write a checkpoint of another replica to the superblock, with the view;
+    /// `Synced` follows, then `Loaded`, then `ContentComplete`.
+    Sync(CheckpointState, ViewState),
     /// Read the prepare from the journal; `PrepareRead` follows.
     ReadPrepare(PrepareHeader),
     /// Execute the op; `Executed` follows.
@@ -239,14 +252,12 @@ pub struct ReplicaOptions {
     pub executed: PrepareHeader,
     /// Highest op that is known to be committed.
     pub commit_max: u64,
-    /// Op of the last durable checkpoint.
-    pub checkpoint_op: u64,
+    /// The last durable checkpoint.
+    pub checkpoint: CheckpointState,
+    /// Whether blocks of it may be missing.
+    pub content_missing: bool,
     /// The sessions after `executed`.
     pub sessions: SharedSessions,
-    /// When the next pending transfer expires.
-    pub pulse_next: u64,
-    /// Highest timestamp that the ledger ever gave out.
-    pub timestamp_last: u64,
     /// Differs from that of any other process that ran this replica.
     pub nonce: u128,
 }
@@ -274,7 +285,14 @@ pub struct Replica {
     /// The newest op that was handed out to be executed.
     executing: u64,
     commit_max: u64,
-    checkpoint_op: u64,
+    checkpoint: CheckpointState,
+    content_missing: bool,
+    /// Whether the ledger is as the checkpoint has it, and goes on from there.
+    loaded: bool,
+    /// The checkpoint that is on its way to the superblock.
+    syncing: Option<CheckpointState>,
+    /// View and log view that go there with it.
+    view_synced: (u32, u32),
     timestamp_last: u64,
     pulse_next: u64,
     sessions: SharedSessions,
@@ -390,9 +408,13 @@ impl Replica {
             executed: (executed.op.get(), executed.checksum),
             executing: executed.op.get(),
             commit_max: options.commit_max.max(executed.op.get()),
-            checkpoint_op: options.checkpoint_op,
-            timestamp_last: options.timestamp_last.max(head_timestamp),
-            pulse_next: options.pulse_next,
+            checkpoint: options.checkpoint,
+            content_missing: options.content_missing,
+            loaded: false,
+            syncing: None,
+            view_synced: (0, 0),
+            timestamp_last: head_timestamp,
+            pulse_next: u64::MAX,
             sessions: options.sessions,
             queue: VecDeque::new(),
             pipeline: VecDeque::new(),
@@ -505,7 +527,8 @@ impl Replica {
 
     /// Whether requests are taken here: as primary of a view whose past is executed.
     fn serves(&self) -> bool {
-        self.status == Status::Normal && self.is_primary() && self.executed.0 >= self.view_start
+        let past_executed = self.loaded && self.executed.0 >= self.view_start;
+        self.leads() && past_executed
     }
 
     /// Takes what happened.
@@ -535,10 +558,22 @@ impl Replica {
             } => {
                 self.on_executed(prepare, replies, pulse_next);
             }
-            Event::Checkpointed { op } => {
-                assert!(op > self.checkpoint_op && op <= self.executed.0);
-                self.checkpoint_op = op;
+            Event::Checkpointed(checkpoint) => {
+                let op = checkpoint.op();
+                assert!(op > self.checkpoint.op() && op <= self.executed.0);
+                self.checkpoint = checkpoint;
             }
+            Event::Loaded {
+                pulse_next,
+                timestamp_last,
+            } => {
+                self.loaded = true;
+                self.pulse_next = pulse_next;
+                self.timestamp_last = self.timestamp_last.max(timestamp_last);
+                self.timers.progress = self.timers.now;
+            }
+            Event::Synced => self.on_synced(),
+            Event::ContentComplete => self.content_missing = false,
         }
     }
 
@@ -703,7 +738,7 @@ impl Replica {
     fn limit(&self) -> u64 {
         let slots = u64::from(self.geometry.journal_slot_count.get());
         // The header of the checkpoint's op stays.
-        self.checkpoint_op + slots - u64::from(!self.solo())
+        self.checkpoint.op() + slots - u64::from(!self.solo())
     }
 
     /// Reads from the journal what is to be executed or sent.
@@ -775,6 +810,7 @@ impl Replica {
         let op = prepare.header.op.get();
         assert_eq!(op, self.executed.0 + 1);
         self.executed = (op, prepare.header.checksum);
+        self.timers.progress = self.timers.now;
         self.pulse_next = pulse_next;
         self.timestamp_last = self.timestamp_last.max(prepare.header.timestamp.get());
         self.recycle(prepare.buffer);

@@ -58,7 +58,7 @@ impl Replica {
 
     /// Whether the superblock has view and log view as they are here.
     pub(super) fn view_is_durable(&self) -> bool {
-        self.view_durable == (self.view, self.log_view)
+        self.view_durable == (self.view, self.log_view) && self.syncing.is_none()
     }
 
     /// A message to other replicas. The view is the one in the superblock: nobody hears of another.
@@ -71,7 +71,7 @@ impl Replica {
         header.command = command;
         header.replica = self.replica;
         header.commit = self.commit_max.into();
-        header.checkpoint_op = self.checkpoint_op.into();
+        header.checkpoint_op = self.checkpoint_told().into();
         header
     }
 
@@ -123,7 +123,7 @@ impl Replica {
         let same = self
             .log
             .entry(op)
-            .is_some_and(|entry| entry.header.checksum == ok.checksum_prepare);
+            .is_some_and(|entry| entry.header.checksum == ok.checksum_item);
         if same {
             self.count(op, ok.replica);
         }
@@ -151,7 +151,7 @@ impl Replica {
     /// takes, so whoever lags finds that in a checkpoint.
     pub(super) fn limit_of_quorum(&self) -> u64 {
         let mut ops: Vec<u64> = self.peers.iter().map(|peer| peer.checkpoint_op).collect();
-        ops[usize::from(self.replica)] = self.checkpoint_op;
+        ops[usize::from(self.replica)] = self.checkpoint_told();
         ops.sort_unstable_by(|a, b| b.cmp(a));
         let slots = u64::from(self.geometry.journal_slot_count.get());
         ops[usize::from(self.quorums.replication) - 1] + slots
@@ -221,7 +221,7 @@ impl Replica {
     fn take(&mut self, header: &PrepareHeader, body: &[u8]) -> bool {
         // The slot of an op in the checkpoint may have a newer one by now.
         let op = header.op.get();
-        if op <= self.checkpoint_op || op > self.limit() {
+        if op <= self.checkpoint.op() || op > self.limit() {
             return false;
         }
         let Some(mut buffer) = self.buffers.pop() else {
@@ -301,7 +301,7 @@ impl Replica {
         }
         let mut ok = self.peer_header(command::PREPARE_OK);
         ok.op = header.op;
-        ok.checksum_prepare = header.checksum;
+        ok.checksum_item = header.checksum;
         let primary = self.primary_of(self.view);
         self.send_peer(primary, message::frame(ok, &[]));
     }

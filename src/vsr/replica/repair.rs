@@ -49,7 +49,7 @@ impl Replica {
         let timers = self.timers;
         self.wanted.retain(|_, until| !timers.due(*until));
         let head = self.log.head().op.get();
-        let first = self.log.tail().max(self.checkpoint_op + 1);
+        let first = self.log.tail().max(self.checkpoint.op() + 1);
         for op in first..=head.min(self.limit()) {
             let Some(entry) = self.log.entry(op) else {
                 continue;
@@ -68,7 +68,7 @@ impl Replica {
             self.wanted.insert(op, self.timers.now + REPAIR);
             let mut request = self.peer_header(command::REQUEST_PREPARE);
             request.op = op.into();
-            request.checksum_prepare = checksum;
+            request.checksum_item = checksum;
             self.send_peer(replica, message::frame(request, &[]));
         }
     }
@@ -82,7 +82,7 @@ impl Replica {
         self.headers_asked = self.timers.now + REPAIR;
         let mut request = self.peer_header(command::REQUEST_HEADERS);
         request.op = (tail - 1).into();
-        request.checksum_prepare = self.log.below_tail();
+        request.checksum_item = self.log.below_tail();
         let replica = self.whom_to_ask();
         self.send_peer(replica, message::frame(request, &[]));
     }
@@ -99,7 +99,7 @@ impl Replica {
 
     pub(super) fn on_request_headers(&mut self, request: &PeerHeader) {
         let mut headers: Vec<PrepareHeader> = Vec::new();
-        let mut wanted = request.checksum_prepare;
+        let mut wanted = request.checksum_item;
         let lowest = request
             .op
             .get()
@@ -138,8 +138,8 @@ impl Replica {
 
     pub(super) fn on_request_prepare(&mut self, request: &PeerHeader) {
         let op = request.op.get();
-        if request.checksum_prepare != Checksum::ZERO {
-            if let Some(header) = self.log.held(op, request.checksum_prepare) {
+        if request.checksum_item != Checksum::ZERO {
+            if let Some(header) = self.log.held(op, request.checksum_item) {
                 self.offer(header, request.replica);
             }
         } else if self.leads() && request.view.get() == self.view {

@@ -4,18 +4,25 @@ use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, Way};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::vsr::log::{Entry, Log};
+use crate::vsr::message::CheckpointState;
 use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::wire::build::{ClientState, ping, request};
 use crate::wire::{Evicted, EvictionHeader, Operation, ReplyHeader};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
-use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind};
+use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind, Superblock};
 use zerocopy::FromBytes;
 
 const NOW: u64 = 1_800_000_000_000_000_000;
 
 struct Room(bool);
+
+fn checkpoint(header: &PrepareHeader) -> CheckpointState {
+    let mut superblock = Superblock::zeroed();
+    superblock.checkpoint = *header;
+    CheckpointState::of(&superblock)
+}
 
 impl Admission for Room {
     fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
@@ -48,7 +55,7 @@ impl Fixture {
         let sessions = Rc::new(RefCell::new(Sessions::new(sessions_max)));
         let root = PrepareHeader::root(0);
         let slots = vec![Entry::durable(&root); 64];
-        let replica = Replica::new(ReplicaOptions {
+        let mut replica = Replica::new(ReplicaOptions {
             cluster: 0,
             replica: 0,
             replica_count: 1,
@@ -59,12 +66,16 @@ impl Fixture {
             certain: true,
             executed: root,
             commit_max: 0,
-            checkpoint_op: 0,
+            checkpoint: checkpoint(&root),
+            content_missing: false,
             sessions: Rc::clone(&sessions),
-            pulse_next: u64::MAX,
-            timestamp_last: 0,
             nonce: 1,
         });
+        let loaded = Event::Loaded {
+            pulse_next: u64::MAX,
+            timestamp_last: 0,
+        };
+        replica.handle(loaded, &Room(true));
         Self {
             replica,
             sessions,
@@ -104,7 +115,9 @@ impl Fixture {
                     names.push(format!("send {}", connection.0));
                     self.sent.push((connection.0, frame));
                 }
-                Effect::WriteView(_) | Effect::ReadPrepare(_) => panic!("alone it does neither"),
+                Effect::WriteView(_) | Effect::ReadPrepare(_) | Effect::Sync(..) => {
+                    panic!("alone it does none of these")
+                }
             }
         }
         names.join(", ")
@@ -431,7 +444,7 @@ fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
     assert_eq!(fixture.effects(NOW), "");
     fixture
         .replica
-        .handle(Event::Checkpointed { op: 40 }, &fixture.room);
+        .handle(Event::Checkpointed(checkpoint(&header)), &fixture.room);
     assert_eq!(fixture.effects(NOW), "prepare 65x1");
 }
 

@@ -12,12 +12,13 @@
 use super::{ASKED, PATIENCE, RESEND, Replica, Status, ViewState};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::Body;
-use crate::vsr::message::{self, VIEW_HEADERS_MAX};
+use crate::vsr::message::{self, CheckpointState, VIEW_HEADERS_MAX};
 use crate::vsr::replica::{Effect, InFlight};
 use crate::vsr::vote::{Decided, Vote, decide};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 use storage_format::PrepareHeader;
+use zerocopy::FromZeros;
 
 impl Replica {
     /// Waits anew for the primary, or for the view to start.
@@ -90,7 +91,7 @@ impl Replica {
     }
 
     /// What belongs to the view that is left goes.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         self.queue.clear();
         self.pipeline.clear();
         self.events_waiting = 0;
@@ -106,19 +107,25 @@ impl Replica {
 
     /// Has the view written to the superblock, if that has another.
     pub(super) fn write_view(&mut self) {
-        if self.view_writing.is_some() || self.view_is_durable() {
+        if self.view_writing.is_some() || self.syncing.is_some() || self.view_is_durable() {
             return;
         }
         self.view_writing = Some((self.view, self.log_view));
-        self.effects.push_back(Effect::WriteView(ViewState {
+        let view = self.view_state();
+        self.effects.push_back(Effect::WriteView(view));
+        if planted(Bug::VoteBeforeDurable) {
+            self.view_durable = (self.view, self.log_view);
+            self.view_became_durable();
+        }
+    }
+
+    /// What the superblock is to have of the view.
+    pub(super) fn view_state(&self) -> ViewState {
+        ViewState {
             view: self.view,
             log_view: self.log_view,
             commit_max: self.commit_max,
             headers: self.log.newest(VIEW_HEADERS_MAX),
-        }));
-        if planted(Bug::VoteBeforeDurable) {
-            self.view_durable = (self.view, self.log_view);
-            self.view_became_durable();
         }
     }
 
@@ -131,7 +138,7 @@ impl Replica {
         }
     }
 
-    fn view_became_durable(&mut self) {
+    pub(super) fn view_became_durable(&mut self) {
         if self.log_view < self.view {
             self.send_vote();
             self.decide();
@@ -151,6 +158,10 @@ impl Replica {
         self.send_start_view_change();
         if self.is_voting() {
             self.send_vote();
+        }
+        if self.is_stuck() {
+            self.timers.start_view = 0;
+            self.ask_start_view(self.primary_of(self.view));
         }
         if self.status == Status::Recovering {
             for replica in self.others() {
@@ -247,24 +258,8 @@ impl Replica {
         self.install(&decided);
     }
 
-    /// Whether there is room for the top of a log, and for all that lies between it and what is executed.
-    fn fits(&self, headers: &[PrepareHeader]) -> bool {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
-        let head = headers[0].op.get();
-        let fits = head < self.checkpoint_op + 2 * slots;
-        if !fits {
-            let checkpoint = self.checkpoint_op;
-            tracing::warn!(
-                head,
-                checkpoint,
-                "this replica is too far behind to take part"
-            );
-        }
-        fits
-    }
-
     /// Makes a log that of the view; the superblock has it before anything else happens.
-    fn install(&mut self, decided: &Decided) {
+    pub(super) fn install(&mut self, decided: &Decided) {
         let head = decided.headers[0].op.get();
         assert!(head >= self.executed.0, "what is executed is not dropped");
         self.log_view = self.view;
@@ -328,14 +323,21 @@ impl Replica {
         let headers = self.log.newest(VIEW_HEADERS_MAX);
         header.op = headers[0].op;
         header.nonce = nonce.into();
-        let frame = message::frame(header, message::headers_body(&headers));
-        self.send_peer(replica, frame);
+        // Its blocks have to be somewhere.
+        let checkpoint = match self.content_missing {
+            true => CheckpointState {
+                header: PrepareHeader::root(self.cluster),
+                ..FromZeros::new_zeroed()
+            },
+            false => self.checkpoint,
+        };
+        let body = message::start_view_body(&checkpoint, &headers);
+        self.send_peer(replica, message::frame(header, &body));
     }
 
     pub(super) fn on_start_view(&mut self, header: &PeerHeader, body: &[u8]) {
         let view = header.view.get();
-        let headers = message::headers(body, self.cluster).filter(|all| !all.is_empty());
-        let Some(headers) = headers else {
+        let Some((checkpoint, headers)) = message::start_view(body, self.cluster) else {
             tracing::warn!("a start of a view that makes no sense is ignored");
             return;
         };
@@ -343,8 +345,9 @@ impl Replica {
             return;
         }
         let wanted = match self.status {
+            _ if self.syncing.is_some() => false,
             _ if view > self.view => true,
-            Status::Normal => false,
+            Status::Normal => self.is_stuck(),
             Status::ViewChange => self.log_view < view,
             // Only an answer knows everything that this replica may have acknowledged.
             Status::Recovering => header.nonce.get() == self.nonce,
@@ -352,15 +355,17 @@ impl Replica {
         if !wanted {
             return;
         }
-        if !self.fits(&headers) {
+        let decided = Decided {
+            headers,
+            commit: header.commit.get(),
+        };
+        if self.is_stuck() || !self.fits(&decided.headers) {
+            self.sync(view, checkpoint, &decided);
             return;
         }
         self.view = view;
         self.leave();
-        self.install(&Decided {
-            headers,
-            commit: header.commit.get(),
-        });
+        self.install(&decided);
         if self.view_is_durable() {
             // A replica that recovers in its view.
             self.begin();

@@ -1,0 +1,202 @@
+//! Blocks that are damaged here come from other replicas; what they ask for goes to them.
+//!
+//! A block is asked for by address and identity, and every replica has the same blocks at the same
+//! addresses, so it does not matter who answers.
+
+use super::superblock::Keeper;
+use crate::constants;
+use crate::grid::Damage;
+use crate::io::{Io, Network, Storage};
+use crate::stdx::SectorBuf;
+use crate::vsr::message;
+use crate::wire::header::command;
+use crate::wire::{CommonHeader, PeerHeader};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use storage_format::BlockReference;
+use storage_format::block::verify;
+use zerocopy::FromBytes;
+
+/// Blocks that are asked for at the same time.
+const ASKED_MAX: usize = 16;
+/// Blocks that are being read for others.
+const SERVED_MAX: usize = 16;
+/// When a block is asked for again, of another replica.
+const PATIENCE: u64 = 100_000_000;
+
+/// See the module.
+pub(super) struct BlockRepair<'a, I: Io> {
+    io: &'a I,
+    superblock: Rc<Keeper>,
+    damage: Damage,
+    /// When to ask again, by address.
+    asked: BTreeMap<u64, u64>,
+    attempts: u64,
+    serving: usize,
+}
+
+/// What came of a read or a write for a repair.
+pub(super) enum Repaired {
+    /// A block for another replica, if it is whole here.
+    Read { replica: u8, frame: Option<Bytes> },
+    /// A block that is whole again.
+    Written(BlockReference),
+}
+
+type Work<'a> = Pin<Box<dyn Future<Output = Repaired> + 'a>>;
+
+impl<'a, I: Io> BlockRepair<'a, I> {
+    pub(super) fn new(io: &'a I, superblock: Rc<Keeper>, damage: Damage) -> Self {
+        Self {
+            io,
+            superblock,
+            damage,
+            asked: BTreeMap::new(),
+            attempts: 0,
+            serving: 0,
+        }
+    }
+
+    fn header(&self, command: u8, block: &BlockReference) -> PeerHeader {
+        let superblock = self.superblock.current();
+        let mut header = PeerHeader::zeroed();
+        header.cluster = superblock.cluster;
+        header.view = superblock.view;
+        header.log_view = superblock.log_view;
+        header.release = constants::RELEASE.into();
+        header.command = command;
+        header.replica = superblock.replica;
+        header.checksum_item = block.checksum;
+        header.op = block.address;
+        header
+    }
+
+    /// Asks for what is damaged; `now` is the monotonic clock.
+    pub(super) fn tick(&mut self, now: u64) {
+        if self.asked.is_empty() && self.damage.found().is_none() {
+            return;
+        }
+        self.asked.retain(|_, until| *until > now);
+        let (own, count) = {
+            let superblock = self.superblock.current();
+            (superblock.replica, superblock.replica_count)
+        };
+        for block in self.damage.wanted() {
+            let address = block.address.get();
+            if self.asked.len() >= ASKED_MAX {
+                return;
+            }
+            if self.asked.contains_key(&address) {
+                continue;
+            }
+            self.asked.insert(address, now + PATIENCE);
+            let step = 1 + self.attempts % (u64::from(count) - 1);
+            self.attempts += 1;
+            let replica = (u64::from(own) + step) % u64::from(count);
+            let replica = u8::try_from(replica).expect("there are at most six");
+            let header = self.header(command::REQUEST_BLOCK, &block);
+            let frame = message::frame(header, &[]);
+            self.io.network().send_peer(replica, frame);
+        }
+    }
+
+    /// Takes a frame that is about blocks; what is to be done for it.
+    pub(super) fn on_frame(&mut self, header: &[u8; 256], body: &[u8]) -> Option<Work<'a>> {
+        let header = PeerHeader::read_from_bytes(header).expect("256 bytes");
+        match header.command {
+            command::REQUEST_BLOCK => self.on_request(&header),
+            command::BLOCK => self.on_block(&header, body),
+            _ => None,
+        }
+    }
+
+    /// Whether a frame is about blocks.
+    pub(super) fn is_concerned(&self, header: &[u8; 256]) -> bool {
+        let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
+        matches!(common.command, command::REQUEST_BLOCK | command::BLOCK)
+            && common.replica < self.superblock.current().replica_count
+            && common.release.get() == constants::RELEASE
+    }
+
+    /// Another replica asks for a block.
+    fn on_request(&mut self, request: &PeerHeader) -> Option<Work<'a>> {
+        let superblock = self.superblock.current();
+        let address = request.op.get();
+        let known = address > 0 && address <= superblock.geometry.block_count_max();
+        if self.serving >= SERVED_MAX || !known {
+            return None;
+        }
+        self.serving += 1;
+        let block = BlockReference {
+            checksum: request.checksum_item,
+            address: request.op,
+            ..BlockReference::default()
+        };
+        let (io, replica) = (self.io, request.replica);
+        let offset = superblock.geometry.block_offset(address);
+        drop(superblock);
+        let header = self.header(command::BLOCK, &block);
+        Some(Box::pin(async move {
+            let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+            let buffer = io.storage().read(offset, buffer).await;
+            let whole = verify(&buffer, &block).is_ok();
+            let frame = whole.then(|| message::frame(header, &buffer));
+            Repaired::Read { replica, frame }
+        }))
+    }
+
+    /// A block came: it is written if it is the one that is wanted.
+    fn on_block(&mut self, header: &PeerHeader, body: &[u8]) -> Option<Work<'a>> {
+        let block = BlockReference {
+            checksum: header.checksum_item,
+            address: header.op,
+            ..BlockReference::default()
+        };
+        if body.len() != constants::BLOCK_SIZE || verify(body, &block).is_err() {
+            tracing::warn!(
+                address = block.address.get(),
+                "a block that is not whole is ignored"
+            );
+            return None;
+        }
+        if !self.damage.repair_begin(&block) {
+            return None;
+        }
+        let offset = self
+            .superblock
+            .current()
+            .geometry
+            .block_offset(block.address.get());
+        let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        buffer.copy_from_slice(body);
+        let io = self.io;
+        Some(Box::pin(async move {
+            drop(
+                io.storage()
+                    .write(offset, buffer, constants::BLOCK_SIZE)
+                    .await,
+            );
+            Repaired::Written(block)
+        }))
+    }
+
+    /// A read or a write has completed.
+    pub(super) fn on_done(&mut self, done: Repaired) {
+        match done {
+            Repaired::Read { replica, frame } => {
+                self.serving -= 1;
+                if let Some(frame) = frame {
+                    self.io.network().send_peer(replica, frame);
+                }
+            }
+            Repaired::Written(block) => {
+                tracing::info!(address = block.address.get(), "block repaired");
+                let _ = self.asked.remove(&block.address.get());
+                self.damage.repair_end(&block);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A replica that lags by more than the others' journals goes on from a checkpoint of the primary.
+//!
+//! Checkpoint, view and the top of the log go into the superblock together: before that, this replica is
+//! as it was, and after it, all that it says and does follows from the new state. Blocks of the
+//! checkpoint come later, as they are needed, and in the background; until all are here, nobody is told
+//! of the checkpoint, since nobody could rely on it.
+//!
+//! The log that is given up was acknowledged in part. All of that is in the checkpoint or in the log of the
+//! view, which is why only the start of a view brings a checkpoint.
+
+use super::{PATIENCE, Replica};
+use crate::vsr::message::CheckpointState;
+use crate::vsr::replica::Effect;
+use crate::vsr::vote::Decided;
+use storage_format::PrepareHeader;
+
+impl Replica {
+    /// The op of the checkpoint that others may rely on.
+    pub(super) fn checkpoint_told(&self) -> u64 {
+        if self.content_missing || self.syncing.is_some() {
+            0
+        } else {
+            self.checkpoint.op()
+        }
+    }
+
+    /// Whether there is room for the top of a log, and for all that lies between it and the checkpoint.
+    pub(super) fn fits(&self, headers: &[PrepareHeader]) -> bool {
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        headers[0].op.get() < self.checkpoint.op() + 2 * slots
+    }
+
+    /// Whether this backup has not come on for long, and others have a checkpoint that it could go on from.
+    pub(super) fn is_stuck(&self) -> bool {
+        let primary = &self.peers[usize::from(self.primary_of(self.view))];
+        let patience = if self.loaded { 5 } else { 20 };
+        self.follows()
+            && self.syncing.is_none()
+            && self.executed.0 < self.commit_max
+            && primary.checkpoint_op > self.executed.0
+            && self.timers.due(self.timers.progress + patience * PATIENCE)
+    }
+
+    /// Goes on from `checkpoint`, in a view that has begun with the log that was decided.
+    pub(super) fn sync(&mut self, view: u32, checkpoint: CheckpointState, decided: &Decided) {
+        let (op, head) = (checkpoint.op(), decided.headers[0].op.get());
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        if op <= self.executed.0 || head < op || head >= op + slots || self.syncing.is_some() {
+            tracing::warn!(
+                head,
+                checkpoint = op,
+                "this replica is too far behind to take part"
+            );
+            return;
+        }
+        tracing::info!(
+            from = self.executed.0,
+            to = op,
+            view,
+            "going on from another checkpoint"
+        );
+        self.view = view;
+        self.leave();
+        self.install(decided);
+        self.commit_max = self.commit_max.max(op);
+        for prepare in std::mem::take(&mut self.ready).into_values() {
+            self.recycle(prepare.buffer);
+        }
+        self.syncing = Some(checkpoint);
+        self.view_synced = (self.view, self.log_view);
+        let state = self.view_state();
+        self.effects.push_back(Effect::Sync(checkpoint, state));
+    }
+
+    pub(super) fn on_synced(&mut self) {
+        let checkpoint = self.syncing.take().expect("it was on its way");
+        self.checkpoint = checkpoint;
+        self.content_missing = true;
+        self.loaded = false;
+        self.executed = (checkpoint.op(), checkpoint.header.checksum);
+        self.executing = checkpoint.op();
+        self.timers.progress = self.timers.now;
+        self.view_durable = self.view_synced;
+        if self.view_is_durable() {
+            self.view_became_durable();
+        }
+    }
+}
