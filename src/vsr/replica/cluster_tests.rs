@@ -150,7 +150,7 @@ enum What {
     Start(usize),
     Crash(usize),
     Cut(usize, bool),
-    Client(usize),
+    Client(usize, u64),
     ToClient(usize, Bytes),
 }
 
@@ -158,6 +158,8 @@ struct Client {
     state: ClientState,
     frame: Option<Bytes>,
     answered: u64,
+    /// Timers of an older one mean nothing.
+    timer: u64,
 }
 
 struct Random(u64);
@@ -255,6 +257,7 @@ impl World {
             },
             frame: None,
             answered: 0,
+            timer: 0,
         };
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         for _ in 0..8 {
@@ -281,7 +284,7 @@ impl World {
             this.at(0, What::Start(index));
         }
         for index in 0..this.clients.len() {
-            this.at(10 * MS, What::Client(index));
+            this.at(10 * MS, What::Client(index, 0));
         }
         this
     }
@@ -504,7 +507,7 @@ impl World {
                     frame,
                 } => {
                     self.check_sent(index, &frame);
-                    if self.names && now > 60000 * MS && now < 60300 * MS {
+                    if self.names && now > 64000 * MS && now < 64300 * MS {
                         let h = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
                         println!(
                             "  {} {index} -> {replica}: command {} view {} op {} commit {}",
@@ -657,7 +660,10 @@ impl World {
         self.pump(index);
     }
 
-    fn on_client(&mut self, index: usize) {
+    fn on_client(&mut self, index: usize, timer: u64) {
+        if self.clients[index].timer != timer {
+            return;
+        }
         let client = &mut self.clients[index];
         let state = &client.state;
         let frame = client.frame.get_or_insert_with(|| {
@@ -671,7 +677,7 @@ impl World {
         let to = u64_to_usize(self.random.below(to_u64(self.nodes.len())));
         self.send(What::Deliver(to, Some(index), frame));
         let delay = 100 * MS + self.random.below(400 * MS);
-        self.at(delay, What::Client(index));
+        self.at(delay, What::Client(index, timer));
     }
 
     fn on_client_frame(&mut self, index: usize, frame: &Bytes) {
@@ -693,7 +699,9 @@ impl World {
         client.state.parent = reply.context;
         client.frame = None;
         client.answered += 1;
-        self.at(MS, What::Client(index));
+        client.timer += 1;
+        let timer = client.timer;
+        self.at(MS, What::Client(index, timer));
     }
 
     fn turn(&mut self) {
@@ -739,7 +747,7 @@ impl World {
                     self.at(delay, What::Cut(index, false));
                 }
             }
-            What::Client(index) => self.on_client(index),
+            What::Client(index, timer) => self.on_client(index, timer),
             What::ToClient(index, frame) => self.on_client_frame(index, &frame),
         }
     }

@@ -23,7 +23,7 @@ impl Replica {
         if first {
             self.be_patient();
         }
-        if self.timers.due(self.timers.heartbeat) && self.leads() {
+        if self.timers.due(self.timers.heartbeat) && self.leads() && !self.stalls() {
             self.timers.heartbeat = now + HEARTBEAT;
             self.send_commit();
         }
@@ -45,7 +45,7 @@ impl Replica {
     pub fn until_tick(&self) -> Option<u64> {
         let timers = &self.timers;
         let mut next = timers.patience.min(timers.resend).min(timers.repair);
-        if self.leads() {
+        if self.leads() && !self.stalls() {
             next = next.min(timers.heartbeat);
         }
         (!self.solo()).then(|| next.saturating_sub(timers.now))

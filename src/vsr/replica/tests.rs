@@ -442,9 +442,10 @@ fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
     assert_eq!(fixture.replica.commit(), 64);
     fixture.frame(1, &lookup(&client));
     assert_eq!(fixture.effects(NOW), "");
-    fixture
-        .replica
-        .handle(Event::Checkpointed(checkpoint(&header)), &fixture.room);
+    let mut header = PrepareHeader::root(0);
+    header.op = 40.into();
+    let checkpointed = Event::Checkpointed(checkpoint(&header));
+    fixture.replica.handle(checkpointed, &fixture.room);
     assert_eq!(fixture.effects(NOW), "prepare 65x1");
 }
 

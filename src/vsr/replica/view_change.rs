@@ -27,11 +27,16 @@ impl Replica {
         self.timers.patience = self.timers.now + PATIENCE + jitter;
     }
 
+    /// Whether this primary has had something to do for long, and does not come on: whatever the reason,
+    /// another has to try.
+    pub(super) fn stalls(&self) -> bool {
+        let waits = self.log.head().op.get() > self.executed.0;
+        waits && self.timers.due(self.timers.progress + 5 * PATIENCE)
+    }
+
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
-        let stuck = self.timers.progress + 5 * PATIENCE;
-        let waits = self.log.head().op.get() > self.executed.0;
-        if self.leads() && !(waits && self.timers.due(stuck)) {
+        if self.leads() && !self.stalls() {
             return;
         }
         let asked = self.peers.iter().filter_map(|peer| peer.asked);
