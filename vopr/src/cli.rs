@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use vopr::sim::checker::{Failure, Seen};
+use vopr::sim::seen::Seen;
+use vopr::sim::verdict::Failure;
 use vopr::sim::world::Counts;
 use vopr::sim::{Outcome, catch_panics, run_seed};
 
