@@ -61,6 +61,8 @@ pub struct History {
     registered: BTreeMap<u128, Vec<u64>>,
     expected: BTreeMap<RequestKey, Expected>,
     sent: BTreeMap<Checksum, Sent>,
+    /// The ops that executed a request: a client that comes back registers with the same again.
+    executed: BTreeMap<Checksum, Vec<u64>>,
     op_received: u64,
     mirror: Mirror,
     /// The trees of the newest checkpoint.
@@ -82,6 +84,7 @@ impl History {
             registered: BTreeMap::new(),
             expected: BTreeMap::new(),
             sent: BTreeMap::new(),
+            executed: BTreeMap::new(),
             op_received: 0,
             mirror: Mirror::new(cluster, geometry, bug),
             trees: Trees::default(),
@@ -134,6 +137,18 @@ impl History {
     #[must_use]
     pub fn session(&self, client: u128) -> Option<u64> {
         self.sessions.get(&client).map(|known| known.session)
+    }
+
+    /// Sessions that there are now.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The ops that executed a request.
+    #[must_use]
+    pub fn executed(&self, request: &Checksum) -> &[u64] {
+        self.executed.get(request).map_or(&[], Vec::as_slice)
     }
 
     /// All sessions that a client ever had.
@@ -312,6 +327,8 @@ impl History {
             last: (op, index),
         };
         self.sessions.insert(client, known);
+        let executed = self.executed.entry(entry.request_checksum);
+        executed.or_default().push(op);
         let expected = Expected {
             op,
             header,

@@ -72,7 +72,13 @@ pub fn catch_panics() {
     }));
 }
 
+/// Forgets the panics of an earlier run.
+pub fn forget_panic() {
+    PANIC.set(None);
+}
+
 /// The text of the first panic since it was asked for last.
+#[must_use]
 pub fn panic_text() -> String {
     PANIC.take().unwrap_or_else(|| "no text".into())
 }
@@ -81,7 +87,7 @@ pub fn panic_text() -> String {
 #[must_use]
 pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     plant(bug);
-    PANIC.set(None);
+    forget_panic();
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
     let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
