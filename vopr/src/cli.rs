@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     };
     catch_panics();
     if arguments.list_bugs {
-        for bug in Bug::ALL {
+        for bug in Bug::ALL.iter().chain(Bug::OF_CLUSTERS) {
             println!("{bug:?}");
         }
         return ExitCode::SUCCESS;
@@ -135,7 +135,8 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
-    let found = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+    let mut all = Bug::ALL.iter().chain(Bug::OF_CLUSTERS);
+    let found = all.find(|bug| format!("{bug:?}") == name);
     found
         .copied()
         .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
@@ -356,7 +357,12 @@ fn mutants(arguments: &Arguments) -> bool {
     let first = arguments.first_seed;
     let mut missed = 0;
     let mut found = 0;
-    for bug in Bug::ALL {
+    let bugs = if arguments.cluster {
+        Bug::OF_CLUSTERS
+    } else {
+        Bug::ALL
+    };
+    for bug in bugs {
         let start = Instant::now();
         let next = AtomicU64::new(0);
         let caught: Mutex<Option<(u64, Failure)>> = Mutex::new(None);

@@ -10,6 +10,9 @@ use storage_format::Geometry;
 /// Weights of the sizes of clusters, from 1 replica on.
 const REPLICA_WEIGHTS: [u64; 6] = [2, 1, 4, 1, 2, 2];
 
+/// Whether journals of three replicas and more are damaged at rest in some seeds.
+const DAMAGE: bool = false;
+
 /// When the network falls apart, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionOptions {
@@ -128,6 +131,7 @@ impl Options {
         let skew_max = random.pick(&[0, 1, 10, 100]) * MS;
         let skews = (0..replicas).map(|_| random.below(skew_max + 1)).collect();
         let ordered = random.chance(500);
+        let rots = DAMAGE && replicas >= 3 && weather != Weather::Calm && random.chance(300);
         Self {
             replicas,
             geometry,
@@ -143,7 +147,7 @@ impl Options {
             links: links(random, weather, true),
             partitions: partitions(random, weather),
             processes: processes(random, weather, u64::from(replicas)),
-            rot: 0,
+            rot: if rots { random.between(1, 30) } else { 0 },
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: true,
         }
