@@ -1,6 +1,7 @@
 //! What a seed is like: every choice that is made once for a whole run.
 
 use super::network::LinkFaults;
+use super::quorum;
 use crate::random::Random;
 use crate::sim::draws::Draws;
 use crate::sim::options::{DiskSpeed, MS};
@@ -64,6 +65,9 @@ pub struct Options {
     pub requests: u64,
     /// Whether disks tear within sectors.
     pub tear_inside_sectors: bool,
+    /// Whether a crash may make a sector of headers unreadable, of each disk. Who lost one may not know
+    /// where its log ended, so as many have to be spared as a view change needs to be sure.
+    pub lose_headers: Vec<bool>,
     /// How fast the disks are.
     pub speeds: Vec<DiskSpeed>,
     /// Nanoseconds by which each wall clock is ahead of the slowest.
@@ -141,6 +145,7 @@ impl Options {
             clients: random.index(8) + 1,
             requests: random.between(200, 400),
             tear_inside_sectors: random.chance(500),
+            lose_headers: lose_headers(random, replicas),
             speeds,
             skews,
             peers: links(random, weather, ordered),
@@ -152,6 +157,15 @@ impl Options {
             lag_limit: true,
         }
     }
+}
+
+fn lose_headers(random: &mut Random, replicas: u8) -> Vec<bool> {
+    let mut lose = vec![replicas == 1; usize::from(replicas)];
+    for _ in 1..quorum::replication(replicas) {
+        let replica = random.index(lose.len());
+        lose[replica] = true;
+    }
+    lose
 }
 
 fn links(random: &mut Random, weather: Weather, ordered: bool) -> LinkFaults {

@@ -221,6 +221,10 @@ impl Checker {
             let checkpoint = durable.checkpoint.op;
             format!("replica {replica} writes op {op} at checkpoint {checkpoint}")
         })?;
+        let newer = self.platter(replica).in_slot(op);
+        require(newer <= op, "I12", || {
+            format!("replica {replica} writes op {op} over op {newer}")
+        })?;
         let quorum = quorum::replication(self.replicas);
         let covering = self.platters.iter().filter(|platter| covers(platter));
         require(covering.count() >= quorum, "I12", || {

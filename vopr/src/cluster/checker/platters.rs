@@ -55,6 +55,14 @@ impl Platter {
         (found.op.get() == op && found.kind() != PrepareKind::Empty).then_some(found)
     }
 
+    /// The op whose prepare is in the slot of another, 0 if there is none.
+    #[must_use]
+    pub fn in_slot(&self, op: u64) -> u64 {
+        let found = self.prepares[u64_to_usize(op % self.slots())];
+        let found = found.filter(|header| header.kind() != PrepareKind::Empty);
+        found.map_or(0, |header| header.op.get())
+    }
+
     /// The header in the ring at the slot of an op.
     #[must_use]
     pub fn header(&self, op: u64) -> &PrepareHeader {
