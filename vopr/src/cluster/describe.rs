@@ -90,6 +90,9 @@ fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
         let list: Vec<String> = list.collect();
         let (present, nacks) = (header.present, header.nacks);
         line += &format!(" [{}] present {present:b} nacks {nacks:b}", list.join(" "));
+        if header.uncertain != 0 {
+            line += " uncertain";
+        }
     }
     line
 }

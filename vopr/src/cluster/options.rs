@@ -11,9 +11,6 @@ use storage_format::Geometry;
 /// Weights of the sizes of clusters, from 1 replica on.
 const REPLICA_WEIGHTS: [u64; 6] = [2, 1, 4, 1, 2, 2];
 
-/// Whether journals of three replicas and more are damaged at rest in some seeds.
-const DAMAGE: bool = false;
-
 /// When the network falls apart, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionOptions {
@@ -65,9 +62,10 @@ pub struct Options {
     pub requests: u64,
     /// Whether disks tear within sectors.
     pub tear_inside_sectors: bool,
-    /// Whether a crash may make a sector of headers unreadable, of each disk. Who lost one may not know
-    /// where its log ended, so as many have to be spared as a view change needs to be sure.
-    pub lose_headers: Vec<bool>,
+    /// Of each replica, whether what lies beyond the head of its log may be damaged, and whether a crash
+    /// may make a sector of headers unreadable. It may not know where its log ended then, so as many have
+    /// to be spared as a view change needs to be sure.
+    pub uncertain: Vec<bool>,
     /// How fast the disks are.
     pub speeds: Vec<DiskSpeed>,
     /// Nanoseconds by which each wall clock is ahead of the slowest.
@@ -135,7 +133,7 @@ impl Options {
         let skew_max = random.pick(&[0, 1, 10, 100]) * MS;
         let skews = (0..replicas).map(|_| random.below(skew_max + 1)).collect();
         let ordered = random.chance(500);
-        let rots = DAMAGE && replicas >= 3 && weather != Weather::Calm && random.chance(300);
+        let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
         Self {
             replicas,
             geometry,
@@ -145,27 +143,27 @@ impl Options {
             clients: random.index(8) + 1,
             requests: random.between(200, 400),
             tear_inside_sectors: random.chance(500),
-            lose_headers: lose_headers(random, replicas),
+            uncertain: uncertain(random, replicas),
             speeds,
             skews,
             peers: links(random, weather, ordered),
             links: links(random, weather, true),
             partitions: partitions(random, weather),
             processes: processes(random, weather, u64::from(replicas)),
-            rot: if rots { random.between(1, 30) } else { 0 },
+            rot: if rots { random.between(20, 300) } else { 0 },
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: true,
         }
     }
 }
 
-fn lose_headers(random: &mut Random, replicas: u8) -> Vec<bool> {
-    let mut lose = vec![replicas == 1; usize::from(replicas)];
+fn uncertain(random: &mut Random, replicas: u8) -> Vec<bool> {
+    let mut uncertain = vec![replicas == 1; usize::from(replicas)];
     for _ in 1..quorum::replication(replicas) {
-        let replica = random.index(lose.len());
-        lose[replica] = true;
+        let replica = random.index(uncertain.len());
+        uncertain[replica] = true;
     }
-    lose
+    uncertain
 }
 
 fn links(random: &mut Random, weather: Weather, ordered: bool) -> LinkFaults {

@@ -2,7 +2,7 @@
 //!
 //! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
-//! at most until it is written again, header or prepare, and never together with a torn write.
+//! at most until it is whole again, header or prepare, and never together with a torn write.
 
 use super::quorum;
 use super::world::World;
@@ -60,6 +60,13 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
         if !permitted || !random.chance(world.options.rot) {
             continue;
         }
+        let uncertain = world.options.uncertain[usize::from(replica)];
+        if !world.checker.may_rot(replica, slot, uncertain) {
+            continue;
+        }
+        world.checker.on_rot(replica, slot);
+        world.trace(|| format!("slot {slot} of {replica} rots"));
+        let random = &mut world.random.fault;
         let disk = &mut world.disks[usize::from(replica)];
         if random.chance(500) {
             // The header only, not its neighbours: that would be damage of 16 slots.
@@ -67,13 +74,9 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
             let mut bytes = disk.bytes(offset, SECTOR_SIZE);
             let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + random.index(256);
             bytes[at] ^= 1 << random.below(8);
-            if world.checker.on_rot(replica, slot) {
-                disk.put(offset, &bytes);
-                world.checker.counts.rotten += 1;
-            }
-        } else if world.checker.on_rot(replica, slot) {
+            disk.put(offset, &bytes);
+        } else {
             disk.damage(platter::slot_offset(&geometry, slot), random);
-            world.checker.counts.rotten += 1;
         }
     }
 }

@@ -179,7 +179,7 @@ impl World {
         let skews = options.skews.iter();
         Self {
             cluster,
-            disks: options.lose_headers.iter().map(disk).collect(),
+            disks: options.uncertain.iter().map(disk).collect(),
             processes: skews.map(|skew| Process::new(*skew)).collect(),
             network: Network::new(options.replicas),
             checker: Checker::new(cluster, &options, bug),

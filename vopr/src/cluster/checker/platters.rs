@@ -55,6 +55,13 @@ impl Platter {
         (found.op.get() == op && found.kind() != PrepareKind::Empty).then_some(found)
     }
 
+    /// Whether both rings have the same in a slot, and nothing of it is damaged.
+    fn is_whole(&self, slot: u64) -> bool {
+        let prepare = self.prepares[u64_to_usize(slot)];
+        let header = &self.headers[u64_to_usize(slot)];
+        prepare.as_ref() == Some(header) && !self.rotten.contains(&slot)
+    }
+
     /// The op whose prepare is in the slot of another, 0 if there is none.
     #[must_use]
     pub fn in_slot(&self, op: u64) -> u64 {
@@ -91,7 +98,7 @@ impl Platter {
         }
         let sector = to_u64(HEADERS_PER_SECTOR);
         for first in (0..self.slots()).step_by(HEADERS_PER_SECTOR) {
-            self.reread_headers(disk, geometry.headers_offset(), first / sector);
+            self.reread_headers(disk, geometry, first / sector);
         }
         self.reread_superblock(disk);
     }
@@ -102,11 +109,7 @@ impl Platter {
             Zone::Superblock => self.reread_superblock(disk),
             Zone::Headers => {
                 let within = write.offset - geometry.headers_offset();
-                self.reread_headers(
-                    disk,
-                    geometry.headers_offset(),
-                    within / to_u64(SECTOR_SIZE),
-                );
+                self.reread_headers(disk, geometry, within / to_u64(SECTOR_SIZE));
             }
             Zone::Prepares => {
                 let size = u64::from(geometry.journal_slot_size.get());
@@ -123,11 +126,20 @@ impl Platter {
         self.protected.update(disk);
     }
 
-    fn reread_headers(&mut self, disk: &Disk, ring: u64, sector: u64) {
+    fn reread_headers(&mut self, disk: &Disk, geometry: &Geometry, sector: u64) {
+        let ring = geometry.headers_offset();
         let bytes = disk.bytes(ring + sector * to_u64(SECTOR_SIZE), SECTOR_SIZE);
         let headers = <[PrepareHeader]>::ref_from_bytes(&bytes).expect("whole headers");
         let first = u64_to_usize(sector) * HEADERS_PER_SECTOR;
         self.headers[first..first + HEADERS_PER_SECTOR].copy_from_slice(headers);
+        // What was damaged of a slot may have been its header only.
+        let (prepares, headers) = (&self.prepares, &self.headers);
+        self.rotten.retain(|slot| {
+            let slot = u64_to_usize(*slot);
+            let mended = prepares[slot].as_ref() == Some(&headers[slot])
+                && platter::prepare_at(disk, geometry, to_u64(slot)) == prepares[slot];
+            !mended
+        });
     }
 
     fn reread_prepare(&mut self, disk: &Disk, geometry: &Geometry, slot: u64) {
@@ -168,17 +180,24 @@ impl Checker {
             .any(|platter| platter.lacking > platter.slots() / 3)
     }
 
-    /// A slot is about to rot; whether it may: it must be whole, and others must keep what it holds for
-    /// long enough.
-    pub fn on_rot(&mut self, replica: u8, slot: u64) -> bool {
+    /// Whether a slot may rot: it is whole, and others keep what it holds for long enough. Beyond the
+    /// head only if the replica may be uncertain of that.
+    #[must_use]
+    pub fn may_rot(&self, replica: u8, slot: u64, uncertain: bool) -> bool {
         let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
-        let platter = &mut self.platters[usize::from(replica)];
+        let platter = self.platter(replica);
         let Some(held) = platter.prepares[u64_to_usize(slot)] else {
             return false;
         };
-        let header = &platter.headers[u64_to_usize(slot)];
-        let old =
-            held.op.get() > platter.checkpoint() && held.op.get() + platter.slots() / 4 < newest;
-        header.checksum == held.checksum && !old && platter.rotten.insert(slot)
+        let op = held.op.get();
+        let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
+        let kept = op + platter.slots() / 4 >= newest;
+        platter.is_whole(slot) && if needed { kept } else { uncertain }
+    }
+
+    /// A slot rots.
+    pub fn on_rot(&mut self, replica: u8, slot: u64) {
+        self.platters[usize::from(replica)].rotten.insert(slot);
+        self.counts.rotten += 1;
     }
 }
