@@ -39,6 +39,8 @@ const FAULTS_MAX: u64 = 600_000 * MS;
 const SILENCE_MAX: u64 = 1_000_000 * MS;
 /// Longest that any later phase may take (LV2).
 const PHASE_MAX: u64 = 600_000 * MS;
+/// How long a cluster that is whole may look for a view to stay in (LV4).
+const STABLE: u64 = 30_000 * MS;
 /// What is reported as slow.
 const PHASE_SLOW: u64 = 60_000 * MS;
 
@@ -52,6 +54,10 @@ pub struct Phases {
     formatted: u8,
     replied: u64,
     ids: Ids,
+    /// Primaries that are still to be stopped before everything is read back once more.
+    depositions: u8,
+    /// The newest view when the cluster had been whole for [`STABLE`].
+    view_stable: Option<u32>,
 }
 
 impl Phases {
@@ -65,6 +71,8 @@ impl Phases {
             formatted: 0,
             replied: 0,
             ids: Ids::default(),
+            depositions: 0,
+            view_stable: None,
         }
     }
 
@@ -98,6 +106,7 @@ impl World {
         self.trace(|| format!("phase {phase:?}"));
         self.phases.phase = phase;
         self.phases.since = now();
+        self.phases.view_stable = None;
     }
 
     /// The client that reads back.
@@ -165,6 +174,7 @@ pub fn look(world: &mut World) {
                 None if !all_idle => Some("a client waits for its reply".into()),
                 missing => missing,
             };
+            check_views(world, elapsed);
             match missing {
                 None => on_converged(world, elapsed),
                 Some(what) if elapsed > PHASE_MAX => world.judge(fail("liveness", what)),
@@ -172,7 +182,9 @@ pub fn look(world: &mut World) {
             }
         }
         Phase::ReadBack | Phase::ReadAgain => {
-            if all_idle && world.phases.phase == Phase::ReadBack {
+            if all_idle && world.phases.depositions > 0 {
+                depose(world);
+            } else if all_idle && world.phases.phase == Phase::ReadBack {
                 restart(world);
             } else if all_idle {
                 let verdict = world.checker.finish();
@@ -185,9 +197,23 @@ pub fn look(world: &mut World) {
     }
 }
 
+/// Views do not go on to change in a cluster that is whole (LV4).
+fn check_views(world: &mut World, elapsed: u64) {
+    if elapsed < STABLE {
+        return;
+    }
+    let newest = world.checker.newest_view();
+    let stable = *world.phases.view_stable.get_or_insert(newest);
+    if newest > stable + 2 * u32::from(world.options.replicas) {
+        let what = format!("views go on to change, from {stable} to {newest} (LV4)");
+        world.judge(fail("liveness", what));
+    }
+}
+
 /// Nothing fails from now on.
 fn calm_down(world: &mut World) {
     world.phases.phase = Phase::Converge;
+    world.phases.depositions = (world.options.replicas - 1).min(2);
     world.network.heal();
     for replica in world.replicas() {
         faults::revive(world, replica);
@@ -207,6 +233,15 @@ fn on_converged(world: &mut World, elapsed: u64) {
     let auditor = world.auditor();
     world.clients[auditor].script = world.phases.ids.lookups();
     world.arm(auditor, MS);
+}
+
+/// The primary is stopped for a while, so that another one has to answer.
+fn depose(world: &mut World) {
+    world.phases.depositions -= 1;
+    world.enter(Phase::Converge);
+    let primary = world.checker.primary();
+    world.crash(primary);
+    world.at(now() + 3_000 * MS, Action::Start(primary));
 }
 
 /// The power of all replicas fails, and comes back.

@@ -2,8 +2,8 @@
 
 /// Replicas that hold a committed op, by the number of replicas.
 const REPLICATION: [usize; 7] = [0, 1, 2, 2, 2, 3, 3];
-/// Replicas that take part in a view change, at least.
-const VIEW_CHANGE: [usize; 7] = [0, 1, 2, 2, 3, 3, 4];
+/// Replicas that never acknowledged an op which a view drops.
+const NACK: [usize; 7] = [0, 1, 1, 2, 3, 3, 4];
 
 /// The replication quorum of so many replicas.
 #[must_use]
@@ -11,8 +11,8 @@ pub fn replication(replicas: u8) -> usize {
     REPLICATION[usize::from(replicas)]
 }
 
-/// The view-change quorum of so many replicas.
+/// The nack quorum of so many replicas.
 #[must_use]
-pub fn view_change(replicas: u8) -> usize {
-    VIEW_CHANGE[usize::from(replicas)]
+pub fn nack(replicas: u8) -> usize {
+    NACK[usize::from(replicas)]
 }

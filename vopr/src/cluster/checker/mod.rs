@@ -80,6 +80,19 @@ impl Checker {
         }
     }
 
+    /// The primary of the newest view on any platter.
+    #[must_use]
+    pub fn primary(&self) -> u8 {
+        self.votes.primary(self.newest_view())
+    }
+
+    /// The newest view on any platter.
+    #[must_use]
+    pub fn newest_view(&self) -> u32 {
+        let views = self.platters.iter().map(|platter| platter.superblock.view);
+        views.max().map_or(0, |view| view.get())
+    }
+
     fn platter(&self, replica: u8) -> &Platter {
         &self.platters[usize::from(replica)]
     }

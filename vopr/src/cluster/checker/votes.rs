@@ -1,12 +1,50 @@
 //! What replicas promise and claim to each other, over all their lives.
 
-use crate::sim::verdict::{Verdict, fail, require};
+use crate::cluster::quorum;
+use crate::sim::history::History;
+use crate::sim::verdict::{Failure, Verdict, fail, require};
 use daftari::wire::PeerHeader;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_format::{Checksum, PrepareHeader, Superblock};
 
-/// A vote for a view: `log_view`, head, and the headers.
-type Ballot = (u32, u64, Vec<Checksum>);
+/// A vote for a view.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Ballot {
+    log_view: u32,
+    head: u64,
+    commit: u64,
+    /// Whether nothing can have been in the log beyond its head.
+    certain: bool,
+    /// View, op and identity of its headers, newest first.
+    log: Vec<(u32, u64, Checksum)>,
+    /// One bit for each of them that was never acknowledged.
+    nacks: u64,
+}
+
+impl Ballot {
+    fn new(header: &PeerHeader, log: &[PrepareHeader]) -> Self {
+        let entry = |entry: &PrepareHeader| (entry.view.get(), entry.op.get(), entry.checksum);
+        Self {
+            log_view: header.log_view.get(),
+            head: header.op.get(),
+            commit: header.commit.get(),
+            certain: header.uncertain == 0,
+            log: log.iter().map(entry).collect(),
+            nacks: header.nacks.get(),
+        }
+    }
+
+    /// Whether this says of a prepare that it was never acknowledged.
+    fn denies(&self, (view, op, checksum): (u32, u64, Checksum)) -> bool {
+        if self.head < op {
+            return self.certain || self.log_view < view;
+        }
+        let mut entries = self.log.iter().enumerate();
+        entries.any(|(index, (_, other, known))| {
+            *other == op && (*known != checksum || self.nacks >> index & 1 == 1)
+        })
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -14,8 +52,8 @@ pub(super) struct Votes {
     replicas: u8,
     /// By replica and op: what was acknowledged, and in which view.
     promises: Vec<BTreeMap<u64, (Checksum, u32)>>,
-    /// By replica and view.
-    ballots: BTreeMap<(u8, u32), Ballot>,
+    /// By view and replica, each that differs from the one before.
+    ballots: BTreeMap<(u32, u8), Vec<Ballot>>,
     /// By view and op, the prepare that was made (I08).
     made: BTreeMap<(u32, u64), Checksum>,
     /// By view and op, what the starts of views say (I08).
@@ -82,15 +120,19 @@ impl Votes {
         log: &[PrepareHeader],
     ) -> Verdict {
         let (view, op) = (header.view.get(), header.op.get());
-        let checksums = log.iter().map(|header| header.checksum).collect();
-        let ballot: Ballot = (header.log_view.get(), op, checksums);
-        let before = self
-            .ballots
-            .entry((replica, view))
-            .or_insert(ballot.clone());
-        require(*before == ballot, "I07", || {
-            format!("replica {replica} votes for view {view} with {ballot:?}, after {before:?}")
-        })?;
+        let ballot = Ballot::new(header, log);
+        let ballots = self.ballots.entry((view, replica)).or_default();
+        if let Some(before) = ballots.first() {
+            let same = before.log_view == ballot.log_view
+                && before.head == ballot.head
+                && before.log == ballot.log;
+            require(same, "I07", || {
+                format!("replica {replica} votes for view {view} with {ballot:?}, after {before:?}")
+            })?;
+        }
+        if ballots.last() != Some(&ballot) {
+            ballots.push(ballot);
+        }
         let promises = &self.promises[usize::from(replica)];
         if let Some((last, _)) = promises.last_key_value() {
             // Who may have lost the end of its log says so, and then it proves nothing.
@@ -116,17 +158,100 @@ impl Votes {
         Ok(())
     }
 
-    /// A primary starts its view: all starts of a view agree (I08). Whether it is the first.
-    pub(super) fn on_start(&mut self, view: u32, log: &[PrepareHeader]) -> (bool, Verdict) {
-        let mut verdict = Ok(());
+    /// A primary starts its view: all starts of a view agree (I08), and the first drops only what may be
+    /// dropped (I09). Whether it is the first.
+    pub(super) fn on_start(
+        &mut self,
+        history: &History,
+        view: u32,
+        log: &[PrepareHeader],
+    ) -> Result<bool, Failure> {
         for entry in log {
             let op = entry.op.get();
             let known = *self.starts.entry((view, op)).or_insert(entry.checksum);
-            if known != entry.checksum {
-                let what = format!("view {view} starts with two prepares of op {op}");
-                verdict = verdict.and(fail("I08", what));
-            }
+            require(known == entry.checksum, "I08", || {
+                format!("view {view} starts with two prepares of op {op}")
+            })?;
         }
-        (self.started.insert(view), verdict)
+        let newest = self.started.last().copied();
+        if !self.started.insert(view) {
+            return Ok(false);
+        }
+        self.check_dropped(view, log)?;
+        if newest < Some(view) {
+            check_committed(history, view, log)?;
+        }
+        Ok(true)
     }
+
+    /// The op after the head of the new log, if anybody voted with one, was denied by a nack quorum; and
+    /// no vote knows a later op to be committed (I09). Which votes were used is not seen: those of some
+    /// log view, not before that of the primary, explain the new log.
+    fn check_dropped(&self, view: u32, log: &[PrepareHeader]) -> Verdict {
+        let head = log[0].op.get();
+        let votes: Vec<(u8, &Ballot)> = self
+            .ballots
+            .range((view, 0)..=(view, u8::MAX))
+            .flat_map(|((_, replica), ballots)| ballots.iter().map(|ballot| (*replica, ballot)))
+            .collect();
+        let primary = self.primary(view);
+        let own = votes.iter().find(|(replica, _)| *replica == primary);
+        let Some((_, own)) = own else {
+            return fail(
+                "I09",
+                format!("view {view} starts, and its primary never voted"),
+            );
+        };
+        require(head >= own.commit, "I09", || {
+            format!(
+                "view {view} starts at op {head}, below commit {}",
+                own.commit
+            )
+        })?;
+        let denied = |entry: (u32, u64, Checksum)| {
+            let deniers = votes.iter().filter(|(_, ballot)| ballot.denies(entry));
+            let deniers: BTreeSet<u8> = deniers.map(|(replica, _)| *replica).collect();
+            deniers.len() >= quorum::nack(self.replicas)
+        };
+        let explains = |log_view: u32| {
+            let same = votes
+                .iter()
+                .filter(|(_, ballot)| ballot.log_view == log_view);
+            let mut entries = same.flat_map(|(_, ballot)| &ballot.log);
+            entries.all(|entry| {
+                let kept = log.iter().find(|kept| kept.op.get() == entry.1);
+                match kept {
+                    Some(kept) => kept.checksum == entry.2,
+                    None => entry.1 != head + 1 || denied(*entry),
+                }
+            })
+        };
+        let log_views: BTreeSet<u32> = votes.iter().map(|(_, ballot)| ballot.log_view).collect();
+        let explained = log_views
+            .range(own.log_view..)
+            .any(|log_view| explains(*log_view));
+        require(explained, "I09", || {
+            format!("view {view} starts at op {head}, which its votes do not allow: {votes:?}")
+        })
+    }
+}
+
+/// All that is committed is in the log of a view that is later than all before.
+fn check_committed(history: &History, view: u32, log: &[PrepareHeader]) -> Verdict {
+    let committed = history.head();
+    let head = log[0].op.get();
+    require(head >= committed, "I09", || {
+        format!("view {view} starts at op {head}, and {committed} is committed")
+    })?;
+    for entry in log {
+        let op = entry.op.get();
+        let known = history.prepare(op);
+        let parent = op.checked_sub(1).and_then(|below| history.prepare(below));
+        let same = known.is_none_or(|known| known.checksum == entry.checksum)
+            && parent.is_none_or(|parent| parent.checksum == entry.parent);
+        require(same, "I09", || {
+            format!("view {view} starts with another op {op} than the committed one")
+        })?;
+    }
+    Ok(())
 }

@@ -230,8 +230,11 @@ impl Checker {
             format!("replica {from} starts view {view}; durable is log_view {log_view}")
         })?;
         self.check_headers(log)?;
-        let (first, verdict) = self.votes.on_start(view, log);
+        require(!log.is_empty(), "I15", || {
+            format!("view {view} starts without a log")
+        })?;
+        let first = self.votes.on_start(&self.history, view, log)?;
         self.counts.views += u64::from(first);
-        verdict
+        Ok(())
     }
 }
