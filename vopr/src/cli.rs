@@ -10,12 +10,17 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use vopr::sim::checker::{Failure, Seen};
-use vopr::sim::world::Counts;
-use vopr::sim::{Outcome, catch_panics, run_seed};
+use vopr::cluster;
+use vopr::sim;
+use vopr::sim::catch_panics;
+use vopr::sim::hash::EventHash;
+use vopr::sim::seen::Seen;
+use vopr::sim::verdict::Failure;
 
 const HELP: &str = "\
 usage: cargo vopr [options]
+  --cluster             clusters of several replicas instead of a single one
+  --replicas R          clusters of so many (with --cluster)
   --seed N              run one seed (decimal, or hexadecimal with 0x)
   --minutes M           fresh seeds for so long; 1 by default
   --seeds N             so many seeds instead
@@ -32,6 +37,8 @@ const MUTANT_SEEDS: u64 = 200;
 
 #[derive(Clone, Debug)]
 struct Arguments {
+    cluster: bool,
+    replicas: Option<u8>,
     seed: Option<u64>,
     time: Duration,
     seeds: Option<u64>,
@@ -55,7 +62,7 @@ pub fn main() -> ExitCode {
     };
     catch_panics();
     if arguments.list_bugs {
-        for bug in Bug::ALL {
+        for bug in Bug::ALL.iter().chain(Bug::OF_CLUSTERS) {
             println!("{bug:?}");
         }
         return ExitCode::SUCCESS;
@@ -78,6 +85,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let fresh = u64::try_from(nanoseconds % (1 << 50)).map_err(|error| error.to_string())?;
     let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
     let mut arguments = Arguments {
+        cluster: false,
+        replicas: None,
         seed: None,
         time: Duration::from_secs(60),
         seeds: None,
@@ -92,6 +101,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
+            "--cluster" => arguments.cluster = true,
+            "--replicas" => arguments.replicas = Some(replicas(&value()?)?),
             "--seed" => arguments.seed = Some(number(&value()?)?),
             "--minutes" => arguments.time = Duration::from_secs(60 * number(&value()?)?),
             "--seeds" => arguments.seeds = Some(number(&value()?)?),
@@ -108,6 +119,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(arguments)
 }
 
+fn replicas(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(count @ 1..=6) => Ok(count),
+        Ok(_) | Err(_) => Err(format!("{text}: a cluster has 1 to 6 replicas")),
+    }
+}
+
 fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
@@ -117,7 +135,8 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 fn bug(name: &str) -> Result<Bug, String> {
-    let found = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+    let mut all = Bug::ALL.iter().chain(Bug::OF_CLUSTERS);
+    let found = all.find(|bug| format!("{bug:?}") == name);
     found
         .copied()
         .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
@@ -136,14 +155,57 @@ fn commit() -> String {
     }
 }
 
-fn report(seed: u64, failure: &Failure, bug: Option<Bug>) {
+fn report(seed: u64, failure: &Failure, arguments: &Arguments) {
     let commit = commit();
     println!(
         "vopr FAIL kind={} seed={seed:#x} commit={commit} {}",
         failure.kind, failure.what
     );
+    let cluster = if arguments.cluster { " --cluster" } else { "" };
+    let replicas = arguments.replicas;
+    let replicas = replicas.map_or(String::new(), |count| format!(" --replicas {count}"));
+    let bug = arguments.bug;
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {bug:?}"));
-    println!("repeat it with: cargo vopr --seed {seed:#x}{bug} --log full");
+    println!("repeat it with: cargo vopr{cluster}{replicas} --seed {seed:#x}{bug} --log full");
+}
+
+/// What a seed came to, of whichever simulator.
+#[derive(Debug)]
+struct Outcome {
+    failure: Option<Failure>,
+    hash: EventHash,
+    seen: Seen,
+    time: u64,
+    counts: Counts,
+}
+
+/// What only one of the simulators counts.
+#[derive(Debug)]
+enum Counts {
+    Solo(sim::world::Counts),
+    Cluster(u8, cluster::counts::Counts),
+}
+
+fn run_seed(seed: u64, arguments: &Arguments, bug: Option<Bug>, log: bool) -> Outcome {
+    if arguments.cluster {
+        let outcome = cluster::run_seed(seed, arguments.replicas, bug, log);
+        Outcome {
+            failure: outcome.failure,
+            hash: outcome.hash,
+            seen: outcome.seen,
+            time: outcome.time,
+            counts: Counts::Cluster(outcome.replicas, outcome.counts),
+        }
+    } else {
+        let outcome = sim::run_seed(seed, bug, log);
+        Outcome {
+            failure: outcome.failure,
+            hash: outcome.hash,
+            seen: outcome.seen,
+            time: outcome.time,
+            counts: Counts::Solo(outcome.counts),
+        }
+    }
 }
 
 /// Sums over all seeds.
@@ -154,7 +216,10 @@ struct Totals {
     time: u64,
     events: u64,
     seen: Seen,
-    counts: Counts,
+    solo: Option<sim::world::Counts>,
+    cluster: Option<cluster::counts::Counts>,
+    /// Seeds by the number of replicas, and those of them that failed.
+    by_replicas: [(u64, u64); 7],
 }
 
 impl Totals {
@@ -167,7 +232,15 @@ impl Totals {
         self.time += outcome.time;
         self.events += outcome.hash.events();
         self.seen.add(&outcome.seen);
-        self.counts.add(&outcome.counts);
+        match &outcome.counts {
+            Counts::Solo(counts) => self.solo.get_or_insert_default().add(counts),
+            Counts::Cluster(replicas, counts) => {
+                self.cluster.get_or_insert_default().add(counts);
+                let (seeds, failed) = &mut self.by_replicas[usize::from(*replicas)];
+                *seeds += 1;
+                *failed += u64::from(outcome.failure.is_some());
+            }
+        }
     }
 
     fn print(&self, elapsed: Duration) {
@@ -183,7 +256,19 @@ impl Totals {
             self.seen.ops,
         );
         println!("  {}", self.seen);
-        println!("  {}", self.counts);
+        if let Some(counts) = self.solo {
+            println!("  {counts}");
+        }
+        if let Some(counts) = self.cluster {
+            println!("  {counts}");
+            let sizes = self.by_replicas.iter().enumerate();
+            let sizes = sizes.filter(|(_, (seeds, _))| *seeds > 0);
+            let sizes = sizes.map(|(replicas, (seeds, failed))| {
+                format!("{replicas}: {seeds} seeds, {failed} failed")
+            });
+            let sizes: Vec<String> = sizes.collect();
+            println!("  by replicas: {}", sizes.join("; "));
+        }
     }
 }
 
@@ -216,7 +301,7 @@ fn seeds(arguments: &Arguments) -> bool {
                 .expect("no thread panics while it holds the totals");
             totals.0.add(&outcome);
             if let Some(failure) = &outcome.failure {
-                report(seed, failure, arguments.bug);
+                report(seed, failure, arguments);
                 stop.store(totals.0.failed >= 10, Ordering::Relaxed);
             }
             if arguments.seed.is_some() {
@@ -245,10 +330,10 @@ fn seeds(arguments: &Arguments) -> bool {
 
 /// Runs a seed, and once more in a thread of its own if that is asked for.
 fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
-    let mut outcome = run_seed(seed, arguments.bug, arguments.log);
+    let mut outcome = run_seed(seed, arguments, arguments.bug, arguments.log);
     if arguments.check_determinism {
         let second = std::thread::scope(|scope| {
-            let thread = scope.spawn(|| run_seed(seed, arguments.bug, false));
+            let thread = scope.spawn(|| run_seed(seed, arguments, arguments.bug, false));
             thread.join().expect("panics of a seed are caught")
         });
         if second.hash != outcome.hash {
@@ -272,7 +357,12 @@ fn mutants(arguments: &Arguments) -> bool {
     let first = arguments.first_seed;
     let mut missed = 0;
     let mut found = 0;
-    for bug in Bug::ALL {
+    let bugs = if arguments.cluster {
+        Bug::OF_CLUSTERS
+    } else {
+        Bug::ALL
+    };
+    for bug in bugs {
         let start = Instant::now();
         let next = AtomicU64::new(0);
         let caught: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
@@ -282,7 +372,7 @@ fn mutants(arguments: &Arguments) -> bool {
                 if index >= MUTANT_SEEDS || caught.lock().is_ok_and(|caught| caught.is_some()) {
                     return;
                 }
-                let outcome = run_seed(first + index, Some(*bug), false);
+                let outcome = run_seed(first + index, arguments, Some(*bug), false);
                 if let Some(failure) = outcome.failure {
                     let mut caught = caught.lock().expect("no thread panics while it holds it");
                     caught.get_or_insert((first + index, failure));

@@ -3,6 +3,9 @@
 
 /// Virtual time.
 pub mod clock;
+/// The simulator of whole clusters.
+#[cfg(madsim)]
+pub mod cluster;
 /// Random workloads.
 pub mod generate;
 /// What executes requests.

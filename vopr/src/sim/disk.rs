@@ -86,6 +86,8 @@ pub struct Disk {
     refused_at: Option<u64>,
     /// While the file is made, journal writes may go side by side.
     pub formatting: bool,
+    /// Whether a torn write may make a sector of headers unreadable.
+    pub loses_headers: bool,
 }
 
 impl Disk {
@@ -106,6 +108,7 @@ impl Disk {
             refusals_left: 0,
             refused_at: None,
             formatting: true,
+            loses_headers: true,
         }
     }
 
@@ -366,7 +369,8 @@ impl Disk {
     fn tear(&mut self, write: &Write, random: &mut Random) {
         let unreadable = random
             .chance(200)
-            .then(|| random.index(write.data.len() / SECTOR_SIZE));
+            .then(|| random.index(write.data.len() / SECTOR_SIZE))
+            .filter(|_| self.loses_headers || write.zone != Zone::Headers);
         for (index, new) in write.data.chunks_exact(SECTOR_SIZE).enumerate() {
             let offset = write.offset + to_u64(index * SECTOR_SIZE);
             let mut sector = self.bytes(offset, SECTOR_SIZE);

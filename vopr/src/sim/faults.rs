@@ -3,12 +3,13 @@
 //! Only what one replica has to survive: header sectors whose prepares are whole, one copy of a
 //! superblock of four, a stored reply. Damage never meets a torn write of the same thing.
 
+use super::crash_plan::CrashPlan;
 use super::disk::{Survived, Write, Zone};
 use super::draws::Draws;
 use super::options::MS;
 use super::platter;
 use super::scenario::Phase;
-use super::world::{CrashPlan, World};
+use super::world::World;
 use daftari::stdx::to_u64;
 use daftari::vsr::journal::{Bounds, SlotRead, decide};
 use storage_format::{Geometry, PrepareHeader, ReplySlotHeader, SECTOR_SIZE};
@@ -22,15 +23,7 @@ pub fn plan_crash(world: &mut World, starting: bool) {
     }
     world.options.crashes -= 1;
     let distance = world.options.crash_distance;
-    let random = &mut world.random.fault;
-    world.plan = match random.below(10) {
-        0..=2 if starting => CrashPlan::AfterAccess(random.between(1, 60)),
-        0 | 1 if starting => CrashPlan::AtWrite(random.between(1, 6)),
-        3 | 4 => CrashPlan::Checkpoint(random.between(1, 16)),
-        5 => CrashPlan::Superblock(random.between(1, 5)),
-        6 | 7 => CrashPlan::AfterAccess(1 + random.exponential(2 * distance)),
-        _ => CrashPlan::AtWrite(1 + random.exponential(distance)),
-    };
+    world.plan = CrashPlan::new(starting, distance, &mut world.random.fault);
 }
 
 /// What happens to the disk at a crash and until the next start.

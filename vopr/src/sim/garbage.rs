@@ -51,7 +51,7 @@ pub fn maybe_send(world: &mut World, client: usize) {
     }
     let frame = concat(&header.sealed(&body), &body);
     // A wrong frame that were executed all the same would be in the log: let the checker know it.
-    world.checker.on_request_made(&frame);
+    world.checker.history.on_request_made(&frame);
     world.send(client, frame);
 }
 

@@ -2,23 +2,28 @@
 
 pub mod checker;
 pub mod client;
+pub mod crash_plan;
 pub mod disk;
 pub mod draws;
 pub mod faults;
 pub mod garbage;
 pub mod hash;
+pub mod history;
+pub mod ids;
 pub mod io;
 pub mod mirror;
 pub mod network;
 pub mod options;
 pub mod platter;
+pub mod protected;
 pub mod rot;
 pub mod scenario;
+pub mod seen;
 pub mod trees;
+pub mod verdict;
 pub mod world;
 
 use crate::random::Random;
-use checker::{Failure, Seen};
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::planted::{Bug, plant};
@@ -28,12 +33,14 @@ use hash::EventHash;
 use io::SimIo;
 use options::Options;
 use scenario::Phase;
+use seen::Seen;
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
+use verdict::{Failure, fail};
 use world::{Counts, World, with};
 
 /// What a seed came to.
@@ -65,7 +72,14 @@ pub fn catch_panics() {
     }));
 }
 
-fn panic_text() -> String {
+/// Forgets the panics of an earlier run.
+pub fn forget_panic() {
+    PANIC.set(None);
+}
+
+/// The text of the first panic since it was asked for last.
+#[must_use]
+pub fn panic_text() -> String {
     PANIC.take().unwrap_or_else(|| "no text".into())
 }
 
@@ -73,7 +87,7 @@ fn panic_text() -> String {
 #[must_use]
 pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     plant(bug);
-    PANIC.set(None);
+    forget_panic();
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
     let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
@@ -87,7 +101,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
                 .init(process)
                 .build();
             with(|world| world.node = Some(node.id()));
-            drive().await;
+            drive(|waker| with(|world| world.turn(waker))).await;
             world::now()
         })
     }));
@@ -114,12 +128,13 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     }
 }
 
-/// Takes the events of the world as they come due.
-async fn drive() {
+/// Takes the events of a world as they come due: `turn` takes those that are, and gives the time of the
+/// next one, or `None` when the run is over.
+pub async fn drive(turn: impl Fn(&Waker) -> Option<u64>) {
     let mut timer: Option<(u64, Pin<Box<madsim::time::Sleep>>)> = None;
     std::future::poll_fn(|context| {
         loop {
-            let Some(next) = with(|world| world.turn(context.waker())) else {
+            let Some(next) = turn(context.waker()) else {
                 return Poll::Ready(());
             };
             if timer.as_ref().is_none_or(|(at, _)| *at != next) {
@@ -149,7 +164,7 @@ fn on_scrubbed(scrubbed: &Scrubbed) {
         | Scrubbed::Prepare { .. }
         | Scrubbed::Reply { .. } => {
             if world.scenario.phase != Phase::Refuse {
-                world.judge(checker::fail("scrub", format!("{scrubbed:?}")));
+                world.judge(fail("scrub", format!("{scrubbed:?}")));
             }
         }
     });
@@ -173,7 +188,7 @@ async fn process() {
         let result = Box::pin(daftari::driver::format(storage, &options)).await;
         with(|world| match result {
             Ok(()) => scenario::on_formatted(world),
-            Err(reason) => world.judge(checker::fail("fatal", reason.to_string())),
+            Err(reason) => world.judge(fail("fatal", reason.to_string())),
         });
         return;
     }
@@ -192,6 +207,6 @@ async fn process() {
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(result) => with(|world| world.on_exit(result)),
-        Err(_) => with(|world| world.judge(checker::fail("panic", panic_text()))),
+        Err(_) => with(|world| world.judge(fail("panic", panic_text()))),
     }
 }

@@ -62,7 +62,8 @@ pub struct DiskSpeed {
 }
 
 impl DiskSpeed {
-    fn new(random: &mut Random, stalls: u64, long: bool) -> Self {
+    /// The speed of a disk; `stalls` of 1000 accesses take long.
+    pub fn new(random: &mut Random, stalls: u64, long: bool) -> Self {
         let write = (random.between(0, 2) * MS, random.between(1, 10) * MS);
         let read = match random.below(4) {
             0 => (0, MS / 10),

@@ -30,6 +30,14 @@ pub fn superblock(disk: &Disk) -> Option<Superblock> {
         .map(|(superblock, _)| superblock)
 }
 
+/// Whether the superblock in `data` has a newer checkpoint than that on the platter.
+#[must_use]
+pub fn is_newer(disk: &Disk, data: &[u8]) -> bool {
+    let next = Superblock::read_from_bytes(data);
+    let durable = superblock(disk);
+    next.is_ok_and(|next| durable.is_some_and(|durable| next.checkpoint.op > durable.checkpoint.op))
+}
+
 /// Whether `data` begins with a whole prepare.
 #[must_use]
 pub fn prepare_intact(data: &[u8], cluster: u128) -> bool {

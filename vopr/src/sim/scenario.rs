@@ -4,21 +4,21 @@
 //! that was ever used is read back through the protocol, before and after one more restart; and in
 //! some seeds the file is broken beyond repair in the end, and the replica has to refuse it.
 
-use super::checker::fail;
+use super::crash_plan::CrashPlan;
 use super::disk::Sector;
 use super::draws::Draws;
+use super::ids::Ids;
 use super::options::{Ending, MS};
 use super::platter;
 use super::rot;
-use super::world::{Action, CrashPlan, World, now};
+use super::verdict::fail;
+use super::world::{Action, World, now};
 use crate::generate::Request;
-use crate::model::layout::{AccountFilter, ChangeEventsFilter, Layout, QueryFilter};
-use crate::random::Random;
 use daftari::io::Incoming;
 use daftari::stdx::{to_u64, to_usize};
 use daftari::vsr::FatalReason;
-use daftari::wire::{Batches, Operation};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use daftari::wire::Operation;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use storage_format::{PrepareHeader, SECTOR_SIZE, SuperblockError};
 use zerocopy::FromBytes;
@@ -54,8 +54,6 @@ const RUN_MAX: u64 = 20_000_000 * MS;
 const PHASE_MAX: u64 = 10_000_000 * MS;
 /// Longest that a replica may take to refuse a broken file.
 const REFUSE_MAX: u64 = 300_000 * MS;
-/// Ids in one lookup.
-const LOOKUP_IDS: usize = 100;
 
 /// What a slot of the journal held before it was written last.
 #[derive(Clone, Debug)]
@@ -71,10 +69,7 @@ pub struct Scenario {
     pub phase: Phase,
     since: u64,
     issued: u64,
-    /// Ids in requests that create accounts.
-    accounts: BTreeSet<u128>,
-    /// Ids in requests that create transfers.
-    transfers: BTreeSet<u128>,
+    ids: Ids,
     /// By op.
     before: BTreeMap<u64, Before>,
     /// The block that was broken in the end.
@@ -89,8 +84,7 @@ impl Scenario {
             phase: Phase::Format,
             since: 0,
             issued: 0,
-            accounts: BTreeSet::new(),
-            transfers: BTreeSet::new(),
+            ids: Ids::default(),
             before: BTreeMap::new(),
             broken: None,
         }
@@ -105,103 +99,6 @@ impl Scenario {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = now();
-    }
-
-    /// Remembers the ids that a request would create.
-    fn note_ids(&mut self, operation: Operation, body: &[u8]) {
-        if !operation.is_create() {
-            return;
-        }
-        let accounts = matches!(
-            operation,
-            Operation::CreateAccounts
-                | Operation::CreateAccountsSparse
-                | Operation::CreateAccountsUnbatched
-        );
-        let events = if operation.is_multi_batch() {
-            match Batches::decode(operation.event_size(), body) {
-                Ok(batches) => batches.payload().to_vec(),
-                Err(_) => return,
-            }
-        } else {
-            body.to_vec()
-        };
-        for event in events.chunks_exact(128) {
-            let id = u128::from_le_bytes(event[..16].try_into().expect("16 bytes"));
-            let ids = if accounts {
-                &mut self.accounts
-            } else {
-                &mut self.transfers
-            };
-            ids.insert(id);
-        }
-    }
-
-    fn lookups(&self) -> VecDeque<(Operation, Vec<u8>)> {
-        let tables = [
-            (Operation::LookupAccountsUnbatched, &self.accounts),
-            (Operation::LookupTransfersUnbatched, &self.transfers),
-        ];
-        let mut script = VecDeque::new();
-        for (operation, ids) in tables {
-            let ids: Vec<u128> = ids.iter().copied().collect();
-            for ids in ids.chunks(LOOKUP_IDS) {
-                script.push_back((
-                    operation,
-                    ids.iter().flat_map(|id| id.to_le_bytes()).collect(),
-                ));
-            }
-        }
-        script
-    }
-
-    /// Everything there is, by all ways that lead to it, in any order.
-    fn everything(&self, random: &mut Random) -> VecDeque<(Operation, Vec<u8>)> {
-        let mut script: Vec<(Operation, Vec<u8>)> = self.lookups().into();
-        for (account_id, flags) in self.accounts.iter().zip((3..8).cycle().step_by(4)) {
-            let filter = AccountFilter {
-                account_id: *account_id,
-                limit: 8189,
-                flags,
-                ..AccountFilter::zeroed()
-            };
-            for operation in [
-                Operation::GetAccountTransfersUnbatched,
-                Operation::GetAccountBalancesUnbatched,
-            ] {
-                script.push((operation, filter.bytes()));
-            }
-        }
-        let fields = [
-            |filter: &mut QueryFilter| filter.user_data_128 = 1,
-            |filter: &mut QueryFilter| filter.user_data_128 = u128::MAX,
-            |filter: &mut QueryFilter| filter.user_data_64 = 1 << 32,
-            |filter: &mut QueryFilter| filter.user_data_32 = 2,
-            |filter: &mut QueryFilter| filter.ledger = 1,
-            |filter: &mut QueryFilter| filter.code = u16::MAX,
-        ];
-        for set in fields {
-            let mut filter = QueryFilter {
-                limit: 8189,
-                ..QueryFilter::zeroed()
-            };
-            set(&mut filter);
-            for operation in [
-                Operation::QueryAccountsUnbatched,
-                Operation::QueryTransfersUnbatched,
-            ] {
-                script.push((operation, filter.bytes()));
-            }
-        }
-        let events = ChangeEventsFilter {
-            limit: u32::MAX,
-            ..ChangeEventsFilter::zeroed()
-        };
-        script.push((Operation::GetChangeEvents, events.bytes()));
-        for at in (1..script.len()).rev() {
-            script.swap(at, random.index(at + 1));
-        }
-        script.into()
     }
 }
 
@@ -234,7 +131,7 @@ pub fn next_request(world: &mut World, client: usize) -> Option<(u64, (Operation
     world.scenario.issued += 1;
     let request = world.generator.request();
     let operation = Operation::from_u8(request.operation).expect("it is an operation");
-    world.scenario.note_ids(operation, &request.body);
+    world.scenario.ids.note(operation, &request.body);
     Some((request.pause, (operation, request.body)))
 }
 
@@ -329,7 +226,7 @@ fn stop_faults(world: &mut World) {
 /// Nothing was asked for a while: nothing may be overdue.
 fn settle(world: &mut World) {
     let overdue = world.realtime() - 3_000 * MS;
-    if world.checker.model().pulse_due(overdue) {
+    if world.checker.history.model().pulse_due(overdue) {
         world.judge(fail(
             "C07",
             "pending transfers are overdue, and no pulse came",
@@ -342,7 +239,7 @@ fn settle(world: &mut World) {
 fn read_back(world: &mut World, phase: Phase) {
     world.scenario.enter(phase);
     let auditor = world.auditor();
-    world.clients[auditor].script = world.scenario.lookups();
+    world.clients[auditor].script = world.scenario.ids.lookups();
     world.arm(auditor, MS);
 }
 
@@ -354,7 +251,7 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
             read_back(world, Phase::ReadAgain);
         }
         (Phase::StopAgain, Ok(())) => {
-            let verdict = world.checker.finish();
+            let verdict = world.checker.history.finish();
             world.judge(verdict);
             if !spoil(world) {
                 world.finished = true;
@@ -440,14 +337,14 @@ fn break_block(world: &mut World) -> bool {
     let random = &mut world.random.fault;
     let broken = rot::damage(&mut world.disk, &superblock, &blocks, random);
     world.scenario.broken = broken;
-    world.checker.damaged = broken;
+    world.checker.protected.damaged = broken;
     broken.is_some()
 }
 
 /// Everything is read while a block is rotten, and some is written, so that merges go on.
 fn read_rotten(world: &mut World) {
     world.scenario.enter(Phase::Rot);
-    let mut script = world.scenario.everything(&mut world.random.client);
+    let mut script = world.scenario.ids.everything(&mut world.random.client);
     for _ in 0..150 {
         let Request {
             operation, body, ..
@@ -467,7 +364,7 @@ fn spoil(world: &mut World) -> bool {
         return false;
     };
     let checkpoint = superblock.checkpoint.op.get();
-    let head = world.checker.head();
+    let head = world.checker.history.head();
     let random = &mut world.random.fault;
     match world.options.ending {
         Ending::Clean => false,

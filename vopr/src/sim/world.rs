@@ -3,14 +3,17 @@
 //! One task takes the events in the order of their time; the replica's task runs between them. The
 //! world ends with the first failure, or when all phases of the scenario are through.
 
-use super::checker::{Checker, Failure, Seen, Verdict};
+use super::checker::Checker;
 use super::client::{Client, Received};
+use super::crash_plan::CrashPlan;
 use super::disk::{Disk, Zone};
 use super::draws::Draws;
 use super::hash::EventHash;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
 use super::scenario::{Phase, Scenario};
+use super::seen::Seen;
+use super::verdict::{Failure, Verdict, fail};
 use crate::generate::{Generator, Swarm};
 use crate::random::Random;
 use bytes::Bytes;
@@ -88,21 +91,6 @@ mod kind {
     pub const START: u8 = 7;
     pub const EXIT: u8 = 8;
     pub const CLIENT: u8 = 9;
-}
-
-/// When the next crash comes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CrashPlan {
-    /// Not at all.
-    Never,
-    /// When so many writes have been started, before the last one completes.
-    AtWrite(u64),
-    /// When so many accesses have completed, before the replica sees the last one.
-    AfterAccess(u64),
-    /// From the next block on, when so many writes have been started.
-    Checkpoint(u64),
-    /// From the next superblock on, when so many writes have completed.
-    Superblock(u64),
 }
 
 /// Counts for the report.
@@ -443,7 +431,7 @@ impl World {
             self.judge(verdict);
             if zone == Zone::Superblock && offset == 0 && !self.served {
                 self.counts.replay_checkpoints +=
-                    u64::from(self.checker.is_newer(&self.disk, data));
+                    u64::from(super::platter::is_newer(&self.disk, data));
             }
             if zone == Zone::Prepares {
                 self.served = true;
@@ -453,25 +441,14 @@ impl World {
         let id = match self.disk.start_write(offset, data) {
             Ok(id) => id,
             Err(what) => {
-                self.judge(super::checker::fail("I13", what));
+                self.judge(fail("I13", what));
                 return u64::MAX;
             }
         };
         let at = now() + self.disk_delay(zone, self.options.speed.write);
         self.at(at, Action::Write(id));
-        match self.plan {
-            CrashPlan::AtWrite(1) => self.at(now(), Action::Crash),
-            CrashPlan::AtWrite(left) => self.plan = CrashPlan::AtWrite(left - 1),
-            CrashPlan::Checkpoint(left) if zone == Zone::Grid => {
-                self.plan = CrashPlan::AtWrite(left)
-            }
-            CrashPlan::Superblock(left) if zone == Zone::Superblock => {
-                self.plan = CrashPlan::AfterAccess(left);
-            }
-            CrashPlan::Never
-            | CrashPlan::AfterAccess(_)
-            | CrashPlan::Checkpoint(_)
-            | CrashPlan::Superblock(_) => {}
+        if self.plan.on_write(zone) {
+            self.at(now(), Action::Crash);
         }
         id
     }
@@ -534,20 +511,11 @@ impl World {
     }
 
     fn crash_after_access(&mut self) -> bool {
-        match self.plan {
-            CrashPlan::AfterAccess(1) => {
-                self.crash();
-                true
-            }
-            CrashPlan::AfterAccess(left) => {
-                self.plan = CrashPlan::AfterAccess(left - 1);
-                false
-            }
-            CrashPlan::Never
-            | CrashPlan::AtWrite(_)
-            | CrashPlan::Checkpoint(_)
-            | CrashPlan::Superblock(_) => false,
+        let crashes = self.plan.on_access();
+        if crashes {
+            self.crash();
         }
+        crashes
     }
 
     // The replica.
@@ -667,7 +635,7 @@ impl World {
         };
         match received {
             Received::Reply(op) => {
-                self.checker.on_reply_received(op);
+                self.checker.history.on_reply_received(op);
                 let pause = self.pause();
                 self.arm(index, pause);
             }
@@ -728,7 +696,7 @@ impl World {
         };
         super::garbage::maybe_send(self, index);
         let frame = self.clients[index].make_request(content);
-        self.checker.on_request_made(&frame);
+        self.checker.history.on_request_made(&frame);
         self.send(index, frame);
         self.arm(index, 300 * MS);
     }
@@ -763,7 +731,7 @@ impl World {
     /// What the checker and the world saw.
     #[must_use]
     pub fn summary(&self) -> (Seen, Counts) {
-        (self.checker.seen_in_all(), self.counts)
+        (self.checker.history.seen_in_all(), self.counts)
     }
 
     /// The auditor: the client that reads back.

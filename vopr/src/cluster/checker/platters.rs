@@ -1,0 +1,203 @@
+//! What each replica's disk holds, as far as it was written: damage at rest is left out of it.
+
+use super::Checker;
+use crate::sim::disk::{Disk, Write, Zone};
+use crate::sim::platter;
+use crate::sim::protected::Protected;
+use daftari::stdx::{to_u64, u64_to_usize};
+use std::collections::BTreeSet;
+use storage_format::geometry::HEADERS_PER_SECTOR;
+use storage_format::{Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock};
+use zerocopy::FromBytes;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Platter {
+    /// The superblock that a quorum of copies holds.
+    pub superblock: Superblock,
+    /// Whole prepares, by slot.
+    prepares: Vec<Option<PrepareHeader>>,
+    /// The ring of headers.
+    headers: Vec<PrepareHeader>,
+    /// Slots that rotted, and were not written since.
+    rotten: BTreeSet<u64>,
+    /// Blocks that are not to be overwritten.
+    pub protected: Protected,
+    /// The highest commit number that the process at work has named.
+    pub commit_named: u64,
+    /// Ops that it lacks, when that was measured last.
+    lacking: u64,
+}
+
+impl Platter {
+    /// An empty disk.
+    pub(super) fn new(slots: u64) -> Self {
+        Self {
+            superblock: Superblock::zeroed(),
+            prepares: vec![None; u64_to_usize(slots)],
+            headers: vec![PrepareHeader::zeroed(); u64_to_usize(slots)],
+            rotten: BTreeSet::new(),
+            protected: Protected::default(),
+            commit_named: 0,
+            lacking: 0,
+        }
+    }
+
+    fn slots(&self) -> u64 {
+        to_u64(self.prepares.len())
+    }
+
+    /// The prepare of an op, if it is there.
+    #[must_use]
+    pub fn prepare(&self, op: u64) -> Option<&PrepareHeader> {
+        let slot = u64_to_usize(op % self.slots());
+        let found = self.prepares[slot].as_ref()?;
+        (found.op.get() == op && found.kind() != PrepareKind::Empty).then_some(found)
+    }
+
+    /// Whether both rings have the same in a slot, and nothing of it is damaged.
+    fn is_whole(&self, slot: u64) -> bool {
+        let prepare = self.prepares[u64_to_usize(slot)];
+        let header = &self.headers[u64_to_usize(slot)];
+        prepare.as_ref() == Some(header) && !self.rotten.contains(&slot)
+    }
+
+    /// The op whose prepare is in the slot of another, 0 if there is none.
+    #[must_use]
+    pub fn in_slot(&self, op: u64) -> u64 {
+        let found = self.prepares[u64_to_usize(op % self.slots())];
+        let found = found.filter(|header| header.kind() != PrepareKind::Empty);
+        found.map_or(0, |header| header.op.get())
+    }
+
+    /// The header in the ring at the slot of an op.
+    #[must_use]
+    pub fn header(&self, op: u64) -> &PrepareHeader {
+        &self.headers[u64_to_usize(op % self.slots())]
+    }
+
+    /// Op of the checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> u64 {
+        self.superblock.checkpoint.op.get()
+    }
+
+    /// The highest op that there is a prepare of.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        let prepares = self.prepares.iter().flatten();
+        let prepares = prepares.filter(|header| header.kind() != PrepareKind::Empty);
+        let highest = prepares.map(|header| header.op.get()).max();
+        highest.unwrap_or(0).max(self.checkpoint())
+    }
+
+    /// Reads everything.
+    pub(super) fn reread(&mut self, disk: &Disk, geometry: &Geometry) {
+        for slot in 0..self.slots() {
+            self.reread_prepare(disk, geometry, slot);
+        }
+        let sector = to_u64(HEADERS_PER_SECTOR);
+        for first in (0..self.slots()).step_by(HEADERS_PER_SECTOR) {
+            self.reread_headers(disk, geometry, first / sector);
+        }
+        self.reread_superblock(disk);
+    }
+
+    /// A write is on the platter, whole or torn.
+    pub(super) fn on_written(&mut self, disk: &Disk, geometry: &Geometry, write: &Write) {
+        match write.zone {
+            Zone::Superblock => self.reread_superblock(disk),
+            Zone::Headers => {
+                let within = write.offset - geometry.headers_offset();
+                self.reread_headers(disk, geometry, within / to_u64(SECTOR_SIZE));
+            }
+            Zone::Prepares => {
+                let size = u64::from(geometry.journal_slot_size.get());
+                let slot = (write.offset - geometry.prepares_offset()) / size;
+                self.reread_prepare(disk, geometry, slot);
+            }
+            Zone::Replies | Zone::Grid => {}
+        }
+    }
+
+    fn reread_superblock(&mut self, disk: &Disk) {
+        self.superblock =
+            platter::superblock(disk).expect("each write was found to leave a quorum");
+        self.protected.update(disk);
+    }
+
+    fn reread_headers(&mut self, disk: &Disk, geometry: &Geometry, sector: u64) {
+        let ring = geometry.headers_offset();
+        let bytes = disk.bytes(ring + sector * to_u64(SECTOR_SIZE), SECTOR_SIZE);
+        let headers = <[PrepareHeader]>::ref_from_bytes(&bytes).expect("whole headers");
+        let first = u64_to_usize(sector) * HEADERS_PER_SECTOR;
+        self.headers[first..first + HEADERS_PER_SECTOR].copy_from_slice(headers);
+        // What was damaged of a slot may have been its header only.
+        let (prepares, headers) = (&self.prepares, &self.headers);
+        self.rotten.retain(|slot| {
+            let slot = u64_to_usize(*slot);
+            let mended = prepares[slot].as_ref() == Some(&headers[slot])
+                && platter::prepare_at(disk, geometry, to_u64(slot)) == prepares[slot];
+            !mended
+        });
+    }
+
+    fn reread_prepare(&mut self, disk: &Disk, geometry: &Geometry, slot: u64) {
+        self.prepares[u64_to_usize(slot)] = platter::prepare_at(disk, geometry, slot);
+        self.rotten.remove(&slot);
+    }
+}
+
+impl Checker {
+    /// Measures how many ops a replica lacks that others have; whether it lags now and did not before.
+    pub fn measure_lag(&mut self, replica: u8) -> bool {
+        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
+        let platter = self.platter(replica);
+        let before = self.lags(replica);
+        let has = |op: u64| match (self.history.prepare(op), platter.prepare(op)) {
+            _ if platter.rotten.contains(&(op % platter.slots())) => false,
+            (Some(known), found) => found == Some(known),
+            (None, found) => found.is_some(),
+        };
+        let mut ops = platter.checkpoint() + 1..=newest;
+        let first = ops.find(|op| !has(*op)).unwrap_or(newest + 1);
+        self.platters[usize::from(replica)].lacking = newest + 1 - first;
+        !before && self.lags(replica)
+    }
+
+    /// Whether a replica lacks so much that it has to be brought back.
+    #[must_use]
+    pub fn lags(&self, replica: u8) -> bool {
+        let platter = self.platter(replica);
+        platter.lacking > platter.slots() / 4
+    }
+
+    /// Whether a replica lacks so much that clients have to wait for it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.platters
+            .iter()
+            .any(|platter| platter.lacking > platter.slots() / 3)
+    }
+
+    /// Whether a slot may rot: it is whole, and others keep what it holds for long enough. Beyond the
+    /// head only if the replica may be uncertain of that.
+    #[must_use]
+    pub fn may_rot(&self, replica: u8, slot: u64, uncertain: bool) -> bool {
+        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
+        let platter = self.platter(replica);
+        let Some(held) = platter.prepares[u64_to_usize(slot)] else {
+            return false;
+        };
+        let op = held.op.get();
+        let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
+        let kept = op + platter.slots() / 4 >= newest;
+        platter.is_whole(slot) && if needed { kept } else { uncertain }
+    }
+
+    /// A slot rots.
+    pub fn on_rot(&mut self, replica: u8, slot: u64) {
+        self.platters[usize::from(replica)].rotten.insert(slot);
+        self.counts.rotten += 1;
+    }
+}

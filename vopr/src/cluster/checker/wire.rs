@@ -1,0 +1,240 @@
+//! What leaves the replicas, before the network has it.
+
+use super::Checker;
+use crate::sim::disk::Disk;
+use crate::sim::verdict::{Failure, Verdict, fail, require};
+use daftari::stdx::to_usize;
+use daftari::wire::header::command;
+use daftari::wire::{
+    CommonHeader, Evicted, EvictionHeader, PeerHeader, PongClientHeader, ReplyHeader,
+};
+use storage_format::{PrepareHeader, checksum};
+use zerocopy::FromBytes;
+
+/// The headers that make the body of a frame.
+fn headers(body: &[u8]) -> Result<&[PrepareHeader], Failure> {
+    match <[PrepareHeader]>::ref_from_bytes(body) {
+        Ok(headers) => Ok(headers),
+        Err(_) => fail("I15", format!("{} bytes are no headers", body.len())),
+    }
+}
+
+impl Checker {
+    fn check_intact(&self, frame: &[u8]) -> Result<CommonHeader, Failure> {
+        let (header, body) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
+        let intact = header.checksum == checksum(&frame[16..256])
+            && header.checksum_body == checksum(body)
+            && to_usize(header.size.get()) == frame.len()
+            && header.cluster.get() == self.cluster;
+        require(intact, "I15", || "a frame left that is not intact".into())?;
+        Ok(header)
+    }
+
+    fn check_view(&self, replica: u8, view: u32, what: impl Fn() -> String) -> Verdict {
+        let durable = self.platter(replica).superblock.view.get();
+        require(view <= durable, "I06", || {
+            format!(
+                "replica {replica} sends {} of view {view}, durable is {durable}",
+                what()
+            )
+        })
+    }
+
+    /// A replica sends a frame to a client.
+    pub fn on_send(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
+        let header = self.check_intact(frame)?;
+        let command = header.command;
+        self.check_view(replica, header.view.get(), || format!("command {command}"))?;
+        match command {
+            command::REPLY => self.check_reply(disks, replica, frame),
+            command::EVICTION => {
+                let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
+                self.check_eviction(replica, &eviction)
+            }
+            command::PONG_CLIENT => {
+                let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
+                require(pong.reserved == [0; 120], "I17", || {
+                    "a pong with a tail".into()
+                })
+            }
+            other => fail("I17", format!("a frame of command {other} to a client")),
+        }
+    }
+
+    /// A reply leaves: its op is committed (I03), and it is the model's (I17), from whom it may come.
+    fn check_reply(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
+        let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+        let who = || format!("a reply of replica {replica}");
+        self.learn_commit(disks, header.op.get(), who)?;
+        let _request = self.history.check_reply(frame)?;
+        let primary = self.votes.primary(header.view.get());
+        let known = header.replica == primary || header.replica == replica;
+        require(known, "I17", || {
+            let (view, named) = (header.view, header.replica);
+            format!("a reply of view {view} names replica {named}")
+        })?;
+        self.history.seen.replies += 1;
+        Ok(())
+    }
+
+    /// A client is told that its session is gone only when it is.
+    fn check_eviction(&mut self, replica: u8, eviction: &EvictionHeader) -> Verdict {
+        self.history.seen.evictions += 1;
+        let client = eviction.client.get();
+        // The replica may have executed what nobody has named as committed yet.
+        let ahead = self.platter(replica).head() > self.history.head();
+        let reason = eviction.reason;
+        let several = self.history.registered(client).len() > 1;
+        let justified = if reason == Evicted::NoSession.code() {
+            let room = self.geometry.session_count_max.get();
+            let crowded = self.history.session_count() + 8 > to_usize(room);
+            self.history.session(client).is_none() || several || (ahead && crowded)
+        } else {
+            reason == Evicted::SessionTooLow.code() && (several || ahead)
+        };
+        require(justified, "I22", || {
+            format!("replica {replica} evicts client {client:x} for reason {reason}")
+        })
+    }
+
+    /// A replica sends a frame to another one.
+    pub fn on_send_peer(&mut self, disks: &[Disk], (from, to): (u8, u8), frame: &[u8]) -> Verdict {
+        self.counts.frames += 1;
+        let common = self.check_intact(frame)?;
+        require(from != to && to < self.replicas, "I15", || {
+            format!("replica {from} sends a frame to replica {to}")
+        })?;
+        if common.command == command::PREPARE {
+            return self.check_prepare_sent(disks, (from, to), frame);
+        }
+        let (header, body) = PeerHeader::read_from_prefix(frame).expect("a whole frame");
+        let number = header.command;
+        require(header.replica == from, "I15", || {
+            format!("replica {from} says that it is {}", header.replica)
+        })?;
+        if number != command::START_VIEW_CHANGE {
+            self.check_view(from, header.view.get(), || format!("command {number}"))?;
+        }
+        self.on_commit_named(disks, from, header.commit.get())?;
+        match number {
+            command::PREPARE_OK => self.check_prepare_ok((from, to), &header),
+            command::COMMIT => self.check_primary(from, header.view.get()),
+            command::DO_VIEW_CHANGE => self.check_ballot(from, &header, headers(body)?),
+            command::START_VIEW => self.check_start(from, &header, headers(body)?),
+            command::HEADERS => self.check_headers(headers(body)?),
+            command::REQUEST_PREPARE => {
+                self.asked.insert((from, header.op.get()));
+                Ok(())
+            }
+            command::RELAY => self.on_send(disks, from, body),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_commit_named(&mut self, disks: &[Disk], from: u8, commit: u64) -> Verdict {
+        let named = &mut self.platters[usize::from(from)].commit_named;
+        *named = commit.max(*named);
+        self.learn_commit(disks, commit, || format!("replica {from}"))
+    }
+
+    fn check_prepare_sent(
+        &mut self,
+        disks: &[Disk],
+        (from, to): (u8, u8),
+        frame: &[u8],
+    ) -> Verdict {
+        let (header, _) = PrepareHeader::read_from_prefix(frame).expect("a whole frame");
+        let op = header.op.get();
+        require(header.valid(self.cluster), "I15", || {
+            format!("replica {from} sends a prepare that is none, op {op}")
+        })?;
+        self.check_view(from, header.view.get(), || format!("prepare {op}"))?;
+        self.votes.on_header(&header)?;
+        self.counts.repaired += u64::from(self.asked.remove(&(to, op)));
+        let who = || format!("the prepare of op {op}");
+        self.learn_commit(disks, header.commit.get(), who)
+    }
+
+    fn check_primary(&self, from: u8, view: u32) -> Verdict {
+        require(self.votes.primary(view) == from, "I08", || {
+            format!("replica {from} acts as the primary of view {view}")
+        })
+    }
+
+    fn check_headers(&mut self, log: &[PrepareHeader]) -> Verdict {
+        for header in log {
+            require(header.valid(self.cluster), "I15", || {
+                format!("a header in a list is none, op {}", header.op)
+            })?;
+            if header.op.get() > 0 {
+                self.votes.on_header(header)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A prepare is acknowledged only when it and its header are on the platter, in a view that is as
+    /// well (I04).
+    fn check_prepare_ok(&mut self, (from, to): (u8, u8), header: &PeerHeader) -> Verdict {
+        let op = header.op.get();
+        let view = header.view.get();
+        let platter = self.platter(from);
+        let durable = &platter.superblock;
+        let prepare = platter.prepare(op).map(|found| found.checksum);
+        let covered = op <= platter.checkpoint()
+            && self.history.prepare(op).map(|known| known.checksum)
+                == Some(header.checksum_prepare);
+        let there = prepare == Some(header.checksum_prepare)
+            && platter.header(op).checksum == header.checksum_prepare;
+        require(there || covered, "I04", || {
+            let ring = platter.header(op).op;
+            format!(
+                "replica {from} acknowledges op {op}; on its platter are the prepare {prepare:?} and \
+                 the header of op {ring}"
+            )
+        })?;
+        let (of_disk, log_view) = (durable.view.get(), durable.log_view.get());
+        require(view == of_disk && view == log_view, "I04", || {
+            format!(
+                "replica {from} acknowledges op {op} in view {view}; durable are view {of_disk} and \
+                 log_view {log_view}"
+            )
+        })?;
+        require(self.votes.primary(view) == to, "I06", || {
+            format!("replica {from} acknowledges op {op} of view {view} to {to}")
+        })?;
+        self.votes.on_prepare_ok(from, header);
+        Ok(())
+    }
+
+    fn check_ballot(&mut self, from: u8, header: &PeerHeader, log: &[PrepareHeader]) -> Verdict {
+        self.counts.votes += 1;
+        let durable = &self.platter(from).superblock;
+        let same = durable.view == header.view && durable.log_view == header.log_view;
+        require(same, "I06", || {
+            let (view, log_view) = (header.view, header.log_view);
+            format!(
+                "replica {from} votes for view {view} with log_view {log_view}; durable are {} and {}",
+                durable.view, durable.log_view
+            )
+        })?;
+        self.check_headers(log)?;
+        self.votes.on_ballot(from, header, log)
+    }
+
+    fn check_start(&mut self, from: u8, header: &PeerHeader, log: &[PrepareHeader]) -> Verdict {
+        let view = header.view.get();
+        self.check_primary(from, view)?;
+        let log_view = self.platter(from).superblock.log_view.get();
+        require(log_view == view, "I06", || {
+            format!("replica {from} starts view {view}; durable is log_view {log_view}")
+        })?;
+        self.check_headers(log)?;
+        require(!log.is_empty(), "I15", || {
+            format!("view {view} starts without a log")
+        })?;
+        let first = self.votes.on_start(&self.history, view, log)?;
+        self.counts.views += u64::from(first);
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Counts of a run, for the report.
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Crashes.
+    pub crashes: u64,
+    /// Of them, before the replica wrote a prepare or sent a frame.
+    pub crashes_in_recovery: u64,
+    /// Pauses.
+    pub pauses: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Journal slots that rotted.
+    pub rotten: u64,
+    /// Replicas that were brought back before they lagged too far.
+    pub lags: u64,
+    /// Views that were started.
+    pub views: u64,
+    /// Prepares that a replica asked for, and got.
+    pub repaired: u64,
+    /// Votes for a view.
+    pub votes: u64,
+    /// Checkpoints that became durable on any replica.
+    pub checkpoints: u64,
+    /// Frames between replicas.
+    pub frames: u64,
+    /// Runs that took long to come together in the end.
+    pub slow: u64,
+}
+
+impl Counts {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
+        [
+            ("crashes", &mut self.crashes),
+            ("in recovery", &mut self.crashes_in_recovery),
+            ("pauses", &mut self.pauses),
+            ("partitions", &mut self.partitions),
+            ("rotten slots", &mut self.rotten),
+            ("brought back", &mut self.lags),
+            ("views started", &mut self.views),
+            ("prepares repaired", &mut self.repaired),
+            ("votes", &mut self.votes),
+            ("checkpoints of replicas", &mut self.checkpoints),
+            ("frames of peers", &mut self.frames),
+            ("slow to come together", &mut self.slow),
+        ]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
+            *sum += *value;
+        }
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut copy = *self;
+        for (index, (name, value)) in copy.fields().into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{name} {value}")?;
+        }
+        Ok(())
+    }
+}

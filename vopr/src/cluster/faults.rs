@@ -1,0 +1,188 @@
+//! What goes wrong, when, and for how long; and the limit up to which a replica may lag.
+//!
+//! A replica that lacks ops which nobody has in the journal any more would have to be sent a checkpoint.
+//! As long as that is not built, whoever lags is brought back in time, and clients wait for it.
+
+use super::network::Place;
+use super::phases::Phase;
+use super::processes::State;
+use super::world::{Action, World, kind};
+use crate::sim::crash_plan::CrashPlan;
+use crate::sim::disk::{Survived, Write};
+use crate::sim::draws::Draws;
+use crate::sim::world::now;
+
+/// Chooses when the next crash of a replica comes; `starting` when it is about to recover.
+pub fn plan_crash(world: &mut World, replica: u8, starting: bool) {
+    let plan = if world.options.processes.crashes == 0 || !may_fail(world, replica) {
+        CrashPlan::Never
+    } else {
+        world.options.processes.crashes -= 1;
+        let distance = world.options.processes.crash_distance;
+        CrashPlan::new(starting, distance, &mut world.random.fault)
+    };
+    world.processes[usize::from(replica)].plan = plan;
+}
+
+/// Whether a replica may be made to fail now.
+fn may_fail(world: &World, replica: u8) -> bool {
+    world.phases.phase == Phase::Faults && !world.checker.lags(replica)
+}
+
+/// A replica crashed: what rots, who crashes with it, and when it starts again.
+pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
+    if world.phases.phase != Phase::Faults {
+        return;
+    }
+    super::rot::at_crash(world, replica, writes);
+    let options = world.options.processes;
+    let down = world.random.fault.exponential(options.down);
+    world.at(now() + down, Action::Start(replica));
+    let random = &mut world.random.fault;
+    let others: Vec<u8> = (0..world.options.replicas)
+        .filter(|other| *other != replica)
+        .collect();
+    let with_it = if others.is_empty() {
+        Vec::new()
+    } else if random.chance(options.crash_all) {
+        others
+    } else if random.chance(options.crash_two) {
+        vec![random.pick(&others)]
+    } else {
+        Vec::new()
+    };
+    for other in with_it {
+        // The power of each fails at its own moment, and those that follow take nobody with them.
+        if world.options.processes.crashes > 0 && may_fail(world, other) {
+            world.options.processes.crashes -= 1;
+            world.at(now(), Action::Crash(other));
+        }
+    }
+}
+
+/// When pauses and partitions begin.
+pub fn begin(world: &mut World) {
+    let pause = world.options.processes.pause_distance;
+    if pause > 0 {
+        let at = now() + world.random.fault.exponential(pause);
+        world.at(at, Action::Pause);
+    }
+    let partition = world.options.partitions.distance;
+    if partition > 0 && world.options.replicas > 1 {
+        let at = now() + world.random.partition.exponential(partition);
+        world.at(at, Action::Partition);
+    }
+}
+
+/// A replica that runs stands still for a while.
+pub fn pause(world: &mut World) {
+    if world.phases.phase != Phase::Faults {
+        return;
+    }
+    let options = world.options.processes;
+    let random = &mut world.random.fault;
+    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let length = random.exponential(options.pause);
+    let next = now() + random.exponential(options.pause_distance);
+    world.at(next, Action::Pause);
+    let up = world.processes[usize::from(replica)].state == State::Up;
+    if up && may_fail(world, replica) {
+        world.pause(replica, length);
+    }
+}
+
+/// The network falls apart.
+pub fn partition(world: &mut World) {
+    if world.phases.phase != Phase::Faults {
+        return;
+    }
+    let options = world.options.partitions;
+    let random = &mut world.random.partition;
+    let replicas = world.options.replicas;
+    let all: Vec<u8> = (0..replicas).collect();
+    let a = random.pick(&all);
+    let one_way = random.chance(options.one_way);
+    let (mut side, other): (Vec<u8>, Vec<u8>) = match random.below(4) {
+        // One is alone.
+        0 | 1 => all.iter().partition(|replica| **replica == a),
+        // Each falls on one of two sides.
+        2 => all.iter().partition(|_| random.chance(500)),
+        // Two do not hear each other.
+        _ => {
+            let b = (a + 1 + u8::try_from(random.below(u64::from(replicas) - 1)).expect("below 6"))
+                % replicas;
+            (vec![a], vec![b])
+        }
+    };
+    let reversed = one_way && random.chance(500);
+    let clients = random.chance(options.with_clients);
+    let length = random.exponential(options.length);
+    world.at(now() + length, Action::Heal);
+    side.retain(|replica| may_fail(world, *replica));
+    if side.is_empty() || other.iter().any(|replica| !may_fail(world, *replica)) {
+        return;
+    }
+    world.checker.counts.partitions += 1;
+    world.note(kind::WEATHER, 0_usize, &side);
+    world.trace(|| {
+        let way = if one_way { "one way" } else { "both ways" };
+        format!("{side:?} and {other:?} are cut, {way}, reversed {reversed}, clients {clients}")
+    });
+    let client_places = (0..world.clients.len()).map(Place::Client);
+    let client_places: Vec<Place> = client_places.filter(|_| clients).collect();
+    for a in side.into_iter().map(Place::Replica) {
+        let others = other.iter().copied().map(Place::Replica);
+        for b in others.chain(client_places.iter().copied()) {
+            if !one_way || !reversed {
+                world.network.cut(a, b);
+            }
+            if !one_way || reversed {
+                world.network.cut(b, a);
+            }
+        }
+    }
+}
+
+/// The network is whole again, until the next partition.
+pub fn heal(world: &mut World) {
+    world.network.heal();
+    world.note(kind::WEATHER, 0_usize, b"heal");
+    world.trace(|| "the network is whole".into());
+    if world.phases.phase == Phase::Faults {
+        let distance = world.options.partitions.distance;
+        let at = now() + world.random.partition.exponential(distance);
+        world.at(at, Action::Partition);
+    }
+}
+
+/// Brings back whoever lags: it is started, goes on, is heard again, and has a disk that works.
+pub fn bring_back(world: &mut World) {
+    if !world.options.lag_limit {
+        return;
+    }
+    for replica in world.replicas() {
+        let newly = world.checker.measure_lag(replica);
+        if !world.checker.lags(replica) {
+            continue;
+        }
+        world.checker.counts.lags += u64::from(newly);
+        revive(world, replica);
+        if world.network.is_cut(replica) {
+            world.network.heal();
+            world.note(kind::WEATHER, replica, b"whole");
+        }
+    }
+}
+
+/// A replica runs, and goes on to.
+pub fn revive(world: &mut World, replica: u8) {
+    let process = &mut world.processes[usize::from(replica)];
+    process.plan = CrashPlan::Never;
+    process.slow_ends();
+    let (state, incarnation) = (process.state, process.incarnation);
+    match state {
+        State::Down => world.start(replica),
+        State::Paused => world.resume(replica, incarnation),
+        State::Up => {}
+    }
+}

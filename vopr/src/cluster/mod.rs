@@ -1,0 +1,147 @@
+//! One seed of a whole cluster: real replicas under madsim, with simulated disks, network, clocks and
+//! clients.
+
+pub mod checker;
+pub mod clients;
+pub mod counts;
+pub mod describe;
+pub mod faults;
+pub mod io;
+pub mod network;
+pub mod options;
+pub mod phases;
+pub mod processes;
+pub mod quorum;
+pub mod rot;
+pub mod world;
+
+use crate::sim::hash::EventHash;
+use crate::sim::seen::Seen;
+use crate::sim::verdict::{Failure, fail};
+use crate::sim::world::now;
+use crate::sim::{drive, forget_panic, panic_text};
+use counts::Counts;
+use daftari::driver::scrub::{ScrubOptions, Scrubbed};
+use daftari::driver::{FormatOptions, RunOptions};
+use daftari::io::Io;
+use daftari::stdx::planted::{Bug, plant};
+use futures_util::FutureExt;
+use io::ClusterIo;
+use options::Options;
+use phases::Phase;
+use std::panic::AssertUnwindSafe;
+use world::{World, with};
+
+/// What a seed came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first failure, if any.
+    pub failure: Option<Failure>,
+    /// Replicas that there were.
+    pub replicas: u8,
+    /// The hash of all events.
+    pub hash: EventHash,
+    /// What was seen of the history.
+    pub seen: Seen,
+    /// What was done to the replicas, and what they did.
+    pub counts: Counts,
+    /// Simulated nanoseconds.
+    pub time: u64,
+}
+
+/// Runs a seed on this thread, with a bug planted or without.
+#[must_use]
+pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) -> Outcome {
+    plant(bug);
+    forget_panic();
+    let options = Options::of_seed(seed, replicas);
+    let replicas = options.replicas;
+    let former = world::replace(Some(World::new(seed, options, bug, log)));
+    assert!(former.is_none(), "one seed at a time on a thread");
+    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            for replica in 0..replicas {
+                let node = madsim::runtime::Handle::current()
+                    .create_node()
+                    .name(format!("replica {replica}"))
+                    .init(move || process(replica))
+                    .build();
+                with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
+            }
+            drive(|waker| with(|world| world.turn(waker))).await;
+            now()
+        })
+    }));
+    let world = world::replace(None).expect("it was put there");
+    plant(None);
+    let (time, panic) = match result {
+        Ok(time) => (time, None),
+        Err(_) => (
+            0,
+            Some(Failure {
+                kind: "panic",
+                what: panic_text(),
+            }),
+        ),
+    };
+    drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
+    Outcome {
+        failure: world.failure.or(panic),
+        replicas,
+        hash: world.hash,
+        seen: world.checker.history.seen_in_all(),
+        counts: world.checker.counts,
+        time,
+    }
+}
+
+/// Nothing is damaged but journal slots, and those only when the seed is for it.
+fn on_scrubbed(scrubbed: &Scrubbed) {
+    with(|world| match scrubbed {
+        Scrubbed::Tour(_) => {}
+        Scrubbed::Prepare { .. } if world.options.rot > 0 => {}
+        Scrubbed::Prepare { .. }
+        | Scrubbed::Block { .. }
+        | Scrubbed::Superblock { .. }
+        | Scrubbed::Reply { .. } => world.judge(fail("scrub", format!("{scrubbed:?}"))),
+    });
+}
+
+/// A replica's process: it formats its file once, and serves from then on.
+async fn process(replica: u8) {
+    let io = ClusterIo::new(replica);
+    let (phase, cluster, options) =
+        with(|world| (world.phases.phase, world.cluster, world.options.clone()));
+    if phase == Phase::Format {
+        let format = FormatOptions {
+            cluster,
+            replica,
+            replica_count: options.replicas,
+            geometry: options.geometry,
+        };
+        let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
+        with(|world| match result {
+            Ok(()) => phases::on_formatted(world),
+            Err(reason) => world.judge(fail("fatal", reason.to_string())),
+        });
+        return;
+    }
+    let options = RunOptions {
+        cluster: Some(cluster),
+        replica: Some(replica),
+        replica_count: usize::from(options.replicas),
+        memory_limit: 1 << 30,
+        account_cache_size: options.account_cache_size,
+        cache_size: options.cache_size,
+        scrub: Some(ScrubOptions {
+            period: options.scrub_period,
+            report: on_scrubbed,
+        }),
+    };
+    let run = Box::pin(daftari::driver::run(&io, &options));
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(result) => with(|world| world.on_exit(replica, result)),
+        Err(_) => with(|world| world.judge(fail("panic", panic_text()))),
+    }
+}

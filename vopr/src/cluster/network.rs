@@ -1,0 +1,179 @@
+//! The network of a cluster: whole frames that are late, lost, replayed or overtaken, and links that are
+//! cut in one direction or both.
+
+use crate::random::Random;
+use crate::sim::draws::Draws;
+use bytes::Bytes;
+use daftari::io::{ConnectionId, Incoming};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::task::Waker;
+
+/// What goes wrong on a link, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkFaults {
+    /// The shortest way of a frame, in nanoseconds.
+    pub delay_min: u64,
+    /// What comes on top of it on average.
+    pub delay_mean: u64,
+    /// Frames lost, of 1000.
+    pub lost: u64,
+    /// Frames that come once more later, of 1000.
+    pub replayed: u64,
+    /// Whether frames of a link come in the order in which they were sent.
+    pub ordered: bool,
+}
+
+/// An end of a link.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Place {
+    /// A replica.
+    Replica(u8),
+    /// A client.
+    Client(usize),
+}
+
+/// What waits for a replica.
+#[derive(Debug, Default)]
+struct Inbox {
+    frames: VecDeque<Incoming>,
+    waker: Option<Waker>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Network {
+    inboxes: Vec<Inbox>,
+    /// Connections of clients, by client and replica; none is used twice.
+    connections: BTreeMap<(usize, u8), ConnectionId>,
+    next: u64,
+    /// When the last frame of each link arrives, and how much slower than others it is.
+    links: BTreeMap<(Place, Place), (u64, u64)>,
+    /// Links that are cut, from where to where.
+    cuts: BTreeSet<(Place, Place)>,
+}
+
+impl Network {
+    /// A network that works.
+    #[must_use]
+    pub fn new(replicas: u8) -> Self {
+        Self {
+            inboxes: (0..replicas).map(|_| Inbox::default()).collect(),
+            connections: BTreeMap::new(),
+            // Smaller numbers name replicas.
+            next: 1 << 8,
+            links: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+        }
+    }
+
+    /// When a frame sent now arrives; `None` when it is lost.
+    pub fn send(
+        &mut self,
+        (from, to): (Place, Place),
+        faults: &LinkFaults,
+        now: u64,
+        random: &mut Random,
+    ) -> Option<u64> {
+        let slower = random.between(1, 3);
+        let (last, slower) = self.links.entry((from, to)).or_insert((0, slower));
+        let delay = faults.delay_min + random.exponential(faults.delay_mean) * *slower;
+        let lost = random.chance(faults.lost);
+        if lost || self.cuts.contains(&(from, to)) {
+            return None;
+        }
+        let mut at = now + delay;
+        if faults.ordered {
+            at = at.max(*last + 1);
+        }
+        *last = at;
+        Some(at)
+    }
+
+    /// The connection of a client to a replica; a new one if there is none.
+    pub fn connect(&mut self, client: usize, replica: u8) -> ConnectionId {
+        let next = &mut self.next;
+        let connection = self.connections.entry((client, replica));
+        *connection.or_insert_with(|| {
+            *next += 1;
+            ConnectionId(*next)
+        })
+    }
+
+    /// A connection that only one frame comes over.
+    pub fn connect_once(&mut self) -> ConnectionId {
+        self.next += 1;
+        ConnectionId(self.next)
+    }
+
+    /// The client at the other end of a connection of `replica`, while it is open.
+    #[must_use]
+    pub fn client(&self, replica: u8, connection: ConnectionId) -> Option<usize> {
+        let mut open = self.connections.iter();
+        let found = open.find(|((_, other), open)| *other == replica && **open == connection)?;
+        Some(found.0.0)
+    }
+
+    /// Whether a connection of a client to a replica is open.
+    #[must_use]
+    pub fn is_open(&self, client: usize, replica: u8, connection: ConnectionId) -> bool {
+        self.connections.get(&(client, replica)) == Some(&connection)
+    }
+
+    /// Ends the connection of a client to a replica.
+    pub fn disconnect(&mut self, client: usize, replica: u8) {
+        self.connections.remove(&(client, replica));
+    }
+
+    /// A replica is gone, and all that waited for it.
+    pub fn crash(&mut self, replica: u8) {
+        self.connections.retain(|(_, other), _| *other != replica);
+        self.inboxes[usize::from(replica)] = Inbox::default();
+    }
+
+    /// A frame arrives at a replica.
+    pub fn arrive(&mut self, replica: u8, connection: ConnectionId, frame: &Bytes) {
+        let header = frame[..256].try_into().expect("a frame has a header");
+        let inbox = &mut self.inboxes[usize::from(replica)];
+        inbox.frames.push_back(Incoming::Frame {
+            connection,
+            header: Box::new(header),
+            body: frame.slice(256..),
+        });
+        if let Some(waker) = inbox.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// What waits for a replica; `waker` is told when something comes.
+    pub fn receive(&mut self, replica: u8, waker: &Waker) -> Option<Incoming> {
+        let inbox = &mut self.inboxes[usize::from(replica)];
+        let incoming = inbox.frames.pop_front();
+        if incoming.is_none() {
+            inbox.waker = Some(waker.clone());
+        }
+        incoming
+    }
+
+    /// What waits for a replica.
+    pub fn try_receive(&mut self, replica: u8) -> Option<Incoming> {
+        self.inboxes[usize::from(replica)].frames.pop_front()
+    }
+
+    /// Cuts a link.
+    pub fn cut(&mut self, from: Place, to: Place) {
+        self.cuts.insert((from, to));
+    }
+
+    /// All links work again.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+    }
+
+    /// Whether anything is cut that leads to or from a replica.
+    #[must_use]
+    pub fn is_cut(&self, replica: u8) -> bool {
+        let place = Place::Replica(replica);
+        let mut cuts = self.cuts.iter();
+        cuts.any(|(from, to)| *from == place || *to == place)
+    }
+}

@@ -1,0 +1,261 @@
+//! The processes of the replicas, and their accesses to the disks.
+
+use super::describe;
+use super::faults;
+use super::phases::Phase;
+use super::world::{Action, World, kind};
+use crate::sim::crash_plan::CrashPlan;
+use crate::sim::disk::Zone;
+use crate::sim::draws::Draws;
+use crate::sim::options::MS;
+use crate::sim::verdict::fail;
+use crate::sim::world::now;
+use daftari::vsr::FatalReason;
+use madsim::runtime::Handle;
+use madsim::task::NodeId;
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// There is none.
+    Down,
+    /// It runs.
+    Up,
+    /// It is there, and is not run.
+    Paused,
+}
+
+/// The process of a replica.
+#[derive(Debug)]
+pub struct Process {
+    /// The node that it runs on.
+    pub node: Option<NodeId>,
+    /// What it does.
+    pub state: State,
+    /// Times that it was started.
+    pub incarnation: u64,
+    /// Whether it wrote a prepare or sent a frame since.
+    pub served: bool,
+    /// When its next crash comes.
+    pub plan: CrashPlan,
+    /// Nanoseconds from simulated time to its wall clock.
+    pub clock: u64,
+    /// Until when accesses to a zone of its disk, or all, are slow.
+    slow: (u64, Option<Zone>),
+}
+
+impl Process {
+    /// A process that never ran; its clock is ahead by `skew`.
+    #[must_use]
+    pub fn new(skew: u64) -> Self {
+        Self {
+            node: None,
+            state: State::Down,
+            incarnation: 0,
+            served: false,
+            plan: CrashPlan::Never,
+            clock: 1_790_000_000_000 * MS + skew,
+            slow: (0, None),
+        }
+    }
+
+    /// Its disk works as it should.
+    pub fn slow_ends(&mut self) {
+        self.slow = (0, None);
+    }
+
+    /// Whether it is there.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state != State::Down
+    }
+}
+
+impl World {
+    fn process(&mut self, replica: u8) -> &mut Process {
+        &mut self.processes[usize::from(replica)]
+    }
+
+    fn node(&self, replica: u8) -> NodeId {
+        let node = self.processes[usize::from(replica)].node;
+        node.expect("the node was made before")
+    }
+
+    /// A replica starts.
+    pub fn start(&mut self, replica: u8) {
+        if self.process(replica).is_running() {
+            return;
+        }
+        self.note(kind::START, replica, &[]);
+        self.trace(|| format!("{replica} starts"));
+        let process = self.process(replica);
+        process.state = State::Up;
+        process.incarnation += 1;
+        process.served = false;
+        faults::plan_crash(self, replica, true);
+        Handle::current().restart(self.node(replica));
+    }
+
+    /// Power fails.
+    pub fn crash(&mut self, replica: u8) {
+        let process = self.process(replica);
+        process.plan = CrashPlan::Never;
+        if !process.is_running() {
+            return;
+        }
+        process.state = State::Down;
+        let served = process.served;
+        self.note(kind::CRASH, replica, &[]);
+        self.checker.counts.crashes += 1;
+        self.checker.counts.crashes_in_recovery += u64::from(!served);
+        Handle::current().kill(self.node(replica));
+        self.network.crash(replica);
+        let disk = &mut self.disks[usize::from(replica)];
+        let writes = disk.crash(&mut self.random.fault);
+        self.trace(|| {
+            let list = writes
+                .iter()
+                .map(|(write, survived)| format!("{} {survived:?}", describe::write(write)));
+            format!("{replica} crashes: {}", list.collect::<Vec<_>>().join(", "))
+        });
+        let verdict = self.checker.on_crash(&self.disks, replica, &writes);
+        self.judge(verdict);
+        faults::after_crash(self, replica, &writes);
+    }
+
+    /// A replica stands still.
+    pub fn pause(&mut self, replica: u8, length: u64) {
+        self.note(kind::WEATHER, replica, b"pause");
+        self.trace(|| format!("{replica} stands still"));
+        self.checker.counts.pauses += 1;
+        let process = self.process(replica);
+        process.state = State::Paused;
+        let incarnation = process.incarnation;
+        Handle::current().pause(self.node(replica));
+        self.at(now() + length, Action::Resume(replica, incarnation));
+    }
+
+    /// A replica goes on, if it is the process that was paused.
+    pub fn resume(&mut self, replica: u8, incarnation: u64) {
+        let process = self.process(replica);
+        if process.state != State::Paused || process.incarnation != incarnation {
+            return;
+        }
+        process.state = State::Up;
+        self.note(kind::WEATHER, replica, b"resume");
+        self.trace(|| format!("{replica} goes on"));
+        Handle::current().resume(self.node(replica));
+    }
+
+    /// The replica's process ended by itself: nothing that happens here is a reason to.
+    pub fn on_exit(&mut self, replica: u8, result: Result<(), FatalReason>) {
+        self.note(kind::EXIT, replica, format!("{result:?}").as_bytes());
+        self.trace(|| format!("{replica} exits: {result:?}"));
+        self.process(replica).state = State::Down;
+        self.judge(match result {
+            Ok(()) => fail("liveness", format!("replica {replica} left")),
+            Err(reason) => fail("fatal", format!("replica {replica}: {reason:?}: {reason}")),
+        });
+    }
+
+    // The disks.
+
+    /// A replica writes.
+    pub fn start_write(&mut self, replica: u8, offset: u64, data: &[u8]) -> u64 {
+        self.note(kind::WRITE_START, replica, data);
+        let disk = &self.disks[usize::from(replica)];
+        let zone = disk.zone(offset);
+        self.trace(|| format!("{replica} writes {}", describe::bytes(zone, offset, data)));
+        if self.phases.phase != Phase::Format {
+            let verdict = self
+                .checker
+                .on_write_start(&self.disks, replica, (offset, data));
+            self.judge(verdict);
+            if zone == Zone::Prepares {
+                self.process(replica).served = true;
+            }
+        }
+        let id = match self.disks[usize::from(replica)].start_write(offset, data) {
+            Ok(id) => id,
+            Err(what) => {
+                self.judge(fail("I13", format!("replica {replica}: {what}")));
+                return u64::MAX;
+            }
+        };
+        let speed = self.options.speeds[usize::from(replica)].write;
+        let at = now() + self.disk_delay(replica, zone, speed);
+        self.at(at, Action::Write(replica, id));
+        if self.process(replica).plan.on_write(zone) {
+            self.at(now(), Action::Crash(replica));
+        }
+        id
+    }
+
+    /// A replica reads.
+    pub fn start_read(&mut self, replica: u8, offset: u64) -> u64 {
+        let disk = &mut self.disks[usize::from(replica)];
+        let (id, zone) = (disk.start_read(), disk.zone(offset));
+        let speed = self.options.speeds[usize::from(replica)].read;
+        let at = now() + self.disk_delay(replica, zone, speed);
+        self.at(at, Action::Read(replica, id));
+        id
+    }
+
+    /// A replica takes what it read.
+    pub fn finish_read(&mut self, replica: u8, offset: u64, buffer: &mut [u8]) {
+        self.disks[usize::from(replica)].get(offset, buffer);
+        self.note(kind::READ, replica, buffer);
+    }
+
+    fn disk_delay(&mut self, replica: u8, zone: Zone, (min, mean): (u64, u64)) -> u64 {
+        let speed = self.options.speeds[usize::from(replica)];
+        let faults = self.phases.phase == Phase::Faults;
+        let random = &mut self.random.disk;
+        if faults && random.chance(speed.stalls) {
+            return min + random.exponential(200 * MS);
+        }
+        let mut delay = min + random.exponential(mean);
+        if zone == Zone::Grid {
+            delay *= speed.grid_factor;
+        }
+        let slow = &mut self.processes[usize::from(replica)].slow;
+        if faults && random.below(10_000) < speed.spells {
+            let slow_zone = random.pick(&[None, Some(Zone::Grid), Some(Zone::Prepares)]);
+            *slow = (now() + random.exponential(2_000 * MS), slow_zone);
+        }
+        let (until, slow_zone) = *slow;
+        if faults && now() < until && slow_zone.is_none_or(|slow| slow == zone) {
+            delay *= speed.spell_factor;
+        }
+        delay
+    }
+
+    /// A write reaches the platter, unless the power failed before.
+    pub fn on_write_done(&mut self, replica: u8, id: u64) {
+        let Some(write) = self.disks[usize::from(replica)].complete_write(id) else {
+            return;
+        };
+        self.note(kind::WRITE_DONE, replica, &write.offset.to_le_bytes());
+        self.trace(|| format!("{replica} has written {}", describe::write(&write)));
+        if self.phases.phase != Phase::Format {
+            let verdict = self.checker.on_write_done(&self.disks, replica, &write);
+            self.judge(verdict);
+        }
+        self.finish_access(replica, id);
+    }
+
+    /// A read is done.
+    pub fn on_read_done(&mut self, replica: u8, id: u64) {
+        if self.process(replica).is_running() {
+            self.finish_access(replica, id);
+        }
+    }
+
+    fn finish_access(&mut self, replica: u8, id: u64) {
+        if self.process(replica).plan.on_access() {
+            self.crash(replica);
+        } else {
+            self.disks[usize::from(replica)].finish(id);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Damage at rest of journal slots, as much as replication has to mend.
+//!
+//! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
+//! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
+//! at most until it is whole again, header or prepare, and never together with a torn write.
+
+use super::quorum;
+use super::world::World;
+use crate::random::Random;
+use crate::sim::disk::{Survived, Write, Zone};
+use crate::sim::draws::Draws;
+use crate::sim::platter;
+use daftari::stdx::{to_u64, u64_to_usize};
+use std::collections::BTreeSet;
+use storage_format::SECTOR_SIZE;
+use storage_format::geometry::HEADERS_PER_SECTOR;
+
+/// Which sectors of headers may be damaged on which replicas.
+#[derive(Clone, Debug, Default)]
+pub struct Atlas(BTreeSet<(u64, u8)>);
+
+impl Atlas {
+    /// Draws one for a journal of so many sectors of headers.
+    #[must_use]
+    pub fn new(replicas: u8, sectors: u64, random: &mut Random) -> Self {
+        let mut eligible = BTreeSet::new();
+        for sector in 0..sectors {
+            for _ in 1..quorum::replication(replicas) {
+                let replica = u8::try_from(random.below(u64::from(replicas))).expect("below 6");
+                let whole = (0..sectors)
+                    .filter(|other| *other != sector)
+                    .all(|other| eligible.contains(&(other, replica)));
+                if !whole {
+                    eligible.insert((sector, replica));
+                }
+            }
+        }
+        Self(eligible)
+    }
+
+    fn permits(&self, sector: u64, replica: u8) -> bool {
+        self.0.contains(&(sector, replica))
+    }
+}
+
+/// Some slots of a replica that crashed may rot.
+pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
+    let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
+    let torn = writes
+        .iter()
+        .any(|(write, survived)| journal(write.zone) && *survived != Survived::Whole);
+    if torn || world.options.rot == 0 {
+        return;
+    }
+    let geometry = world.options.geometry;
+    for slot in 0..u64::from(geometry.journal_slot_count.get()) {
+        let sector = slot / to_u64(HEADERS_PER_SECTOR);
+        let random = &mut world.random.fault;
+        let permitted = world.checker.atlas.permits(sector, replica);
+        if !permitted || !random.chance(world.options.rot) {
+            continue;
+        }
+        let uncertain = world.options.uncertain[usize::from(replica)];
+        if !world.checker.may_rot(replica, slot, uncertain) {
+            continue;
+        }
+        world.checker.on_rot(replica, slot);
+        world.trace(|| format!("slot {slot} of {replica} rots"));
+        let random = &mut world.random.fault;
+        let disk = &mut world.disks[usize::from(replica)];
+        if random.chance(500) {
+            // The header only, not its neighbours: that would be damage of 16 slots.
+            let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
+            let mut bytes = disk.bytes(offset, SECTOR_SIZE);
+            let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + random.index(256);
+            bytes[at] ^= 1 << random.below(8);
+            disk.put(offset, &bytes);
+        } else {
+            disk.damage(platter::slot_offset(&geometry, slot), random);
+        }
+    }
+}

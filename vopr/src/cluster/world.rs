@@ -1,0 +1,343 @@
+//! The simulated cluster of a thread: everything around the replicas, moved by one queue of events.
+//!
+//! One task takes the events in the order of their time; the replicas' tasks run between them. The
+//! world ends with the first failure, or when all phases are through.
+
+use super::checker::Checker;
+use super::network::{Network, Place};
+use super::options::Options;
+use super::phases::Phases;
+use super::processes::Process;
+use crate::generate::{Generator, Swarm};
+use crate::random::Random;
+use crate::sim::client::Client;
+use crate::sim::disk::Disk;
+use crate::sim::draws::Draws;
+use crate::sim::hash::EventHash;
+use crate::sim::options::MS;
+use crate::sim::verdict::{Failure, Verdict};
+use crate::sim::world::now;
+use bytes::Bytes;
+use daftari::io::ConnectionId;
+use daftari::stdx::planted::Bug;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+thread_local! {
+    static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+}
+
+/// Works on the world of this thread.
+///
+/// # Panics
+/// When there is none.
+pub fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(|world| work(world.as_mut().expect("a seed is running")))
+}
+
+/// Makes a world that of this thread, and gives the former.
+pub fn replace(world: Option<World>) -> Option<World> {
+    WORLD.replace(world)
+}
+
+/// Something that happens at a moment. The first number names a replica.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A write reaches the platter.
+    Write(u8, u64),
+    /// A read is done.
+    Read(u8, u64),
+    /// A frame of another replica arrives.
+    FromPeer(u8, u8, Bytes),
+    /// A frame of a client arrives over a connection.
+    FromClient(u8, usize, ConnectionId, Bytes),
+    /// A frame of a client arrives once more, over a connection that is used for nothing else.
+    Replay(u8, Bytes),
+    /// A frame arrives at a client.
+    ToClient(usize, Bytes),
+    /// A client's timer fires.
+    Timer(usize, u64),
+    /// Power fails.
+    Crash(u8),
+    /// The replica starts.
+    Start(u8),
+    /// A replica stands still for a while.
+    Pause,
+    /// It goes on, if it is the same process.
+    Resume(u8, u64),
+    /// The network falls apart.
+    Partition,
+    /// The network is whole again.
+    Heal,
+    /// Phases and limits are looked after.
+    Look,
+}
+
+/// Kinds of events in the hash.
+pub mod kind {
+    /// A write is given to a disk.
+    pub const WRITE_START: u8 = 1;
+    /// It is on the platter.
+    pub const WRITE_DONE: u8 = 2;
+    /// A read is done.
+    pub const READ: u8 = 3;
+    /// A frame arrives at a replica.
+    pub const RECEIVE: u8 = 4;
+    /// A replica sends a frame.
+    pub const SEND: u8 = 5;
+    /// A replica crashes.
+    pub const CRASH: u8 = 6;
+    /// A replica starts.
+    pub const START: u8 = 7;
+    /// A replica's process ends by itself.
+    pub const EXIT: u8 = 8;
+    /// A frame arrives at a client.
+    pub const CLIENT: u8 = 9;
+    /// A replica stands still or goes on, or the network changes.
+    pub const WEATHER: u8 = 10;
+}
+
+/// Independent streams of random numbers.
+#[derive(Debug)]
+pub struct Streams {
+    /// Of the disks.
+    pub disk: Random,
+    /// Of the network.
+    pub network: Random,
+    /// Of the clients.
+    pub client: Random,
+    /// Of crashes, pauses and damage.
+    pub fault: Random,
+    /// Of partitions.
+    pub partition: Random,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct World {
+    /// What the seed is like.
+    pub options: Options,
+    /// The cluster that all files belong to.
+    pub cluster: u128,
+    /// The disk of each replica.
+    pub disks: Vec<Disk>,
+    /// The process of each replica.
+    pub processes: Vec<Process>,
+    /// The network.
+    pub network: Network,
+    /// The checker.
+    pub checker: Checker,
+    /// The clients; the last one reads back in the end.
+    pub clients: Vec<Client>,
+    /// What the clients send.
+    pub generator: Generator,
+    /// Where the run stands.
+    pub phases: Phases,
+    /// The hash of all events.
+    pub hash: EventHash,
+    /// The first failure.
+    pub failure: Option<Failure>,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// Draws of all parts.
+    pub random: Streams,
+    log: bool,
+    queue: BTreeMap<(u64, u64), Action>,
+    queued: u64,
+    waker: Option<Waker>,
+}
+
+/// The workload: several clients that fill trees, with some of everything.
+fn swarm(seed: u64) -> Swarm {
+    let mut swarm = Swarm::new(&mut Random::stream(seed, 0));
+    for percent in [&mut swarm.invalid_percent, &mut swarm.pause_percent] {
+        *percent = (*percent).min(5);
+    }
+    swarm
+}
+
+impl World {
+    /// The world of a seed.
+    #[must_use]
+    pub fn new(seed: u64, options: Options, bug: Option<Bug>, log: bool) -> Self {
+        let cluster = Random::stream(seed, 200).id();
+        let mut random = Streams {
+            disk: Random::stream(seed, 202),
+            network: Random::stream(seed, 203),
+            client: Random::stream(seed, 204),
+            fault: Random::stream(seed, 205),
+            partition: Random::stream(seed, 206),
+        };
+        let client = |_| Client::new(cluster, &mut random.client);
+        let clients = (0..=options.clients).map(client).collect();
+        let disk = |loses_headers: &bool| {
+            let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
+            disk.loses_headers = *loses_headers;
+            disk
+        };
+        let skews = options.skews.iter();
+        Self {
+            cluster,
+            disks: options.uncertain.iter().map(disk).collect(),
+            processes: skews.map(|skew| Process::new(*skew)).collect(),
+            network: Network::new(options.replicas),
+            checker: Checker::new(cluster, &options, bug),
+            clients,
+            generator: Generator::with_swarm(seed, swarm(seed)),
+            phases: Phases::new(),
+            hash: EventHash::default(),
+            failure: None,
+            finished: false,
+            random,
+            log,
+            queue: BTreeMap::from([((0, 0), Action::Look)]),
+            queued: 0,
+            waker: None,
+            options,
+        }
+    }
+
+    /// A replica's wall clock.
+    #[must_use]
+    pub fn realtime(&self, replica: u8) -> u64 {
+        self.processes[usize::from(replica)].clock + now()
+    }
+
+    /// All replicas.
+    pub fn replicas(&self) -> impl Iterator<Item = u8> + use<> {
+        0..self.options.replicas
+    }
+
+    /// Puts an event into the queue.
+    pub fn at(&mut self, time: u64, action: Action) {
+        self.queued += 1;
+        self.queue.insert((time, self.queued), action);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Notes a verdict; the first failure ends the run.
+    pub fn judge(&mut self, verdict: Verdict) {
+        if let Err(failure) = verdict {
+            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
+            self.failure.get_or_insert(failure);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Prints an event, if asked to.
+    #[expect(clippy::print_stderr, reason = "the log that `--log full` asks for")]
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.log {
+            let now = now();
+            eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
+        }
+    }
+
+    /// Adds an event to the hash; `who` is a replica or a client.
+    pub fn note(&mut self, kind: u8, who: impl Into<usize>, bytes: &[u8]) {
+        let place = daftari::stdx::to_u64(who.into()) << 56;
+        self.hash.add(now() ^ place, kind, bytes);
+    }
+
+    /// Takes the events that are due; the time of the next one, or `None` when the run is over.
+    pub fn turn(&mut self, waker: &Waker) -> Option<u64> {
+        loop {
+            if self.finished || self.failure.is_some() {
+                return None;
+            }
+            let first = self.queue.first_entry().expect("somebody always looks on");
+            let time = first.key().0;
+            if time > now() {
+                self.waker = Some(waker.clone());
+                return Some(time);
+            }
+            let action = first.remove();
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Write(replica, id) => self.on_write_done(replica, id),
+            Action::Read(replica, id) => self.on_read_done(replica, id),
+            Action::FromPeer(replica, from, frame) => {
+                self.arrive(replica, ConnectionId(u64::from(from)), &frame);
+            }
+            Action::FromClient(replica, client, connection, frame) => {
+                if self.network.is_open(client, replica, connection) {
+                    self.arrive(replica, connection, &frame);
+                }
+            }
+            Action::Replay(replica, frame) => {
+                let connection = self.network.connect_once();
+                self.arrive(replica, connection, &frame);
+            }
+            Action::ToClient(client, frame) => self.on_client_receive(client, &frame),
+            Action::Timer(client, generation) => self.on_timer(client, generation),
+            Action::Crash(replica) => self.crash(replica),
+            Action::Start(replica) => self.start(replica),
+            Action::Pause => super::faults::pause(self),
+            Action::Resume(replica, incarnation) => self.resume(replica, incarnation),
+            Action::Partition => super::faults::partition(self),
+            Action::Heal => super::faults::heal(self),
+            Action::Look => {
+                super::phases::look(self);
+                self.at(now() + 20 * MS, Action::Look);
+            }
+        }
+    }
+
+    fn arrive(&mut self, replica: u8, connection: ConnectionId, frame: &Bytes) {
+        if self.processes[usize::from(replica)].is_running() {
+            self.note(kind::RECEIVE, replica, frame);
+            self.network.arrive(replica, connection, frame);
+        }
+    }
+
+    // What replicas send.
+
+    /// A replica sends a frame to a client.
+    pub fn on_send(&mut self, replica: u8, connection: ConnectionId, frame: Bytes) {
+        self.note(kind::SEND, replica, &frame);
+        let client = self.network.client(replica, connection);
+        self.trace(|| {
+            let to = client.map_or("nobody".into(), |client| format!("client {client}"));
+            format!("{replica} -> {to}: {}", super::describe::frame(&frame))
+        });
+        let verdict = self.checker.on_send(&self.disks, replica, &frame);
+        self.judge(verdict);
+        let Some(client) = client else {
+            return;
+        };
+        let link = (Place::Replica(replica), Place::Client(client));
+        let faults = self.phases.links(&self.options.links);
+        let random = &mut self.random.network;
+        if let Some(at) = self.network.send(link, &faults, now(), random) {
+            self.at(at, Action::ToClient(client, frame));
+        }
+    }
+
+    /// A replica sends a frame to another one.
+    pub fn on_send_peer(&mut self, from: u8, to: u8, frame: Bytes) {
+        self.note(kind::SEND, from, &frame);
+        self.trace(|| format!("{from} -> {to}: {}", super::describe::frame(&frame)));
+        let verdict = self.checker.on_send_peer(&self.disks, (from, to), &frame);
+        self.judge(verdict);
+        let link = (Place::Replica(from), Place::Replica(to));
+        let faults = self.phases.links(&self.options.peers);
+        let random = &mut self.random.network;
+        if random.chance(faults.replayed) {
+            let later = now() + random.exponential(1500 * MS);
+            self.at(later, Action::FromPeer(to, from, frame.clone()));
+        }
+        let random = &mut self.random.network;
+        if let Some(at) = self.network.send(link, &faults, now(), random) {
+            self.at(at, Action::FromPeer(to, from, frame));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What may be written to a disk beside the journal: superblocks, and blocks that no checkpoint needs.
+
+use super::disk::Disk;
+use super::platter;
+use super::verdict::{Failure, Verdict, fail, require};
+use daftari::stdx::u64_to_usize;
+use std::collections::{BTreeMap, BTreeSet};
+use storage_format::{BlockHeader, Checksum, Geometry, Superblock};
+use zerocopy::FromBytes;
+
+/// The blocks that the superblocks on a platter reference.
+#[derive(Debug, Default)]
+pub struct Protected {
+    /// By the identity of the index.
+    blocks: BTreeMap<Checksum, BTreeSet<u64>>,
+    /// The block of a checkpoint that was damaged on purpose, until it is written again.
+    pub damaged: Option<u64>,
+}
+
+/// What a block holds: op, kind, table and position.
+pub type BlockKey = (u64, u8, u8, u64);
+
+/// Identity of each block by what it holds, as first written.
+#[derive(Debug, Default)]
+pub struct Blocks(BTreeMap<BlockKey, Checksum>);
+
+impl Blocks {
+    /// Whoever writes a block that was written before writes the same (I11); whether it was.
+    ///
+    /// # Errors
+    /// When it is another.
+    pub fn note(&mut self, header: &BlockHeader) -> Result<bool, Failure> {
+        let (op, position) = (header.op.get(), header.position.get());
+        let key = (op, header.kind, header.table, position);
+        let Some(before) = self.0.insert(key, header.checksum) else {
+            return Ok(false);
+        };
+        require(before == header.checksum, "I11", || {
+            let address = header.address;
+            format!(
+                "block {address} of {key:?} was {before}, is {}",
+                header.checksum
+            )
+        })?;
+        Ok(true)
+    }
+}
+
+impl Protected {
+    /// Superblocks grow by one, and whatever copy a crash tears, a quorum is left (I06, I14). Gives the
+    /// new superblock when its checkpoint is not on the platter yet.
+    ///
+    /// # Errors
+    /// When the write breaks that.
+    pub fn check_superblock(
+        &self,
+        disk: &Disk,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<Option<Superblock>, Failure> {
+        let next = Superblock::read_from_bytes(data);
+        let Ok(next) = next else {
+            return fail("I14", format!("{} bytes are no superblock", data.len()));
+        };
+        require(next.valid(), "I14", || {
+            "an invalid superblock is written".into()
+        })?;
+        let mut copies = platter::copies(disk);
+        let copy = u64_to_usize(offset) / size_of::<Superblock>();
+        copies[copy] = Superblock::zeroed();
+        if let Err(error) = Superblock::choose(&copies) {
+            return fail("I14", format!("a torn copy {copy} would leave {error:?}"));
+        }
+        let Some(durable) = platter::superblock(disk) else {
+            return fail("I14", "no superblock has a quorum");
+        };
+        let grows = next.checksum == durable.checksum || next.sequence > durable.sequence;
+        require(grows, "I14", || {
+            format!("sequence {} after {}", next.sequence, durable.sequence)
+        })?;
+        let falls = next.view < durable.view
+            || next.log_view < durable.log_view
+            || next.checkpoint.op < durable.checkpoint.op;
+        require(!falls, "I06", || {
+            "a view or the checkpoint falls back".into()
+        })?;
+        let known = next.checkpoint.op == durable.checkpoint.op
+            || self.blocks.contains_key(&next.checkpoint_index.checksum);
+        if known {
+            return Ok(None);
+        }
+        if let Err(error) = platter::references(disk, &next, self.damaged) {
+            return fail(
+                "I13",
+                format!(
+                    "checkpoint {} names what is not there: {error}",
+                    next.checkpoint.op
+                ),
+            );
+        }
+        Ok(Some(next))
+    }
+
+    /// A superblock is on the platter, or a crash changed it: the blocks of every one are not to be
+    /// touched.
+    pub fn update(&mut self, disk: &Disk) {
+        let mut blocks = BTreeMap::new();
+        for copy in platter::copies(disk) {
+            let index = copy.checkpoint_index.checksum;
+            if !copy.valid() || blocks.contains_key(&index) {
+                continue;
+            }
+            let references = match self.blocks.remove(&index) {
+                Some(references) => references,
+                None => platter::references(disk, &copy, self.damaged).unwrap_or_default(),
+            };
+            blocks.insert(index, references);
+        }
+        self.blocks = blocks;
+    }
+
+    /// Blocks of a checkpoint are never overwritten (I13); gives the header of the block.
+    ///
+    /// # Errors
+    /// When one is.
+    pub fn check_block(
+        &mut self,
+        geometry: &Geometry,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<BlockHeader, Failure> {
+        let (header, _) = BlockHeader::read_from_prefix(data).expect("at least a sector");
+        let address = header.address.get();
+        require(geometry.block_offset(address) == offset, "I13", || {
+            format!("block {address} is written at {offset}")
+        })?;
+        let verdict: Verdict = require(
+            !self.blocks.values().any(|blocks| blocks.contains(&address)),
+            "I13",
+            || format!("block {address} is overwritten while a checkpoint references it"),
+        );
+        verdict?;
+        if self.damaged == Some(address) {
+            self.damaged = None;
+        }
+        Ok(header)
+    }
+}
