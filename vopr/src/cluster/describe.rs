@@ -77,8 +77,8 @@ fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
     let mut line = format!(
         "{name} view {view} log_view {log_view} op {op} commit {commit} checkpoint {checkpoint}"
     );
-    if header.checksum_prepare != Checksum::ZERO {
-        line += &format!(" of {}", short(header.checksum_prepare));
+    if header.checksum_item != Checksum::ZERO {
+        line += &format!(" of {}", short(header.checksum_item));
     }
     if let Ok(headers) = <[PrepareHeader]>::ref_from_bytes(body)
         && !headers.is_empty()

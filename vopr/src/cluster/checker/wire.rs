@@ -183,9 +183,9 @@ impl Checker {
         let prepare = platter.prepare(op).map(|found| found.checksum);
         let covered = op <= platter.checkpoint()
             && self.history.prepare(op).map(|known| known.checksum)
-                == Some(header.checksum_prepare);
-        let there = prepare == Some(header.checksum_prepare)
-            && platter.header(op).checksum == header.checksum_prepare;
+                == Some(header.checksum_item);
+        let there = prepare == Some(header.checksum_item)
+            && platter.header(op).checksum == header.checksum_item;
         require(there || covered, "I04", || {
             let ring = platter.header(op).op;
             format!(
