@@ -94,7 +94,7 @@ impl Votes {
 
     /// A replica acknowledges a prepare.
     pub(super) fn on_prepare_ok(&mut self, replica: u8, header: &PeerHeader) {
-        let promise = (header.checksum_prepare, header.view.get());
+        let promise = (header.checksum_item, header.view.get());
         self.promises[usize::from(replica)].insert(header.op.get(), promise);
     }
 
