@@ -242,7 +242,10 @@ impl Checker {
         })?;
         let quorum = quorum::replication(self.replicas);
         // Nobody may rely on a checkpoint whose blocks are on their way.
-        let whole = self.platters.iter().filter(|platter| platter.is_complete());
+        let whole = self
+            .platters
+            .iter()
+            .filter(|platter| platter.superblock.content_missing == 0);
         let covering = whole.filter(|platter| covers(platter));
         require(covering.count() >= quorum, "I12", || {
             format!(

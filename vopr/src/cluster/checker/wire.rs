@@ -9,7 +9,7 @@ use daftari::wire::header::command;
 use daftari::wire::{
     CommonHeader, Evicted, EvictionHeader, PeerHeader, PongClientHeader, ReplyHeader,
 };
-use storage_format::{BlockReference, PrepareHeader, checksum};
+use storage_format::{BlockHeader, BlockReference, PrepareHeader, checksum};
 use zerocopy::FromBytes;
 
 /// The headers that make the body of a frame.
@@ -141,9 +141,11 @@ impl Checker {
 
     /// A replica serves only blocks that it has just found whole (I15).
     fn check_block_sent(&self, from: u8, header: &PeerHeader, body: &[u8]) -> Verdict {
+        let found = BlockHeader::read_from_prefix(body);
         let reference = BlockReference {
             checksum: header.checksum_item,
             address: header.op,
+            table: found.map_or(0, |(found, _)| found.table),
             ..BlockReference::default()
         };
         let whole = storage_format::block::verify(body, &reference);
