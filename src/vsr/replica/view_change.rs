@@ -191,8 +191,10 @@ impl Replica {
             commit: self.commit_max,
             certain: self.certain,
             present: bits(&|body| matches!(body, Body::Written | Body::Durable)),
+            // After a crash, a prepare without its header may have been acknowledged: the header, too, can be
+            // what was lost.
             nacks: bits(&|body| {
-                matches!(body, Body::Never | Body::Writing | Body::Written)
+                matches!(body, Body::Never | Body::Writing)
                     || (body == Body::Lost && planted(Bug::NackLost))
             }),
             headers,
