@@ -13,6 +13,12 @@ pub struct Counts {
     pub partitions: u64,
     /// Journal slots that rotted.
     pub rotten: u64,
+    /// Blocks that rotted.
+    pub rotten_blocks: u64,
+    /// Blocks sent to other replicas.
+    pub blocks: u64,
+    /// Replicas that went on from a checkpoint of another.
+    pub syncs: u64,
     /// Replicas that were brought back before they lagged too far.
     pub lags: u64,
     /// Views that were started.
@@ -30,13 +36,16 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 15] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
             ("pauses", &mut self.pauses),
             ("partitions", &mut self.partitions),
             ("rotten slots", &mut self.rotten),
+            ("rotten blocks", &mut self.rotten_blocks),
+            ("blocks sent", &mut self.blocks),
+            ("syncs", &mut self.syncs),
             ("brought back", &mut self.lags),
             ("views started", &mut self.views),
             ("prepares repaired", &mut self.repaired),

@@ -1,6 +1,7 @@
 //! Frames and writes as the log shows them.
 
 use crate::sim::disk::{Write, Zone};
+use daftari::vsr::message::CheckpointState;
 use daftari::wire::header::command;
 use daftari::wire::{CommonHeader, EvictionHeader, PeerHeader, ReplyHeader, RequestHeader};
 use storage_format::{Checksum, PrepareHeader, PrepareKind, Superblock};
@@ -70,6 +71,8 @@ fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
         command::REQUEST_PREPARE => "request_prepare",
         command::HEADERS => "headers",
         command::START_VIEW => "start_view",
+        command::REQUEST_BLOCK => "request_block",
+        command::BLOCK => "block",
         _ => "unknown",
     };
     let (view, log_view, op) = (header.view, header.log_view, header.op);
@@ -80,7 +83,11 @@ fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
     if header.checksum_item != Checksum::ZERO {
         line += &format!(" of {}", short(header.checksum_item));
     }
-    if let Ok(headers) = <[PrepareHeader]>::ref_from_bytes(body)
+    let list = match number {
+        command::START_VIEW => body.get(size_of::<CheckpointState>()..).unwrap_or_default(),
+        _ => body,
+    };
+    if let Ok(headers) = <[PrepareHeader]>::ref_from_bytes(list)
         && !headers.is_empty()
     {
         let list = headers.iter().map(|header| {
@@ -116,9 +123,14 @@ pub fn bytes(zone: Zone, offset: u64, data: &[u8]) -> String {
             let (view, log_view) = (header.view, header.log_view);
             let (commit, checkpoint) = (header.commit_max, header.checkpoint.op);
             format!(
-                "superblock {} copy {} view {view} log_view {log_view} commit_max {commit} checkpoint {checkpoint}",
+                "superblock {} copy {} view {view} log_view {log_view} commit_max {commit} checkpoint {checkpoint}{}",
                 header.sequence,
                 offset / 8192,
+                if header.content_missing == 0 {
+                    ""
+                } else {
+                    " without its blocks"
+                },
             )
         }
         Zone::Replies | Zone::Grid => format!("{} bytes of {zone:?} at {offset}", data.len()),

@@ -1,7 +1,7 @@
 //! What goes wrong, when, and for how long; and the limit up to which a replica may lag.
 //!
-//! A replica that lacks ops which nobody has in the journal any more would have to be sent a checkpoint.
-//! As long as that is not built, whoever lags is brought back in time, and clients wait for it.
+//! A replica that lacks ops which nobody has in the journal any more has to be sent a checkpoint. In half
+//! of the seeds whoever lags is brought back in time, and clients wait for it, so that it comes on alone.
 
 use super::network::Place;
 use super::phases::Phase;

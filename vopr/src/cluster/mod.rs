@@ -96,11 +96,14 @@ pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) ->
     }
 }
 
-/// Nothing is damaged but journal slots, and those only when the seed is for it.
+/// Nothing is damaged but what the seed is for; blocks of a checkpoint that came from another replica are
+/// missed until they come, too.
 fn on_scrubbed(scrubbed: &Scrubbed) {
     with(|world| match scrubbed {
         Scrubbed::Tour(_) => {}
         Scrubbed::Prepare { .. } if world.options.rot > 0 => {}
+        Scrubbed::Block { .. }
+            if world.options.rot_blocks > 0 || world.checker.counts.syncs > 0 => {}
         Scrubbed::Prepare { .. }
         | Scrubbed::Block { .. }
         | Scrubbed::Superblock { .. }

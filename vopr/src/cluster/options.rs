@@ -78,12 +78,16 @@ pub struct Options {
     pub partitions: PartitionOptions,
     /// When processes stop.
     pub processes: ProcessOptions,
+    /// Blocks of a checkpoint that rot at a crash, of 1000: as many as other replicas can mend.
+    pub rot_blocks: u64,
+    /// Decides which block may rot where.
+    pub salt: u64,
     /// Journal slots that rot at a crash, of 1000: as many as other replicas can mend.
     pub rot: u64,
     /// Clients that die while they wait, of 1000.
     pub client_crashes: u64,
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
-    /// lacks: it has no other way to get them.
+    /// lacks: so that it does not have to go on from a checkpoint of theirs.
     pub lag_limit: bool,
 }
 
@@ -150,9 +154,15 @@ impl Options {
             links: links(random, weather, true),
             partitions: partitions(random, weather),
             processes: processes(random, weather, u64::from(replicas)),
+            rot_blocks: if rots && random.chance(500) {
+                random.between(5, 100)
+            } else {
+                0
+            },
+            salt: random.any(),
             rot: if rots { random.between(20, 300) } else { 0 },
             client_crashes: if random.chance(300) { 20 } else { 0 },
-            lag_limit: true,
+            lag_limit: random.chance(500),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Damage at rest of journal slots, as much as replication has to mend.
+//! Damage at rest of journal slots and blocks, as much as replication has to mend.
 //!
 //! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
@@ -6,7 +6,7 @@
 
 use super::quorum;
 use super::world::World;
-use crate::random::Random;
+use crate::random::{Random, mix};
 use crate::sim::disk::{Survived, Write, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::platter;
@@ -43,8 +43,39 @@ impl Atlas {
     }
 }
 
+/// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
+fn permits_block(world: &World, address: u64, replica: u8) -> bool {
+    let replicas = world.options.replicas;
+    (1..quorum::replication(replicas)).any(|nth| {
+        let drawn = mix(world.options.salt ^ mix(address) ^ to_u64(nth));
+        drawn % u64::from(replicas) == u64::from(replica)
+    })
+}
+
+/// Some blocks of the checkpoint of a replica that crashed may rot.
+fn blocks_at_crash(world: &mut World, replica: u8) {
+    if world.options.rot_blocks == 0 {
+        return;
+    }
+    let geometry = world.options.geometry;
+    for address in world.checker.blocks(replica) {
+        let permitted = permits_block(world, address, replica);
+        let random = &mut world.random.fault;
+        if !permitted || !random.chance(world.options.rot_blocks) {
+            continue;
+        }
+        world.checker.on_block_rot(replica, address);
+        world.trace(|| format!("block {address} of {replica} rots"));
+        let random = &mut world.random.fault;
+        // The first page has what all others are checked with.
+        let disk = &mut world.disks[usize::from(replica)];
+        disk.damage(geometry.block_offset(address), random);
+    }
+}
+
 /// Some slots of a replica that crashed may rot.
 pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
+    blocks_at_crash(world, replica);
     let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
     let torn = writes
         .iter()

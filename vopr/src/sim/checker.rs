@@ -101,7 +101,9 @@ impl Checker {
             Zone::Prepares => self.check_prepare_write(disk, data),
             Zone::Replies => self.check_reply_write(data),
             Zone::Grid => {
-                let header = self.protected.check_block(&self.geometry, offset, data)?;
+                let header = self
+                    .protected
+                    .check_block(disk, &self.geometry, (offset, data))?;
                 self.history.seen.blocks_again += u64::from(self.blocks.note(&header)?);
                 Ok(())
             }
@@ -116,7 +118,11 @@ impl Checker {
                 self.protected.update(disk);
                 Ok(())
             }
-            Zone::Headers | Zone::Replies | Zone::Grid => Ok(()),
+            Zone::Grid => {
+                self.protected.on_block_written(&write.data);
+                Ok(())
+            }
+            Zone::Headers | Zone::Replies => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use daftari::stdx::{to_u64, to_usize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use storage_format::block::verify;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use storage_format::{
@@ -10,6 +10,9 @@ use storage_format::{
     checksum,
 };
 use zerocopy::FromBytes;
+
+/// Blocks by address.
+pub type References = BTreeMap<u64, BlockReference>;
 
 /// The four copies.
 #[must_use]
@@ -130,26 +133,52 @@ pub fn manifest(disk: &Disk, superblock: &Superblock) -> Result<Manifest, String
     Ok(manifest)
 }
 
-/// The addresses of all blocks that the checkpoint of `superblock` needs, each found intact but for
-/// the one that was damaged on purpose.
+/// All blocks that the checkpoint of `superblock` needs, by address, each found intact but for those
+/// that were damaged on purpose.
 ///
 /// # Errors
 /// Names the first block that is not.
 pub fn references(
     disk: &Disk,
     superblock: &Superblock,
-    damaged: Option<u64>,
-) -> Result<BTreeSet<u64>, String> {
-    let manifest = manifest(disk, superblock)?;
-    let mut addresses: BTreeSet<u64> = manifest.addresses.into_iter().collect();
-    for record in storage_format::manifest::blocks(&manifest.records) {
-        let address = record.block.address.get();
-        if damaged != Some(address) {
-            let (..) = block(disk, &superblock.geometry, &record.block)?;
-        }
-        if !addresses.insert(address) {
-            return Err(format!("block {address} is referenced twice"));
+    damaged: &BTreeSet<u64>,
+) -> Result<References, String> {
+    let references = reachable(disk, superblock);
+    let listed = superblock.checkpoint_block_count.get();
+    for (address, reference) in &references {
+        if !damaged.contains(address) {
+            let (..) = block(disk, &superblock.geometry, reference)?;
         }
     }
-    Ok(addresses)
+    let manifest = match manifest(disk, superblock) {
+        Ok(manifest) => manifest.addresses.len(),
+        Err(_) if !damaged.is_empty() => return Ok(references),
+        Err(error) => return Err(error),
+    };
+    let found = to_u64(references.len() - manifest);
+    if found == listed {
+        Ok(references)
+    } else {
+        Err(format!("{found} blocks are referenced, not {listed}"))
+    }
+}
+
+/// The blocks of a checkpoint that can be found from its index, by address: what lies behind a block of
+/// the manifest that is not intact is not among them.
+#[must_use]
+pub fn reachable(disk: &Disk, superblock: &Superblock) -> References {
+    let mut references = References::new();
+    let mut next = superblock.checkpoint_index;
+    while next.address.get() != 0 {
+        references.insert(next.address.get(), next);
+        let Ok((header, bytes)) = block(disk, &superblock.geometry, &next) else {
+            break;
+        };
+        let records = &bytes[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
+        for record in storage_format::manifest::blocks(records) {
+            references.insert(record.block.address.get(), record.block);
+        }
+        next = header.next;
+    }
+    references
 }

@@ -1,8 +1,8 @@
 //! What may be written to a disk beside the journal: superblocks, and blocks that no checkpoint needs.
 
 use super::disk::Disk;
-use super::platter;
-use super::verdict::{Failure, Verdict, fail, require};
+use super::platter::{self, References};
+use super::verdict::{Failure, fail, require};
 use daftari::stdx::u64_to_usize;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_format::{BlockHeader, Checksum, Geometry, Superblock};
@@ -12,9 +12,9 @@ use zerocopy::FromBytes;
 #[derive(Debug, Default)]
 pub struct Protected {
     /// By the identity of the index.
-    blocks: BTreeMap<Checksum, BTreeSet<u64>>,
-    /// The block of a checkpoint that was damaged on purpose, until it is written again.
-    pub damaged: Option<u64>,
+    blocks: BTreeMap<Checksum, References>,
+    /// Blocks of a checkpoint that were damaged on purpose, until they are written again.
+    pub damaged: BTreeSet<u64>,
 }
 
 /// What a block holds: op, kind, table and position.
@@ -48,7 +48,7 @@ impl Blocks {
 
 impl Protected {
     /// Superblocks grow by one, and whatever copy a crash tears, a quorum is left (I06, I14). Gives the
-    /// new superblock when its checkpoint is not on the platter yet.
+    /// new superblock when its checkpoint is not on the platter yet, or whole now.
     ///
     /// # Errors
     /// When the write breaks that.
@@ -86,10 +86,11 @@ impl Protected {
         })?;
         let known = next.checkpoint.op == durable.checkpoint.op
             || self.blocks.contains_key(&next.checkpoint_index.checksum);
-        if known {
+        let whole = next.content_missing == 0;
+        if known && whole == (durable.content_missing == 0) {
             return Ok(None);
         }
-        if let Err(error) = platter::references(disk, &next, self.damaged) {
+        if whole && let Err(error) = platter::references(disk, &next, &self.damaged) {
             return fail(
                 "I13",
                 format!(
@@ -111,38 +112,52 @@ impl Protected {
                 continue;
             }
             let references = match self.blocks.remove(&index) {
-                Some(references) => references,
-                None => platter::references(disk, &copy, self.damaged).unwrap_or_default(),
+                Some(references) if copy.content_missing == 0 => references,
+                Some(_) | None => platter::reachable(disk, &copy),
             };
             blocks.insert(index, references);
         }
         self.blocks = blocks;
     }
 
-    /// Blocks of a checkpoint are never overwritten (I13); gives the header of the block.
+    /// All blocks that some superblock references.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.blocks.values().flat_map(BTreeMap::keys).copied()
+    }
+
+    /// Blocks of a checkpoint are never overwritten (I13), unless they are not intact, and then by what
+    /// they should be; gives the header of the block.
     ///
     /// # Errors
     /// When one is.
     pub fn check_block(
         &mut self,
+        disk: &Disk,
         geometry: &Geometry,
-        offset: u64,
-        data: &[u8],
+        (offset, data): (u64, &[u8]),
     ) -> Result<BlockHeader, Failure> {
         let (header, _) = BlockHeader::read_from_prefix(data).expect("at least a sector");
         let address = header.address.get();
         require(geometry.block_offset(address) == offset, "I13", || {
             format!("block {address} is written at {offset}")
         })?;
-        let verdict: Verdict = require(
-            !self.blocks.values().any(|blocks| blocks.contains(&address)),
-            "I13",
-            || format!("block {address} is overwritten while a checkpoint references it"),
-        );
-        verdict?;
-        if self.damaged == Some(address) {
-            self.damaged = None;
+        let references = self
+            .blocks
+            .values()
+            .filter_map(|blocks| blocks.get(&address));
+        for reference in references {
+            let repair = reference.checksum == header.checksum
+                && platter::block(disk, geometry, reference).is_err();
+            require(repair, "I13", || {
+                format!("block {address} is overwritten while a checkpoint references it")
+            })?;
         }
         Ok(header)
+    }
+
+    /// A block is on the platter.
+    pub fn on_block_written(&mut self, data: &[u8]) {
+        let (header, _) = BlockHeader::read_from_prefix(data).expect("at least a sector");
+        self.damaged.remove(&header.address.get());
     }
 }

@@ -337,7 +337,7 @@ fn break_block(world: &mut World) -> bool {
     let random = &mut world.random.fault;
     let broken = rot::damage(&mut world.disk, &superblock, &blocks, random);
     world.scenario.broken = broken;
-    world.checker.protected.damaged = broken;
+    world.checker.protected.damaged = broken.into_iter().collect();
     broken.is_some()
 }
 

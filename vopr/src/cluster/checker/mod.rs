@@ -117,7 +117,7 @@ impl Checker {
             Zone::Replies => self.check_stored_reply(disks, data),
             Zone::Grid => {
                 let protected = &mut self.platters[usize::from(replica)].protected;
-                let header = protected.check_block(&self.geometry, offset, data)?;
+                let header = protected.check_block(disk, &self.geometry, (offset, data))?;
                 self.history.seen.blocks_again += u64::from(self.blocks.note(&header)?);
                 Ok(())
             }
@@ -135,6 +135,8 @@ impl Checker {
         }
         let checkpointed = platter.superblock.checkpoint.op > before.checkpoint.op;
         self.counts.checkpoints += u64::from(checkpointed);
+        let synced = platter.superblock.content_missing > before.content_missing;
+        self.counts.syncs += u64::from(synced);
         if self.replicas == 1 && write.zone == Zone::Prepares {
             // What a single replica has is committed, and nobody may ever name it.
             let head = platter.head();
@@ -239,7 +241,12 @@ impl Checker {
             format!("replica {replica} writes op {op} over op {newer}")
         })?;
         let quorum = quorum::replication(self.replicas);
-        let covering = self.platters.iter().filter(|platter| covers(platter));
+        // Nobody may rely on a checkpoint whose blocks are on their way.
+        let whole = self
+            .platters
+            .iter()
+            .filter(|platter| platter.superblock.content_missing == 0);
+        let covering = whole.filter(|platter| covers(platter));
         require(covering.count() >= quorum, "I12", || {
             format!(
                 "replica {replica} writes op {op}, and no quorum has a checkpoint of {}",
@@ -280,6 +287,9 @@ impl Checker {
         let op = next.checkpoint.op.get();
         let checkpoint = (next.checkpoint_index, next.ledger_state);
         let Some(known) = self.checkpoints.get(&op) else {
+            require(next.content_missing == 0, "I16", || {
+                format!("replica {replica} goes on from checkpoint {op}, which nobody has")
+            })?;
             self.checkpoints.insert(op, checkpoint);
             return self.history.check_checkpoint(disk, next);
         };
@@ -304,7 +314,7 @@ impl Checker {
     #[must_use]
     pub fn missing(&self, disks: &[Disk]) -> Option<String> {
         let head = self.history.head();
-        let newest = self.platters.iter().map(Platter::head).max();
+        let newest = self.platters.iter().map(Platter::head_of_view).max();
         if newest > Some(head) {
             return Some(format!("op {newest:?} is not committed, but {head} is"));
         }
@@ -314,6 +324,12 @@ impl Checker {
                 return Some(format!(
                     "replica {replica} is at checkpoint {}, others at {checkpoint:?}",
                     platter.checkpoint()
+                ));
+            }
+            if !platter.is_complete() {
+                let (checkpoint, damaged) = (platter.checkpoint(), &platter.protected.damaged);
+                return Some(format!(
+                    "replica {replica} lacks blocks of checkpoint {checkpoint}, damaged are {damaged:?}"
                 ));
             }
             let lacks = (platter.checkpoint() + 1..=head).find(|op| {
@@ -336,7 +352,7 @@ impl Checker {
     /// Checkpoints are equal on all replicas, byte for byte (I11).
     pub fn compare(&self, disks: &[Disk]) -> Verdict {
         let first = &self.platters[0].superblock;
-        let blocks = match platter::references(&disks[0], first, None) {
+        let blocks = match platter::references(&disks[0], first, &BTreeSet::new()) {
             Ok(blocks) => blocks,
             Err(what) => return fail("I11", format!("replica 0: {what}")),
         };
@@ -350,7 +366,7 @@ impl Checker {
             require(same, "I11", || {
                 format!("replicas 0 and {replica} have different checkpoints")
             })?;
-            for address in &blocks {
+            for address in blocks.keys() {
                 let offset = self.geometry.block_offset(*address);
                 let equal = disks[0].bytes(offset, size) == disk.bytes(offset, size);
                 require(equal, "I11", || {

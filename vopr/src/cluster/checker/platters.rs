@@ -91,6 +91,25 @@ impl Platter {
         highest.unwrap_or(0).max(self.checkpoint())
     }
 
+    /// The highest op of the log: what a view dropped may still be in its slot.
+    #[must_use]
+    pub fn head_of_view(&self) -> u64 {
+        let superblock = &self.superblock;
+        let prepares = self.prepares.iter().flatten();
+        let of_log = prepares.filter(|header| {
+            header.kind() != PrepareKind::Empty
+                && (header.view == superblock.log_view || superblock.view_headers.contains(header))
+        });
+        let highest = of_log.map(|header| header.op.get()).max();
+        highest.unwrap_or(0).max(self.checkpoint())
+    }
+
+    /// Whether all blocks of the checkpoint are there, as far as is known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.superblock.content_missing == 0 && self.protected.damaged.is_empty()
+    }
+
     /// Reads everything.
     pub(super) fn reread(&mut self, disk: &Disk, geometry: &Geometry) {
         for slot in 0..self.slots() {
@@ -116,7 +135,8 @@ impl Platter {
                 let slot = (write.offset - geometry.prepares_offset()) / size;
                 self.reread_prepare(disk, geometry, slot);
             }
-            Zone::Replies | Zone::Grid => {}
+            Zone::Grid => self.protected.on_block_written(&write.data),
+            Zone::Replies => {}
         }
     }
 
@@ -193,6 +213,23 @@ impl Checker {
         let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
         let kept = op + platter.slots() / 4 >= newest;
         platter.is_whole(slot) && if needed { kept } else { uncertain }
+    }
+
+    /// A block of a replica's checkpoint rots.
+    pub fn on_block_rot(&mut self, replica: u8, address: u64) {
+        let protected = &mut self.platters[usize::from(replica)].protected;
+        protected.damaged.insert(address);
+        self.counts.rotten_blocks += 1;
+    }
+
+    /// Blocks that a replica's superblocks reference, and that are not damaged.
+    #[must_use]
+    pub fn blocks(&self, replica: u8) -> Vec<u64> {
+        let protected = &self.platter(replica).protected;
+        let intact = protected.addresses();
+        intact
+            .filter(|address| !protected.damaged.contains(address))
+            .collect()
     }
 
     /// A slot rots.

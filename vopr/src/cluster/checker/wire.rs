@@ -4,11 +4,12 @@ use super::Checker;
 use crate::sim::disk::Disk;
 use crate::sim::verdict::{Failure, Verdict, fail, require};
 use daftari::stdx::to_usize;
+use daftari::vsr::message::CheckpointState;
 use daftari::wire::header::command;
 use daftari::wire::{
     CommonHeader, Evicted, EvictionHeader, PeerHeader, PongClientHeader, ReplyHeader,
 };
-use storage_format::{PrepareHeader, checksum};
+use storage_format::{BlockHeader, BlockReference, PrepareHeader, checksum};
 use zerocopy::FromBytes;
 
 /// The headers that make the body of a frame.
@@ -120,15 +121,37 @@ impl Checker {
             command::PREPARE_OK => self.check_prepare_ok((from, to), &header),
             command::COMMIT => self.check_primary(from, header.view.get()),
             command::DO_VIEW_CHANGE => self.check_ballot(from, &header, headers(body)?),
-            command::START_VIEW => self.check_start(from, &header, headers(body)?),
+            command::START_VIEW => {
+                let (_, log) = body.split_at(size_of::<CheckpointState>().min(body.len()));
+                self.check_start(from, &header, headers(log)?)
+            }
             command::HEADERS => self.check_headers(headers(body)?),
             command::REQUEST_PREPARE => {
                 self.asked.insert((from, header.op.get()));
                 Ok(())
             }
+            command::BLOCK => {
+                self.counts.blocks += 1;
+                self.check_block_sent(from, &header, body)
+            }
             command::RELAY => self.on_send(disks, from, body),
             _ => Ok(()),
         }
+    }
+
+    /// A replica serves only blocks that it has just found whole (I15).
+    fn check_block_sent(&self, from: u8, header: &PeerHeader, body: &[u8]) -> Verdict {
+        let found = BlockHeader::read_from_prefix(body);
+        let reference = BlockReference {
+            checksum: header.checksum_item,
+            address: header.op,
+            table: found.map_or(0, |(found, _)| found.table),
+            ..BlockReference::default()
+        };
+        let whole = storage_format::block::verify(body, &reference);
+        require(whole.is_ok(), "I15", || {
+            format!("replica {from} sends block {} as {whole:?}", header.op)
+        })
     }
 
     fn on_commit_named(&mut self, disks: &[Disk], from: u8, commit: u64) -> Verdict {
@@ -182,8 +205,8 @@ impl Checker {
         let durable = &platter.superblock;
         let prepare = platter.prepare(op).map(|found| found.checksum);
         let covered = op <= platter.checkpoint()
-            && self.history.prepare(op).map(|known| known.checksum)
-                == Some(header.checksum_item);
+            && durable.content_missing == 0
+            && self.history.prepare(op).map(|known| known.checksum) == Some(header.checksum_item);
         let there = prepare == Some(header.checksum_item)
             && platter.header(op).checksum == header.checksum_item;
         require(there || covered, "I04", || {
