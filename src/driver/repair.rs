@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use storage_format::BlockReference;
 use storage_format::block::verify;
+use storage_format::{BlockHeader, BlockReference};
 use zerocopy::FromBytes;
 
 /// Blocks that are asked for at the same time.
@@ -142,7 +142,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         Some(Box::pin(async move {
             let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
             let buffer = io.storage().read(offset, buffer).await;
-            let whole = verify(&buffer, &block).is_ok();
+            let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();
             let frame = whole.then(|| message::frame(header, &buffer));
             Repaired::Read { replica, frame }
         }))
@@ -155,7 +155,8 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             address: header.op,
             ..BlockReference::default()
         };
-        if body.len() != constants::BLOCK_SIZE || verify(body, &block).is_err() {
+        let size = body.len() == constants::BLOCK_SIZE;
+        if !size || verify(body, &with_table(block, body)).is_err() {
             tracing::warn!(
                 address = block.address.get(),
                 "a block that is not whole is ignored"
@@ -198,5 +199,14 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 self.damage.repair_end(&block);
             }
         }
+    }
+}
+
+/// A reference to a block of the table that the block itself names, which is part of its identity.
+fn with_table(block: BlockReference, bytes: &[u8]) -> BlockReference {
+    let (header, _) = BlockHeader::read_from_prefix(bytes).expect("a block has a header");
+    BlockReference {
+        table: header.table,
+        ..block
     }
 }

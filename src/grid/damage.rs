@@ -20,6 +20,8 @@ struct Wanted {
     block: BlockReference,
     error: BlockError,
     wakers: Vec<Waker>,
+    /// Whether it is being written.
+    writing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -44,11 +46,12 @@ impl Damage {
         Some((*address, first.error))
     }
 
-    /// All blocks that are to be repaired.
+    /// All blocks that are to be repaired, but for those whose repair is under way.
     #[must_use]
     pub fn wanted(&self) -> Vec<BlockReference> {
         let state = self.0.borrow();
-        state.wanted.values().map(|wanted| wanted.block).collect()
+        let wanted = state.wanted.values().filter(|wanted| !wanted.writing);
+        wanted.map(|wanted| wanted.block).collect()
     }
 
     /// Has a block repaired that the last durable checkpoint references.
@@ -58,6 +61,7 @@ impl Damage {
             block: *block,
             error,
             wakers: Vec::new(),
+            writing: false,
         });
     }
 
@@ -83,10 +87,14 @@ impl Damage {
     #[must_use]
     pub fn repair_begin(&self, block: &BlockReference) -> bool {
         let mut state = self.0.borrow_mut();
-        let wanted = state.wanted.get(&block.address.get());
-        let begin = wanted.is_some_and(|wanted| wanted.block.checksum == block.checksum);
-        state.writing += usize::from(begin);
-        begin
+        let wanted = state.wanted.get_mut(&block.address.get());
+        let Some(wanted) = wanted.filter(|it| it.block.checksum == block.checksum && !it.writing)
+        else {
+            return false;
+        };
+        wanted.writing = true;
+        state.writing += 1;
+        true
     }
 
     /// A block is whole again.
@@ -106,13 +114,18 @@ impl Damage {
 
     /// Whoever waits is gone, and what it waited for means nothing any more.
     pub fn clear(&self) {
-        self.0.borrow_mut().wanted.clear();
+        self.0
+            .borrow_mut()
+            .wanted
+            .retain(|_, wanted| wanted.writing);
     }
 
     /// A checkpoint is durable: what nobody waits for may not be in it. Waits for repairs under way.
     pub async fn settle(&self) {
         let mut state = self.0.borrow_mut();
-        state.wanted.retain(|_, wanted| !wanted.wakers.is_empty());
+        state
+            .wanted
+            .retain(|_, wanted| wanted.writing || !wanted.wakers.is_empty());
         drop(state);
         poll_fn(|context| {
             let mut state = self.0.borrow_mut();
@@ -149,6 +162,7 @@ mod tests {
         assert_eq!(damage.wanted(), [block]);
         assert!(!damage.repair_begin(&other));
         assert!(damage.repair_begin(&block));
+        assert!(!damage.repair_begin(&block) && damage.wanted().is_empty());
         assert!((&mut first).now_or_never().is_none());
         let mut settled = pin!(damage.settle());
         assert!((&mut settled).now_or_never().is_none());

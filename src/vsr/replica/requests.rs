@@ -35,10 +35,10 @@ impl Replica {
         let known = known.map(|known| known.record.session.get());
         drop(sessions);
         match known {
-            None if session > 0 && session <= self.executed.0 => {
+            None if session > 0 && session <= self.executed.0 && self.serves() => {
                 self.evict(way, ping.client.get(), Evicted::NoSession);
             }
-            Some(known) if session > 0 && session < known => {
+            Some(known) if session > 0 && session < known && self.serves() => {
                 self.evict(way, ping.client.get(), Evicted::SessionTooLow);
             }
             None | Some(_) => {
