@@ -23,8 +23,8 @@ use daftari::stdx::{to_u64, to_usize};
 use platters::Platter;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_format::{
-    BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader, SECTOR_SIZE,
-    Superblock, checksum,
+    BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader,
+    SECTOR_SIZE, Superblock, checksum,
 };
 use votes::Votes;
 use zerocopy::FromBytes;
@@ -356,7 +356,6 @@ impl Checker {
             Ok(blocks) => blocks,
             Err(what) => return fail("I11", format!("replica 0: {what}")),
         };
-        let size = to_usize(self.geometry.block_size.get());
         for (replica, (disk, platter)) in disks.iter().zip(&self.platters).enumerate().skip(1) {
             let other = &platter.superblock;
             let same = first.checkpoint == other.checkpoint
@@ -368,6 +367,11 @@ impl Checker {
             })?;
             for address in blocks.keys() {
                 let offset = self.geometry.block_offset(*address);
+                // What lies beyond the pages in use is whatever was there before.
+                let first = disks[0].bytes(offset, SECTOR_SIZE);
+                let (header, _) = BlockHeader::read_from_prefix(&first).expect("a sector");
+                let used = to_usize(header.size.get()).next_multiple_of(SECTOR_SIZE);
+                let size = SECTOR_SIZE + used;
                 let equal = disks[0].bytes(offset, size) == disk.bytes(offset, size);
                 require(equal, "I11", || {
                     format!("block {address} differs on replicas 0 and {replica}")
