@@ -208,7 +208,7 @@ struct Driver<'a, I: Io> {
     sessions: SharedSessions,
     works: Works<'a>,
     /// A checkpoint of another replica, to go on from.
-    sync: Option<(CheckpointState, ViewState)>,
+    sync: Option<Box<(CheckpointState, ViewState)>>,
 }
 
 impl<'a, I: Io> Driver<'a, I> {
@@ -232,7 +232,7 @@ impl<'a, I: Io> Driver<'a, I> {
                     let write = write_view(io, Rc::clone(&self.superblock), view);
                     self.works.push(Box::pin(write));
                 }
-                Effect::Sync(checkpoint, view) => self.sync = Some((checkpoint, view)),
+                Effect::Sync(sync) => self.sync = Some(sync),
                 Effect::ReadPrepare(header) => {
                     self.works
                         .push(Box::pin(read_prepare(io, self.geometry, header)));
@@ -251,10 +251,10 @@ impl<'a, I: Io> Driver<'a, I> {
         if !still || self.superblock.is_writing() {
             return;
         }
-        if let Some((checkpoint, view)) = self.sync.take() {
+        if let Some(sync) = self.sync.take() {
             let writes = self.commit.abandon();
             let keeper = Rc::clone(&self.superblock);
-            let take = take_checkpoint(self.io, keeper, writes, checkpoint, view);
+            let take = take_checkpoint(self.io, keeper, writes, sync);
             self.works.push(Box::pin(take));
         }
     }
@@ -352,7 +352,7 @@ impl<'a, I: Io> Driver<'a, I> {
             Step::Finished(checkpoint) => {
                 if checkpoint {
                     let checkpoint = CheckpointState::of(&self.superblock.current());
-                    let event = Event::Checkpointed(checkpoint);
+                    let event = Event::Checkpointed(Box::new(checkpoint));
                     self.replica.handle(event, &self.commit);
                 }
                 self.commit.next();
@@ -409,9 +409,9 @@ async fn take_checkpoint<I: Io>(
     io: &I,
     superblock: Rc<Keeper>,
     writes: Writes<'_>,
-    checkpoint: CheckpointState,
-    view: ViewState,
+    sync: Box<(CheckpointState, ViewState)>,
 ) -> Done {
+    let (checkpoint, view) = *sync;
     superblock.take();
     // They may be of blocks that the checkpoint has, too.
     writes.finish().await;

@@ -134,11 +134,8 @@ impl Damage {
 
     /// A checkpoint is durable: what nobody waits for may not be in it. Waits for repairs under way.
     pub async fn settle(&self) {
-        let mut state = self.0.borrow_mut();
-        state
-            .wanted
-            .retain(|_, wanted| wanted.writing || !wanted.wakers.is_empty());
-        drop(state);
+        let kept = |wanted: &Wanted| wanted.writing || !wanted.wakers.is_empty();
+        self.0.borrow_mut().wanted.retain(|_, wanted| kept(wanted));
         poll_fn(|context| {
             let mut state = self.0.borrow_mut();
             if state.writing == 0 {

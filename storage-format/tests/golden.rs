@@ -352,6 +352,7 @@ fn offsets_and_constants() {
             commit_max,
             checkpoint_index,
             checkpoint_block_count,
+            content_missing,
             reserved_checkpoint,
             ledger_state,
             reserved,

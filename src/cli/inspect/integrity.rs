@@ -11,7 +11,8 @@ use super::structure::{self, Structure};
 use super::{checkpoint, file};
 use crate::cli::exit::{Status, failure};
 use crate::stdx::{to_u64, to_usize};
-use crate::vsr::journal::recover_solo;
+use crate::vsr::journal::{RecoveredLog, recover_cluster, recover_solo};
+use crate::vsr::log::Body;
 use std::io::IsTerminal;
 use storage_format::{ReplySlotHeader, SECTOR_SIZE, Superblock, checksum};
 use zerocopy::FromBytes;
@@ -93,6 +94,13 @@ pub fn run(file: &DataFile) -> anyhow::Result<(Document, anyhow::Result<()>)> {
 }
 
 fn check_superblock(findings: &mut Findings, copies: &[Superblock], winner: &Superblock) {
+    if winner.content_missing == 1 {
+        findings.notices.push(
+            "the checkpoint came from another replica, and blocks of it may not be here yet: start \
+             the replica, and it gets them"
+                .into(),
+        );
+    }
     for (index, copy) in copies.iter().enumerate() {
         findings.checked += 1;
         if !copy.valid() {
@@ -153,10 +161,52 @@ fn check_journal(findings: &mut Findings, file: &DataFile, superblock: &Superblo
         findings.progress.step("journal", number + 1, count);
     }
     // Each slot for itself is fine; all together, what would a server say?
-    if findings.damage.len() == damaged
-        && let Err(reason) = recover_solo(&headers, &prepares, &superblock.checkpoint)
-    {
-        findings.damage.push(reason.to_string());
+    if findings.damage.len() > damaged {
+        return;
+    }
+    let checkpoint = &superblock.checkpoint;
+    let refused = if superblock.replica_count == 1 {
+        recover_solo(&headers, &prepares, checkpoint).err()
+    } else {
+        match recover_cluster(&headers, &prepares, superblock) {
+            Ok(recovered) => {
+                check_log(findings, &recovered, checkpoint.op.get());
+                None
+            }
+            Err(reason) => Some(reason),
+        }
+    };
+    findings
+        .damage
+        .extend(refused.map(|reason| reason.to_string()));
+}
+
+/// The log of one of several replicas: what it lacks comes from the others.
+fn check_log(findings: &mut Findings, recovered: &RecoveredLog, op_checkpoint: u64) {
+    let log = &recovered.log;
+    for op in log.tail().max(op_checkpoint + 1)..=log.head().op.get() {
+        match log.entry(op).map(|entry| entry.body) {
+            Some(Body::Lost) => findings.damage.push(format!(
+                "journal: the prepare of op {op} is damaged; it comes from the other replicas"
+            )),
+            Some(Body::Never) => findings.notices.push(format!(
+                "journal: the prepare of op {op} is not here yet; it comes from the other replicas"
+            )),
+            Some(Body::Writing | Body::Written | Body::Durable) | None => {}
+        }
+    }
+    if log.tail() > op_checkpoint + 1 {
+        findings.notices.push(format!(
+            "journal: ops {} to {} are not known here; they come from the other replicas",
+            op_checkpoint + 1,
+            log.tail() - 1
+        ));
+    }
+    if !recovered.certain {
+        let head = log.head().op;
+        findings.damage.push(format!(
+            "journal: what followed op {head} may be damaged; the other replicas know"
+        ));
     }
 }
 

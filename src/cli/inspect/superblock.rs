@@ -75,6 +75,10 @@ fn describe(document: &mut Document, superblock: &Superblock, copies: u64) {
                 "checkpoint_block_count",
                 superblock.checkpoint_block_count.get().into(),
             ),
+            (
+                "content_missing",
+                u32::from(superblock.content_missing).into(),
+            ),
             ("checkpoint_index_address", index.address.get().into()),
             (
                 "checkpoint_index_checksum",

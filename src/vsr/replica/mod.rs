@@ -112,7 +112,7 @@ pub enum Event {
         pulse_next: u64,
     },
     /// A checkpoint is durable.
-    Checkpointed(CheckpointState),
+    Checkpointed(Box<CheckpointState>),
     /// The ledger is as the checkpoint has it.
     Loaded {
         /// When the next pending transfer expires.
@@ -137,7 +137,7 @@ pub enum Effect {
     WriteView(ViewState),
     /// Give the ledger up, and write a checkpoint of another replica to the superblock, with the view;
     /// `Synced` follows, then `Loaded`, then `ContentComplete`.
-    Sync(CheckpointState, ViewState),
+    Sync(Box<(CheckpointState, ViewState)>),
     /// Read the prepare from the journal; `PrepareRead` follows.
     ReadPrepare(PrepareHeader),
     /// Execute the op; `Executed` follows.
@@ -332,6 +332,8 @@ pub struct Replica {
     primary_head: u64,
     /// Up to where its next prepares are asked for, and when to ask again.
     asked_up_to: (u64, u64),
+    /// The view in which trouble was told of last: once is enough.
+    told: Option<u32>,
     shutdown: bool,
     effects: VecDeque<Effect>,
 }
@@ -439,6 +441,7 @@ impl Replica {
             headers_asked: 0,
             primary_head: 0,
             asked_up_to: (0, 0),
+            told: None,
             shutdown: false,
             effects: VecDeque::new(),
         }
@@ -561,7 +564,7 @@ impl Replica {
             Event::Checkpointed(checkpoint) => {
                 let op = checkpoint.op();
                 assert!(op > self.checkpoint.op() && op <= self.executed.0);
-                self.checkpoint = checkpoint;
+                self.checkpoint = *checkpoint;
             }
             Event::Loaded {
                 pulse_next,

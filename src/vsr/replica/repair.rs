@@ -89,7 +89,7 @@ impl Replica {
 
     /// Half of the time the primary, which has it most likely; else anybody.
     fn whom_to_ask(&mut self) -> u8 {
-        if !self.is_primary() && self.draw() % 2 == 0 {
+        if !self.is_primary() && self.draw().is_multiple_of(2) {
             return self.primary_of(self.view);
         }
         let others = u64::from(self.replica_count) - 1;

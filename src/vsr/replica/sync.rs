@@ -47,11 +47,14 @@ impl Replica {
         let (op, head) = (checkpoint.op(), decided.headers[0].op.get());
         let slots = u64::from(self.geometry.journal_slot_count.get());
         if op <= self.executed.0 || head < op || head >= op + slots || self.syncing.is_some() {
-            tracing::warn!(
-                head,
-                checkpoint = op,
-                "this replica is too far behind to take part"
-            );
+            if self.told.replace(view) != Some(view) {
+                let checkpoint = op;
+                tracing::warn!(
+                    head,
+                    checkpoint,
+                    "this replica is too far behind to take part"
+                );
+            }
             return;
         }
         tracing::info!(
@@ -70,7 +73,8 @@ impl Replica {
         self.syncing = Some(checkpoint);
         self.view_synced = (self.view, self.log_view);
         let state = self.view_state();
-        self.effects.push_back(Effect::Sync(checkpoint, state));
+        let sync = Effect::Sync(Box::new((checkpoint, state)));
+        self.effects.push_back(sync);
     }
 
     pub(super) fn on_synced(&mut self) {

@@ -115,7 +115,7 @@ impl Fixture {
                     names.push(format!("send {}", connection.0));
                     self.sent.push((connection.0, frame));
                 }
-                Effect::WriteView(_) | Effect::ReadPrepare(_) | Effect::Sync(..) => {
+                Effect::WriteView(_) | Effect::ReadPrepare(_) | Effect::Sync(_) => {
                     panic!("alone it does none of these")
                 }
             }
@@ -444,7 +444,7 @@ fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
     assert_eq!(fixture.effects(NOW), "");
     let mut header = PrepareHeader::root(0);
     header.op = 40.into();
-    let checkpointed = Event::Checkpointed(checkpoint(&header));
+    let checkpointed = Event::Checkpointed(Box::new(checkpoint(&header)));
     fixture.replica.handle(checkpointed, &fixture.room);
     assert_eq!(fixture.effects(NOW), "prepare 65x1");
 }

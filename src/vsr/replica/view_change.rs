@@ -2,7 +2,7 @@
 //!
 //! A replica that misses its primary asks for the next view, and goes on as before until a view-change
 //! quorum asks for it: whoever is cut off disturbs nobody. Then it makes the view durable and votes: it
-//! tells everybody the top of its log. The primary of the view decides on the log ([`vote`]), makes
+//! tells everybody the top of its log. The primary of the view decides on the log (`vsr::vote`), makes
 //! that durable, and starts the view; what is missing of bodies is repaired while the view is at
 //! work. Backups make the log that they are told of durable before they take part.
 //!
@@ -253,10 +253,10 @@ impl Replica {
             return;
         }
         let Some(decided) = decide(&votes, &self.quorums) else {
-            tracing::warn!(
-                view = self.view,
-                "the view waits for more replicas to know its log"
-            );
+            if self.told.replace(self.view) != Some(self.view) {
+                let view = self.view;
+                tracing::warn!(view, "the view waits for more replicas to know its log");
+            }
             return;
         };
         if !self.fits(&decided.headers) {
