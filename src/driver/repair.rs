@@ -7,7 +7,7 @@ use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::Damage;
 use crate::io::{Io, Network, Storage};
-use crate::stdx::SectorBuf;
+use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::message;
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, PeerHeader};
@@ -17,7 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use storage_format::block::verify;
-use storage_format::{BlockHeader, BlockReference};
+use storage_format::{BlockHeader, BlockReference, SECTOR_SIZE};
 use zerocopy::FromBytes;
 
 /// Blocks that are asked for at the same time.
@@ -44,6 +44,8 @@ pub(super) enum Repaired {
     Read { replica: u8, frame: Option<Bytes> },
     /// A block that is whole again.
     Written(BlockReference),
+    /// A block that there is no room for.
+    NoRoom(BlockReference),
 }
 
 type Work<'a> = Pin<Box<dyn Future<Output = Repaired> + 'a>>;
@@ -143,7 +145,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
             let buffer = io.storage().read(offset, buffer).await;
             let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();
-            let frame = whole.then(|| message::frame(header, &buffer));
+            let frame = whole.then(|| message::frame(header, &buffer[..used(&buffer)]));
             Repaired::Read { replica, frame }
         }))
     }
@@ -155,8 +157,9 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             address: header.op,
             ..BlockReference::default()
         };
-        let size = body.len() == constants::BLOCK_SIZE;
-        if !size || verify(body, &with_table(block, body)).is_err() {
+        let mut sizes = (2..=constants::BLOCK_SIZE / SECTOR_SIZE).map(|count| count * SECTOR_SIZE);
+        let sized = sizes.any(|size| size == body.len());
+        if !sized || verify(body, &with_table(block, body)).is_err() {
             tracing::warn!(
                 address = block.address.get(),
                 "a block that is not whole is ignored"
@@ -166,20 +169,32 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         if !self.damage.repair_begin(&block) {
             return None;
         }
-        let offset = self
-            .superblock
-            .current()
-            .geometry
-            .block_offset(block.address.get());
+        let geometry = self.superblock.current().geometry;
+        let (address, last) = (block.address.get(), geometry.block_count_max());
+        let offset = geometry.block_offset(address);
+        let (end, limit) = (
+            geometry.block_offset(address + 1),
+            geometry.block_offset(last + 1),
+        );
+        let size = body.len();
         let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
-        buffer.copy_from_slice(body);
+        buffer[..size].copy_from_slice(body);
         let io = self.io;
         Some(Box::pin(async move {
-            drop(
-                io.storage()
-                    .write(offset, buffer, constants::BLOCK_SIZE)
-                    .await,
-            );
+            // Whoever found it damaged may have read it before it was repaired.
+            let there = SectorBuf::zeroed(constants::BLOCK_SIZE);
+            let there = io.storage().read(offset, there).await;
+            if verify(&there, &with_table(block, &there)).is_ok() {
+                return Repaired::Written(block);
+            }
+            if io.storage().reserve(end, limit) < end {
+                tracing::error!(
+                    address,
+                    "the disk is full: a damaged block cannot be repaired"
+                );
+                return Repaired::NoRoom(block);
+            }
+            drop(io.storage().write(offset, buffer, size).await);
             Repaired::Written(block)
         }))
     }
@@ -198,8 +213,15 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 let _ = self.asked.remove(&block.address.get());
                 self.damage.repair_end(&block);
             }
+            Repaired::NoRoom(block) => self.damage.repair_failed(&block),
         }
     }
+}
+
+/// Bytes of a whole block that are written: its header page and the pages that have data.
+fn used(bytes: &[u8]) -> usize {
+    let (header, _) = BlockHeader::read_from_prefix(bytes).expect("a block has a header");
+    SECTOR_SIZE + to_usize(header.size.get()).next_multiple_of(SECTOR_SIZE)
 }
 
 /// A reference to a block of the table that the block itself names, which is part of its identity.

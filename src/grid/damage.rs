@@ -97,6 +97,18 @@ impl Damage {
         true
     }
 
+    /// A repair came to nothing: it is to be tried again.
+    pub fn repair_failed(&self, block: &BlockReference) {
+        let mut state = self.0.borrow_mut();
+        state.writing -= 1;
+        if let Some(wanted) = state.wanted.get_mut(&block.address.get()) {
+            wanted.writing = false;
+        }
+        if state.writing == 0 {
+            state.settling.drain(..).for_each(Waker::wake);
+        }
+    }
+
     /// A block is whole again.
     pub fn repair_end(&self, block: &BlockReference) {
         let mut state = self.0.borrow_mut();

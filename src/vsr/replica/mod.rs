@@ -716,7 +716,9 @@ impl Replica {
         }
         let room = to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
         if current && op > self.executing && (self.solo() || room) {
-            self.ready.insert(op, prepare);
+            if let Some(other) = self.ready.insert(op, prepare) {
+                self.recycle(other.buffer);
+            }
         } else {
             // It is read again when its turn comes.
             self.buffers.push(prepare.buffer);
@@ -775,8 +777,11 @@ impl Replica {
         match purpose {
             Purpose::Execute => {
                 let op = header.op.get();
-                if self.log.is_written(&header) && op > self.executing {
-                    self.ready.insert(op, prepare);
+                if self.log.is_written(&header)
+                    && op > self.executing
+                    && let Some(other) = self.ready.insert(op, prepare)
+                {
+                    self.recycle(other.buffer);
                 }
             }
             Purpose::Peer(replica) => self.send_prepare(replica, &prepare),

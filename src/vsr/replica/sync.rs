@@ -8,7 +8,8 @@
 //! The log that is given up was acknowledged in part. All of that is in the checkpoint or in the log of the
 //! view, which is why only the start of a view brings a checkpoint.
 
-use super::{PATIENCE, Replica};
+use super::{JournalWrite, PATIENCE, Replica};
+use crate::stdx::{SectorBuf, to_usize, u64_to_usize};
 use crate::vsr::message::CheckpointState;
 use crate::vsr::replica::Effect;
 use crate::vsr::vote::Decided;
@@ -80,9 +81,20 @@ impl Replica {
         self.executed = (checkpoint.op(), checkpoint.header.checksum);
         self.executing = checkpoint.op();
         self.timers.progress = self.timers.now;
+        self.renew_buffers();
         self.view_durable = self.view_synced;
         if self.view_is_durable() {
             self.view_became_durable();
         }
+    }
+
+    /// What was handed out to be executed is not given back.
+    fn renew_buffers(&mut self) {
+        let slot_size = to_usize(self.geometry.journal_slot_size.get());
+        let used = self.to_write.len() + usize::from(self.journal == JournalWrite::Prepare);
+        let count = u64_to_usize(Self::buffer_count(self.replica_count));
+        let missing = count.saturating_sub(used + self.buffers.len());
+        let new = (0..missing).map(|_| SectorBuf::zeroed(slot_size));
+        self.buffers.extend(new);
     }
 }
