@@ -84,6 +84,14 @@ impl Protected {
         require(!falls, "I06", || {
             "a view or the checkpoint falls back".into()
         })?;
+        let forgets = next.content_missing > durable.content_missing
+            && next.checkpoint.op == durable.checkpoint.op;
+        require(!forgets, "I16", || {
+            format!(
+                "the blocks of checkpoint {} are missing again",
+                next.checkpoint.op
+            )
+        })?;
         let known = next.checkpoint.op == durable.checkpoint.op
             || self.blocks.contains_key(&next.checkpoint_index.checksum);
         let whole = next.content_missing == 0;
