@@ -6,6 +6,7 @@ use super::phases::{self, Phase};
 use super::world::{Action, World, kind};
 use crate::sim::client::Received;
 use crate::sim::draws::Draws;
+use crate::sim::garbage;
 use crate::sim::options::MS;
 use crate::sim::world::now;
 use bytes::Bytes;
@@ -118,11 +119,28 @@ impl World {
         if self.random.client.chance(50) {
             self.ping(index);
         }
+        let faults = self.phases.phase == Phase::Faults;
+        if faults && self.random.client.chance(self.options.garbage) {
+            self.send_garbage(index);
+        }
         let frame = self.clients[index].make_request(content);
         self.checker.history.on_request_made(&frame);
         let replica = self.asked(index, 0);
         self.send(index, replica, frame);
         self.arm(index, TIMEOUT);
+    }
+
+    /// A replica gets a frame that no client would send.
+    fn send_garbage(&mut self, index: usize) {
+        let garbage = garbage::draw(&self.clients[index].state, &mut self.random.client);
+        for reason in garbage.reasons {
+            self.checker.on_provoked(garbage.client, reason);
+        }
+        // A wrong frame that were executed all the same would be in the log.
+        self.checker.history.on_request_made(&garbage.frame);
+        let replica = self.random.client.below(u64::from(self.options.replicas));
+        let replica = u8::try_from(replica).expect("below 6");
+        self.send(index, replica, garbage.frame);
     }
 
     /// A client asks a replica what the view is.

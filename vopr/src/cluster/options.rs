@@ -84,6 +84,8 @@ pub struct Options {
     pub salt: u64,
     /// Journal slots that rot at a crash, of 1000: as many as other replicas can mend.
     pub rot: u64,
+    /// Wrong frames, of 1000 requests.
+    pub garbage: u64,
     /// Clients that die while they wait, of 1000.
     pub client_crashes: u64,
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
@@ -161,6 +163,11 @@ impl Options {
             },
             salt: random.any(),
             rot: if rots { random.between(20, 300) } else { 0 },
+            garbage: if random.chance(150) {
+                random.between(10, 200)
+            } else {
+                0
+            },
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: random.chance(500),
         }

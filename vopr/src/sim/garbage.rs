@@ -2,11 +2,24 @@
 
 use super::draws::Draws;
 use super::world::World;
+use crate::random::Random;
+use bytes::Bytes;
 use daftari::constants;
 use daftari::wire::frame::concat;
 use daftari::wire::header::command;
 use daftari::wire::{ClientState, Evicted, Operation, PingClientHeader, RequestHeader};
 use storage_format::Checksum;
+
+/// A frame, and the evictions that it earns.
+#[derive(Clone, Debug)]
+pub struct Garbage {
+    /// The frame.
+    pub frame: Bytes,
+    /// The client that it names.
+    pub client: u128,
+    /// Reasons for which that may be evicted.
+    pub reasons: Vec<u8>,
+}
 
 /// Sends one of them before a request of `client`, now and then, and pings.
 pub fn maybe_send(world: &mut World, client: usize) {
@@ -18,17 +31,23 @@ pub fn maybe_send(world: &mut World, client: usize) {
     if !on || !world.random.client.chance(world.options.garbage) {
         return;
     }
-    let known = world.clients[client].state;
+    let garbage = draw(&world.clients[client].state, &mut world.random.client);
+    for reason in garbage.reasons {
+        world.checker.on_provoked(garbage.client, reason);
+    }
+    // A wrong frame that were executed all the same would be in the log: let the checker know it.
+    world.checker.history.on_request_made(&garbage.frame);
+    world.send(client, garbage.frame);
+}
+
+/// Draws a frame that a client in that state, or a stranger, would not send.
+pub fn draw(known: &ClientState, random: &mut Random) -> Garbage {
     let stranger = ClientState {
-        client: world.random.client.id(),
-        ..known
+        client: random.id(),
+        ..*known
     };
-    let state = if world.random.client.chance(500) {
-        known
-    } else {
-        stranger
-    };
-    let choice = world.random.client.below(14);
+    let state = if random.chance(500) { *known } else { stranger };
+    let choice = random.below(14);
     if choice == 13 {
         let mut header = PingClientHeader::zeroed();
         header.command = command::PING_CLIENT;
@@ -37,22 +56,23 @@ pub fn maybe_send(world: &mut World, client: usize) {
         header.release = constants::RELEASE.into();
         header.client = state.client.into();
         header.reserved[5] = 1;
-        world.send(client, concat(&header.sealed(&[]), &[]));
-        return;
+        return Garbage {
+            frame: concat(&header.sealed(&[]), &[]),
+            client: state.client,
+            reasons: Vec::new(),
+        };
     }
     let (header, body, reason) = wrong_request(&state, choice);
-    if let Some(reason) = reason {
-        world.checker.on_provoked(state.client, reason.code());
-    }
+    let mut reasons: Vec<u8> = reason.map(Evicted::code).into_iter().collect();
     if state.session == 0 {
         // It names a session that never was, and may arrive after the client has registered.
-        let reason = Evicted::SessionTooLow.code();
-        world.checker.on_provoked(state.client, reason);
+        reasons.push(Evicted::SessionTooLow.code());
     }
-    let frame = concat(&header.sealed(&body), &body);
-    // A wrong frame that were executed all the same would be in the log: let the checker know it.
-    world.checker.history.on_request_made(&frame);
-    world.send(client, frame);
+    Garbage {
+        frame: concat(&header.sealed(&body), &body),
+        client: state.client,
+        reasons,
+    }
 }
 
 /// A request that is wrong in one way, with the eviction that it earns.

@@ -46,6 +46,8 @@ pub struct Checker {
     checkpoints: BTreeMap<u64, Checkpoint>,
     /// Replies that clients got: the request, and the op that the reply named.
     received: BTreeMap<Checksum, u64>,
+    /// Evictions that frames sent on purpose have earned.
+    provoked: BTreeSet<(u128, u8)>,
     /// Ops that a replica asked others for.
     asked: BTreeSet<(u8, u64)>,
     /// What may rot.
@@ -74,6 +76,7 @@ impl Checker {
             blocks: Blocks::default(),
             checkpoints: BTreeMap::new(),
             received: BTreeMap::new(),
+            provoked: BTreeSet::new(),
             asked: BTreeSet::new(),
             atlas: Atlas::new(options.replicas, slots / per_sector, &mut random),
             counts: Counts::default(),

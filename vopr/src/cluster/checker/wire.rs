@@ -45,7 +45,9 @@ impl Checker {
     pub fn on_send(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
         let header = self.check_intact(frame)?;
         let command = header.command;
-        self.check_view(replica, header.view.get(), || format!("command {command}"))?;
+        // It may have come from the primary, and from a view that is new here.
+        let maker = header.replica.min(self.replicas - 1);
+        self.check_view(maker, header.view.get(), || format!("command {command}"))?;
         match command {
             command::REPLY => self.check_reply(disks, replica, frame),
             command::EVICTION => {
@@ -78,6 +80,11 @@ impl Checker {
         Ok(())
     }
 
+    /// A frame was made that earns an eviction.
+    pub fn on_provoked(&mut self, client: u128, reason: u8) {
+        self.provoked.insert((client, reason));
+    }
+
     /// A client is told that its session is gone only when it is.
     fn check_eviction(&mut self, replica: u8, eviction: &EvictionHeader) -> Verdict {
         self.history.seen.evictions += 1;
@@ -86,7 +93,9 @@ impl Checker {
         let ahead = self.platter(replica).head() > self.history.head();
         let reason = eviction.reason;
         let several = self.history.registered(client).len() > 1;
-        let justified = if reason == Evicted::NoSession.code() {
+        let justified = if self.provoked.contains(&(client, reason)) {
+            true
+        } else if reason == Evicted::NoSession.code() {
             let room = self.geometry.session_count_max.get();
             let crowded = self.history.session_count() + 8 > to_usize(room);
             self.history.session(client).is_none() || several || (ahead && crowded)
