@@ -251,7 +251,11 @@ impl<'a, I: Io> Driver<'a, I> {
         if !still || self.superblock.is_writing() {
             return;
         }
-        if let Some(sync) = self.sync.take() {
+        let Some(sync) = self.sync.take() else { return };
+        let own = self.superblock.current().checkpoint.op.get();
+        if own >= sync.0.op() {
+            self.replica.handle(Event::SyncNeedless, &self.commit);
+        } else {
             let writes = self.commit.abandon();
             let keeper = Rc::clone(&self.superblock);
             let take = take_checkpoint(self.io, keeper, writes, sync);

@@ -285,37 +285,30 @@ pub fn recover_cluster(
 /// What a slot may hold of the log. It counts only if the chain of checksums leads to it.
 fn hint(header: &SlotRead, prepare: &SlotRead, decision: Decision, bounds: &Bounds) -> Entry {
     use SlotRead::{Bad, Empty, Valid};
-    let nothing = |body| Entry {
-        header: PrepareHeader::zeroed(),
-        body,
-    };
     let within = |read: &PrepareHeader| read.op.get() <= bounds.limit;
     match (header, prepare) {
-        _ if decision == Decision::Torn => nothing(Body::Never),
+        _ if decision == Decision::Torn => Entry::empty(),
         (Valid(_) | Empty | Bad, Valid(p))
             if matches!(decision, Decision::Keep | Decision::Fix) =>
         {
-            Entry {
-                header: *p,
-                body: Body::Durable,
-            }
+            Entry::durable(p)
         }
         // The header's write is missing, or the header is damaged.
         (Valid(h), Valid(p)) if h.op == p.op && h.view.get() < p.view.get() => Entry {
-            header: *p,
             body: Body::Written,
+            ..Entry::durable(p)
         },
         (Bad, Valid(p)) if within(p) => Entry {
-            header: *p,
             body: Body::Written,
+            ..Entry::durable(p)
         },
         // The prepare's write was lost, or the prepare is damaged.
         (Valid(h), _) if within(h) => Entry {
             header: *h,
-            body: Body::Lost,
+            ..Entry::unreadable()
         },
-        (Empty, Empty) => nothing(Body::Never),
-        _ => nothing(Body::Lost),
+        (Empty, Empty) => Entry::empty(),
+        _ => Entry::unreadable(),
     }
 }
 

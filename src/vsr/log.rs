@@ -34,15 +34,38 @@ pub struct Entry {
     pub header: PrepareHeader,
     /// The body.
     pub body: Body,
+    /// Whether this replica may have acknowledged it, in this process or an earlier one.
+    pub promised: bool,
 }
 
 impl Entry {
+    /// A slot with nothing in it.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            header: PrepareHeader::zeroed(),
+            body: Body::Never,
+            promised: false,
+        }
+    }
+
+    /// A slot that may have held anything.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self {
+            body: Body::Lost,
+            promised: true,
+            ..Self::empty()
+        }
+    }
+
     /// A slot that is whole on stable storage.
     #[must_use]
     pub fn durable(header: &PrepareHeader) -> Self {
         Self {
             header: *header,
             body: Body::Durable,
+            promised: true,
         }
     }
 
@@ -51,15 +74,14 @@ impl Entry {
         if self.header.checksum == header.checksum {
             return;
         }
-        let body = match self.body {
-            // A slot that cannot be read may have held this very prepare.
-            Body::Lost => Body::Lost,
-            Body::Never | Body::Writing | Body::Written | Body::Durable => Body::Never,
+        // A slot that cannot be read, or could not, may have held this very prepare.
+        *self = match self.body {
+            Body::Never | Body::Lost | Body::Writing if self.promised => Self::unreadable(),
+            Body::Never | Body::Lost | Body::Writing | Body::Written | Body::Durable => {
+                Self::empty()
+            }
         };
-        *self = Self {
-            header: *header,
-            body,
-        };
+        self.header = *header;
     }
 }
 
@@ -86,13 +108,10 @@ impl Log {
         let mut entries: Vec<Entry> = slots
             .iter()
             .chain(slots)
-            .map(|slot| Entry {
-                header: PrepareHeader::zeroed(),
-                body: match slot.body {
-                    // It may have been either.
-                    Body::Lost => Body::Lost,
-                    Body::Never | Body::Writing | Body::Written | Body::Durable => Body::Never,
-                },
+            .map(|slot| match slot.body {
+                // It may have been either.
+                Body::Lost => Entry::unreadable(),
+                Body::Never | Body::Writing | Body::Written | Body::Durable => Entry::empty(),
             })
             .collect();
         for slot in slots.iter().filter(|slot| is_op(&slot.header)) {
@@ -184,6 +203,8 @@ impl Log {
         let same = entry.header.checksum == header.checksum;
         if same {
             entry.body = body;
+            // Whatever is durable may be acknowledged, and what is lost may have been.
+            entry.promised |= matches!(body, Body::Durable | Body::Lost);
         }
         if same && body == Body::Writing {
             let newer = &self.entries[self.at(op + self.slots)];
@@ -206,10 +227,7 @@ impl Log {
         assert_eq!(header.op.get(), self.head + 1);
         assert_eq!(header.parent, self.head().checksum);
         let at = self.at(header.op.get());
-        self.entries[at] = Entry {
-            header,
-            body: Body::Never,
-        };
+        self.entries[at].replace(&header);
         self.head += 1;
         self.tail = self.tail.max(self.lowest());
     }
@@ -355,10 +373,7 @@ mod tests {
             slots[crate::stdx::u64_to_usize(header.op.get())] = Entry::durable(header);
         }
         // Op 4 cannot be read, op 6 is of a view that came to nothing.
-        slots[4] = Entry {
-            header: PrepareHeader::zeroed(),
-            body: Body::Lost,
-        };
+        slots[4] = Entry::unreadable();
         slots[6] = Entry::durable(&next(&headers[5], 1));
         let mut log = Log::new(&slots, &headers[3]);
         log.follow(2, 7);
@@ -387,7 +402,7 @@ mod tests {
     #[test]
     fn a_slot_that_cannot_be_read_may_have_held_anything() {
         let mut slots = slots(4);
-        slots[1].body = Body::Lost;
+        slots[1] = Entry::unreadable();
         let headers = chain(6);
         let mut log = Log::new(&slots, &headers[0]);
         log.install(&[

@@ -122,6 +122,8 @@ pub enum Event {
     },
     /// The superblock has the checkpoint of another replica.
     Synced,
+    /// It has that checkpoint already, made here.
+    SyncNeedless,
     /// All blocks of that checkpoint are here.
     ContentComplete,
 }
@@ -136,7 +138,8 @@ pub enum Effect {
     /// Write the view to the superblock; `ViewDurable` follows.
     WriteView(ViewState),
     /// Give the ledger up, and write a checkpoint of another replica to the superblock, with the view;
-    /// `Synced` follows, then `Loaded`, then `ContentComplete`.
+    /// `Synced` follows, then `Loaded`, then
+    /// `ContentComplete`; or `SyncNeedless`.
     Sync(Box<(CheckpointState, ViewState)>),
     /// Read the prepare from the journal; `PrepareRead` follows.
     ReadPrepare(PrepareHeader),
@@ -576,6 +579,8 @@ impl Replica {
                 self.timers.progress = self.timers.now;
             }
             Event::Synced => self.on_synced(),
+            // The view is written without it.
+            Event::SyncNeedless => self.syncing = None,
             Event::ContentComplete => self.content_missing = false,
         }
     }
@@ -733,7 +738,9 @@ impl Replica {
         assert_eq!(self.journal, JournalWrite::Headers);
         self.journal = JournalWrite::Idle;
         for header in std::mem::take(&mut self.headers_writing) {
-            if self.log.set_body(&header, Body::Durable) && !self.solo() {
+            // A view change may have taken it out of the log meanwhile.
+            let in_log = self.log.entry(header.op.get()).is_some();
+            if self.log.set_body(&header, Body::Durable) && in_log && !self.solo() {
                 self.acknowledge(&header);
             }
         }

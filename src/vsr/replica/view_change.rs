@@ -11,7 +11,7 @@
 
 use super::{ASKED, PATIENCE, RESEND, Replica, Status, ViewState};
 use crate::stdx::planted::{Bug, planted};
-use crate::vsr::log::Body;
+use crate::vsr::log::{Body, Entry};
 use crate::vsr::message::{self, CheckpointState, VIEW_HEADERS_MAX};
 use crate::vsr::replica::{Effect, InFlight};
 use crate::vsr::vote::{Decided, Vote, decide};
@@ -179,24 +179,21 @@ impl Replica {
     /// What this replica knows of the log of its log view.
     fn vote(&self) -> Vote {
         let headers = self.log.newest(VIEW_HEADERS_MAX);
-        let bits = |wanted: &dyn Fn(Body) -> bool| {
+        let bits = |wanted: &dyn Fn(&Entry) -> bool| {
             let held = headers.iter().enumerate().filter(|(_, header)| {
                 let entry = self.log.entry(header.op.get());
-                wanted(entry.expect("it is in the chain").body)
+                wanted(entry.expect("it is in the chain"))
             });
             held.fold(0, |bits, (at, _)| bits | 1 << at)
         };
+        let present = |entry: &Entry| matches!(entry.body, Body::Written | Body::Durable);
+        let never_acknowledged = |entry: &Entry| !entry.promised || planted(Bug::NackLost);
         Vote {
             log_view: self.log_view,
             commit: self.commit_max,
             certain: self.certain,
-            present: bits(&|body| matches!(body, Body::Written | Body::Durable)),
-            // After a crash, a prepare without its header may have been acknowledged: the header, too, can be
-            // what was lost.
-            nacks: bits(&|body| {
-                matches!(body, Body::Never | Body::Writing)
-                    || (body == Body::Lost && planted(Bug::NackLost))
-            }),
+            present: bits(&present),
+            nacks: bits(&never_acknowledged),
             headers,
         }
     }
