@@ -579,8 +579,7 @@ impl Replica {
                 self.timers.progress = self.timers.now;
             }
             Event::Synced => self.on_synced(),
-            // The view is written without it.
-            Event::SyncNeedless => self.syncing = None,
+            Event::SyncNeedless => self.on_sync_needless(),
             Event::ContentComplete => self.content_missing = false,
         }
     }

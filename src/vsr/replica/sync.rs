@@ -92,6 +92,14 @@ impl Replica {
         }
     }
 
+    /// The checkpoint was made here meanwhile. If the superblock has another view yet, that is written now.
+    pub(super) fn on_sync_needless(&mut self) {
+        self.syncing = None;
+        if self.view_is_durable() {
+            self.view_became_durable();
+        }
+    }
+
     /// What was handed out to be executed is not given back.
     fn renew_buffers(&mut self) {
         let slot_size = to_usize(self.geometry.journal_slot_size.get());
