@@ -649,6 +649,8 @@ impl Replica {
             command::REQUEST_HEADERS => self.on_request_headers(&peer),
             command::REQUEST_PREPARE => self.on_request_prepare(&peer),
             command::HEADERS => self.on_headers(&body),
+            command::REQUEST_REPLY => self.on_request_reply(&peer),
+            command::STORED_REPLY => self.on_stored_reply(body),
             command::FORWARD => self.on_forward(peer.replica, &body, admission),
             command::RELAY => self.on_relay(body),
             other => tracing::debug!(command = other, "an unknown message of a replica"),

@@ -10,6 +10,7 @@ use super::world::{Action, World, kind};
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Write};
 use crate::sim::draws::Draws;
+use crate::sim::options::MS;
 use crate::sim::world::now;
 
 /// Chooses when the next crash of a replica comes; `starting` when it is about to recover.
@@ -35,6 +36,12 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
         return;
     }
     super::rot::at_crash(world, replica, writes);
+    if world.options.clock_steps {
+        let random = &mut world.random.fault;
+        let (back, step) = (random.chance(500), random.exponential(2_000 * MS));
+        let clock = &mut world.processes[usize::from(replica)].clock;
+        *clock = if back { *clock - step } else { *clock + step };
+    }
     let options = world.options.processes;
     let down = world.random.fault.exponential(options.down);
     world.at(now() + down, Action::Start(replica));

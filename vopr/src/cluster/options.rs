@@ -86,6 +86,8 @@ pub struct Options {
     pub rot: u64,
     /// Wrong frames, of 1000 requests.
     pub garbage: u64,
+    /// Whether wall clocks step while their replicas are down.
+    pub clock_steps: bool,
     /// Clients that die while they wait, of 1000.
     pub client_crashes: u64,
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
@@ -136,7 +138,7 @@ impl Options {
         };
         let speeds = (0..replicas).map(|_| DiskSpeed::new(random, stalls, false));
         let speeds = speeds.collect();
-        let skew_max = random.pick(&[0, 1, 10, 100]) * MS;
+        let skew_max = random.pick(&[0, 1, 10, 100, 5_000]) * MS;
         let skews = (0..replicas).map(|_| random.below(skew_max + 1)).collect();
         let ordered = random.chance(500);
         let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
@@ -168,6 +170,7 @@ impl Options {
             } else {
                 0
             },
+            clock_steps: random.chance(300),
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: random.chance(500),
         }
