@@ -6,7 +6,7 @@
 
 use super::{Purpose, REPAIR, Replica, Status};
 use crate::constants;
-use crate::stdx::{to_u64, u64_to_usize};
+use crate::stdx::to_u64;
 use crate::vsr::log::Body;
 use crate::vsr::message;
 use crate::vsr::sessions::SessionRecord;
@@ -222,8 +222,8 @@ impl Replica {
             u64::from(self.replica).to_le_bytes(),
             self.timers.draws.to_le_bytes(),
         ];
-        let checksum = storage_format::checksum(&bytes.concat());
-        let (low, _) = checksum.0.split_at(u64_to_usize(8));
+        let drawn = checksum(&bytes.concat());
+        let (low, _) = drawn.0.split_at(8);
         u64::from_le_bytes(low.try_into().expect("8 bytes"))
     }
 }

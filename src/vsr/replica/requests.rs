@@ -120,7 +120,8 @@ impl Replica {
             }
             _ => return,
         };
-        if let Some(connection) = self.relays.get(&client).copied() {
+        // One answer for each request that was passed on: what comes late is of no use any more.
+        if let Some(connection) = self.relays.remove(&client) {
             let to = Way::Connection(connection);
             self.effects.push_back(Effect::Send { to, frame });
         }
