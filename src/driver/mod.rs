@@ -495,7 +495,7 @@ async fn read_prepare<I: Io>(io: &I, geometry: Geometry, header: PrepareHeader) 
 struct HeaderRing {
     offset: u64,
     headers: Vec<PrepareHeader>,
-    /// Slots whose prepare was written since their header was.
+    /// Slots whose prepare was written since their header was, or was not sound at the start.
     unsettled: BTreeSet<usize>,
 }
 

@@ -405,6 +405,12 @@ async fn mend_journal<I: Io>(
         headers: journal.ring.clone(),
         unsettled: BTreeSet::new(),
     };
+    let sound = |decision: &Decision| match decision {
+        Decision::Keep | Decision::Fix | Decision::CleanEmpty | Decision::FixEmpty => true,
+        Decision::Torn | Decision::Discard | Decision::Faulty | Decision::Fatal => false,
+    };
+    let unsound = decisions.iter().enumerate().filter(|(_, of)| !sound(of));
+    mended.unsettled.extend(unsound.map(|(slot, _)| slot));
     let mut sectors = Vec::new();
     // Left as it is until the slot is written again, with all its sector: if a crash damaged that now,
     // neither ring would say any more that the append was never acknowledged.

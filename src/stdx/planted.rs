@@ -65,6 +65,12 @@ pub enum Bug {
     VoteBeforeDurable,
     /// A replica says of a damaged prepare that it never acknowledged it.
     NackLost,
+    /// An op is dropped as soon as one replica never acknowledged it.
+    DropOnOneNack,
+    /// A prepare is acknowledged before its redundant header is durable.
+    AcknowledgeWithoutHeader,
+    /// A new primary takes requests before it has executed what its view began with.
+    ServeBeforeExecuting,
 }
 
 impl Bug {
@@ -104,6 +110,9 @@ impl Bug {
         Self::CommitWithoutQuorum,
         Self::VoteBeforeDurable,
         Self::NackLost,
+        Self::DropOnOneNack,
+        Self::AcknowledgeWithoutHeader,
+        Self::ServeBeforeExecuting,
     ];
 }
 

@@ -264,9 +264,12 @@ pub fn recover_cluster(
 
     let mut log = Log::new(&entries, checkpoint);
     let known = superblock.view_headers.iter();
-    let known = known.take_while(|header| header.op.get() > bounds.checkpoint);
+    let known = known.take_while(|header| header.kind > PrepareKind::Empty.code());
     let known: Vec<PrepareHeader> = known.copied().collect();
-    if !known.is_empty() {
+    if known
+        .first()
+        .is_some_and(|head| head.op.get() > bounds.checkpoint)
+    {
         log.install(&known);
     }
     if superblock.log_view == superblock.view {

@@ -38,6 +38,8 @@ pub mod command {
     pub const REQUEST_HEADERS: u8 = 14;
     /// Asks for a prepare.
     pub const REQUEST_PREPARE: u8 = 15;
+    /// Asks for the last reply to a client.
+    pub const REQUEST_REPLY: u8 = 16;
     /// Headers of the log.
     pub const HEADERS: u8 = 17;
     /// The session is gone, or the request can never be served.
@@ -46,6 +48,8 @@ pub mod command {
     pub const REQUEST_BLOCK: u8 = 19;
     /// A block of the data file.
     pub const BLOCK: u8 = 20;
+    /// The last reply to a client, as it is stored.
+    pub const STORED_REPLY: u8 = 21;
     /// The log as it is when a view starts.
     pub const START_VIEW: u8 = 24;
     /// A client's request on its way from a backup to the primary: a frame within a frame.
@@ -231,7 +235,7 @@ header! {
     PeerHeader {
         /// Identity of the prepare at `op`, or of a block.
         checksum_item: Checksum,
-        /// Names the question that this answers.
+        /// Names the question that this answers; or a client.
         nonce: U128,
         /// An op: of a prepare, or the head of the sender's log; or the address of a block.
         op: U64,

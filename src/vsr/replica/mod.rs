@@ -34,6 +34,7 @@ use super::sessions::SharedSessions;
 use super::vote::Vote;
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
@@ -533,8 +534,9 @@ impl Replica {
 
     /// Whether requests are taken here: as primary of a view whose past is executed.
     fn serves(&self) -> bool {
-        let past_executed = self.loaded && self.executed.0 >= self.view_start;
-        self.leads() && past_executed
+        let executed = self.executed.0 >= self.view_start || planted(Bug::ServeBeforeExecuting);
+        let executed = self.loaded && executed;
+        self.leads() && executed
     }
 
     /// Takes what happened.
@@ -647,6 +649,8 @@ impl Replica {
             command::REQUEST_HEADERS => self.on_request_headers(&peer),
             command::REQUEST_PREPARE => self.on_request_prepare(&peer),
             command::HEADERS => self.on_headers(&body),
+            command::REQUEST_REPLY => self.on_request_reply(&peer),
+            command::STORED_REPLY => self.on_stored_reply(body),
             command::FORWARD => self.on_forward(peer.replica, &body, admission),
             command::RELAY => self.on_relay(body),
             other => tracing::debug!(command = other, "an unknown message of a replica"),
@@ -720,6 +724,8 @@ impl Replica {
         let current = self.log.set_body(&prepare.header, Body::Written);
         if self.solo() {
             self.commit_max = op;
+        } else if planted(Bug::AcknowledgeWithoutHeader) {
+            self.acknowledge(&prepare.header);
         }
         let room = to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
         if current && op > self.executing && (self.solo() || room) {

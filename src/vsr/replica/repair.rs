@@ -9,9 +9,12 @@ use crate::constants;
 use crate::stdx::{to_u64, u64_to_usize};
 use crate::vsr::log::Body;
 use crate::vsr::message;
-use crate::wire::PeerHeader;
+use crate::vsr::sessions::SessionRecord;
 use crate::wire::header::command;
-use storage_format::{Checksum, PrepareHeader};
+use crate::wire::{PeerHeader, ReplyHeader};
+use bytes::Bytes;
+use storage_format::{Checksum, PrepareHeader, checksum};
+use zerocopy::FromBytes;
 
 /// Prepares that are asked for at the same time.
 const WANTED_MAX: usize = if cfg!(madsim) { 2 } else { 4 };
@@ -163,7 +166,7 @@ impl Replica {
             && prepare.header.checksum == header.checksum
         {
             let size = prepare.size();
-            let frame = bytes::Bytes::copy_from_slice(&prepare.buffer[..size]);
+            let frame = Bytes::copy_from_slice(&prepare.buffer[..size]);
             self.send_peer(replica, frame);
             return;
         }
@@ -174,6 +177,41 @@ impl Replica {
             && self.reading != Some(read)
         {
             self.reads.push_back(read);
+        }
+    }
+
+    /// Asks everybody for a reply that is not here.
+    pub(super) fn ask_reply(&mut self, record: &SessionRecord) {
+        let mut request = self.peer_header(command::REQUEST_REPLY);
+        request.nonce = record.reply.client;
+        request.op = record.reply.op;
+        self.broadcast(&message::frame(request, &[]));
+    }
+
+    pub(super) fn on_request_reply(&mut self, request: &PeerHeader) {
+        let sessions = self.sessions.borrow();
+        let session = sessions.find(request.nonce.get());
+        let session = session.filter(|session| session.record.reply.op == request.op);
+        let Some(reply) = session.and_then(|session| session.reply.clone()) else {
+            return;
+        };
+        drop(sessions);
+        let header = self.peer_header(command::STORED_REPLY);
+        self.send_peer(request.replica, message::frame(header, &reply));
+    }
+
+    /// A reply came; it is kept if it is the one that the session had last, to the byte.
+    pub(super) fn on_stored_reply(&mut self, frame: Bytes) {
+        let Ok((reply, body)) = ReplyHeader::read_from_prefix(&frame) else {
+            return;
+        };
+        let client = reply.client.get();
+        let mut sessions = self.sessions.borrow_mut();
+        let missing = sessions
+            .find(client)
+            .is_some_and(|session| session.reply.is_none() && session.record.reply == reply);
+        if missing && checksum(body) == reply.checksum_body {
+            sessions.restore_reply(client, frame);
         }
     }
 

@@ -169,9 +169,14 @@ impl Replica {
         let sessions = self.sessions.borrow();
         let session = sessions.find(client);
         let session = session.expect("the request was its duplicate");
-        let reply = session.reply.clone();
+        let (reply, record) = (session.reply.clone(), session.record);
         drop(sessions);
         let Some(reply) = reply else {
+            if !self.solo() {
+                // The client asks again, and finds it then.
+                self.ask_reply(&record);
+                return;
+            }
             // Its slot in the data file is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
             self.evict(way, client, Evicted::NoSession);
