@@ -48,6 +48,8 @@ pub struct Checker {
     received: BTreeMap<Checksum, u64>,
     /// Evictions that frames sent on purpose have earned.
     provoked: BTreeSet<(u128, u8)>,
+    /// Frames that a primary sent to a client through another replica.
+    relayed: BTreeSet<Checksum>,
     /// Ops that a replica asked others for.
     asked: BTreeSet<(u8, u64)>,
     /// What may rot.
@@ -77,6 +79,7 @@ impl Checker {
             checkpoints: BTreeMap::new(),
             received: BTreeMap::new(),
             provoked: BTreeSet::new(),
+            relayed: BTreeSet::new(),
             asked: BTreeSet::new(),
             atlas: Atlas::new(options.replicas, slots / per_sector, &mut random),
             counts: Counts::default(),

@@ -50,6 +50,12 @@ impl Checker {
         self.check_view(maker, header.view.get(), || format!("command {command}"))?;
         match command {
             command::REPLY => self.check_reply(disks, replica, frame),
+            // Others passed it on: it was judged when it left the primary, and may be late.
+            command::EVICTION if header.replica != replica => {
+                require(self.relayed.contains(&header.checksum), "I22", || {
+                    format!("replica {replica} sends an eviction of {maker}, who never sent it")
+                })
+            }
             command::EVICTION => {
                 let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
                 self.check_eviction(replica, &eviction)
@@ -143,7 +149,11 @@ impl Checker {
                 self.counts.blocks += 1;
                 self.check_block_sent(from, &header, body)
             }
-            command::RELAY => self.on_send(disks, from, body),
+            command::RELAY => {
+                let (passed, _) = CommonHeader::read_from_prefix(body).expect("a whole frame");
+                self.relayed.insert(passed.checksum);
+                self.on_send(disks, from, body)
+            }
             _ => Ok(()),
         }
     }
