@@ -265,8 +265,7 @@ impl<'a, I: Io> Commit<'a, I> {
 
     /// Waits for blocks that are being written; nothing else is left to do.
     pub(super) async fn finish_writes(&mut self) {
-        let state = self.rest.as_mut().expect("it is idle");
-        state.grid.finish_writes().await;
+        self.writes.again().finish().await;
     }
 
     /// Has an op executed after those before it.

@@ -166,6 +166,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
         durable: Rc::clone(&durable),
         sessions,
         works: FuturesUnordered::new(),
+        content: FuturesUnordered::new(),
         sync: None,
     };
     if !several {
@@ -207,6 +208,8 @@ struct Driver<'a, I: Io> {
     durable: SharedDurable,
     sessions: SharedSessions,
     works: Works<'a>,
+    /// The wait for blocks of a checkpoint that came from another replica; nobody waits for that.
+    content: Works<'a>,
     /// A checkpoint of another replica, to go on from.
     sync: Option<Box<(CheckpointState, ViewState)>>,
 }
@@ -247,7 +250,7 @@ impl<'a, I: Io> Driver<'a, I> {
     /// Gives the state up for a checkpoint of another replica; not while it may be writing the superblock
     /// or replies.
     fn begin_sync(&mut self) {
-        let still = self.commit.rests() || self.commit.damage.found().is_some();
+        let still = self.commit.rests() || self.commit.damage.is_awaited();
         if !still || self.superblock.is_writing() {
             return;
         }
@@ -289,6 +292,8 @@ impl<'a, I: Io> Driver<'a, I> {
     /// Has the checkpoint in the superblock loaded into an empty state.
     fn load(&mut self) {
         self.durable.set(Durable::of(&self.superblock.current()));
+        // What was wanted of the checkpoint before.
+        self.commit.damage.clear();
         let empty = Sessions::new(self.geometry.session_count_max.get());
         *self.sessions.borrow_mut() = empty;
         let state = open::empty_state(
@@ -308,7 +313,8 @@ impl<'a, I: Io> Driver<'a, I> {
         self.commit.next();
         if self.superblock.current().content_missing == 1 {
             let keeper = Rc::clone(&self.superblock);
-            self.works.push(Box::pin(complete_content(listing, keeper)));
+            self.content
+                .push(Box::pin(complete_content(listing, keeper)));
         }
     }
 
@@ -377,7 +383,7 @@ impl<'a, I: Io> Driver<'a, I> {
         let mut receive = pin!(io.network().receive());
         let room = replica.has_room();
         let several = self.superblock.current().replica_count > 1;
-        let (works, commit) = (&mut self.works, &mut self.commit);
+        let (works, content, commit) = (&mut self.works, &mut self.content, &mut self.commit);
         std::future::poll_fn(move |cx| {
             if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {
                 return Poll::Ready(Wake::Done(done));
@@ -399,6 +405,9 @@ impl<'a, I: Io> Driver<'a, I> {
             }
             if !several && let Some((address, error)) = commit.damage.found() {
                 return Poll::Ready(Wake::Damaged(FatalReason::Block { address, error }));
+            }
+            if let Poll::Ready(Some(done)) = content.poll_next_unpin(cx) {
+                return Poll::Ready(Wake::Done(done));
             }
             // Last, when nothing else is to be done. It never ends.
             scrub.as_mut().poll(cx).map(|never| match never {})

@@ -81,11 +81,15 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         if self.asked.is_empty() && self.damage.found().is_none() {
             return;
         }
-        self.asked.retain(|_, until| *until > now);
         let (own, count) = {
             let superblock = self.superblock.current();
             (superblock.replica, superblock.replica_count)
         };
+        if count == 1 {
+            // Nobody has a copy.
+            return;
+        }
+        self.asked.retain(|_, until| *until > now);
         for block in self.damage.wanted() {
             let address = block.address.get();
             if self.asked.len() >= ASKED_MAX {

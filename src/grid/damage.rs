@@ -46,6 +46,16 @@ impl Damage {
         Some((*address, first.error))
     }
 
+    /// Whether somebody waits for a block.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let state = self.0.borrow();
+        state
+            .wanted
+            .values()
+            .any(|wanted| !wanted.wakers.is_empty())
+    }
+
     /// All blocks that are to be repaired, but for those whose repair is under way.
     #[must_use]
     pub fn wanted(&self) -> Vec<BlockReference> {
@@ -57,12 +67,18 @@ impl Damage {
     /// Has a block repaired that the last durable checkpoint references.
     pub fn want(&self, block: &BlockReference, error: BlockError) {
         let mut state = self.0.borrow_mut();
-        let _ = state.wanted.entry(block.address.get()).or_insert(Wanted {
+        let address = block.address.get();
+        let wanted = state.wanted.entry(address).or_insert_with(|| Wanted {
             block: *block,
             error,
             wakers: Vec::new(),
             writing: false,
         });
+        if !wanted.writing {
+            // Another may have been there before.
+            wanted.block = *block;
+            wanted.error = error;
+        }
     }
 
     /// Waits until a block was repaired.

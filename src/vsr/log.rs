@@ -109,9 +109,9 @@ impl Log {
             .iter()
             .chain(slots)
             .map(|slot| match slot.body {
-                // It may have been either.
-                Body::Lost => Entry::unreadable(),
-                Body::Never | Body::Writing | Body::Written | Body::Durable => Entry::empty(),
+                // It may have been either: also where only the header is damaged, which may have been newer.
+                Body::Lost | Body::Written => Entry::unreadable(),
+                Body::Never | Body::Writing | Body::Durable => Entry::empty(),
             })
             .collect();
         for slot in slots.iter().filter(|slot| is_op(&slot.header)) {

@@ -1,10 +1,11 @@
 //! What replicas tell each other: frames that are made here, and taken apart.
 
-use crate::constants;
-use crate::wire::PeerHeader;
+use crate::constants::{self, TIMESTAMP_MAX};
+use crate::stdx::{to_u64, to_usize};
 use crate::wire::frame::concat;
+use crate::wire::{Operation, PeerHeader};
 use bytes::Bytes;
-use storage_format::{BlockReference, PrepareHeader, Superblock};
+use storage_format::{BlockReference, PrepareHeader, PrepareKind, RequestEntry, Superblock};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -55,6 +56,46 @@ impl CheckpointState {
     }
 }
 
+/// Ops and views are below these: no cluster gets there.
+const OP_MAX: u64 = 1 << 62;
+const VIEW_MAX: u32 = 1 << 31;
+
+/// Whether ops and views of a message are such that one can count on from them.
+#[must_use]
+pub fn makes_sense(header: &PeerHeader) -> bool {
+    let ops = [
+        header.op,
+        header.op_last,
+        header.commit,
+        header.checkpoint_op,
+    ];
+    let views = [header.view, header.log_view, header.view_next];
+    ops.iter().all(|op| op.get() < OP_MAX) && views.iter().all(|view| view.get() < VIEW_MAX)
+}
+
+/// Whether a prepare is whole: of `cluster`, with entries that make up its body.
+#[must_use]
+pub fn is_prepare(header: &PrepareHeader, body: &[u8], cluster: u128) -> bool {
+    let entries_size = to_usize(header.request_count.get()) * size_of::<RequestEntry>();
+    let Some((entries, bodies)) = body.split_at_checked(entries_size) else {
+        return false;
+    };
+    let entries = <[RequestEntry]>::ref_from_bytes(entries).expect("whole entries");
+    let sizes = entries.iter().map(|entry| u64::from(entry.body_size.get()));
+    let operations = entries.iter().map(|entry| entry.operation);
+    is_op(header, cluster)
+        && header.kind > PrepareKind::Root.code()
+        && header.commit < header.op
+        && header.timestamp.get() < TIMESTAMP_MAX
+        && to_usize(header.size.get()) == constants::HEADER_SIZE + body.len()
+        && sizes.sum::<u64>() == to_u64(bodies.len())
+        && { operations }.all(|code| Operation::from_u8(code).is_some())
+}
+
+fn is_op(header: &PrepareHeader, cluster: u128) -> bool {
+    header.valid(cluster) && header.op.get() < OP_MAX && header.view.get() < VIEW_MAX
+}
+
 /// A frame of `header`, all of whose fields but size and checksums are final.
 #[must_use]
 pub fn frame(mut header: PeerHeader, body: &[u8]) -> Bytes {
@@ -75,7 +116,7 @@ pub fn headers_body(headers: &[PrepareHeader]) -> &[u8] {
 #[must_use]
 pub fn headers(body: &[u8], cluster: u128) -> Option<Vec<PrepareHeader>> {
     let headers = <[PrepareHeader]>::ref_from_bytes(body).ok()?;
-    let whole = headers.iter().all(|header| header.valid(cluster));
+    let whole = headers.len() <= HEADERS_MAX && headers.iter().all(|header| is_op(header, cluster));
     let chained = headers
         .windows(2)
         .all(|pair| pair[0].parent == pair[1].checksum && pair[0].op.get() == pair[1].op.get() + 1);
@@ -93,8 +134,6 @@ pub fn start_view_body(checkpoint: &CheckpointState, headers: &[PrepareHeader]) 
 pub fn start_view(body: &[u8], cluster: u128) -> Option<(CheckpointState, Vec<PrepareHeader>)> {
     let (checkpoint, rest) = CheckpointState::read_from_prefix(body).ok()?;
     let headers = headers(rest, cluster).filter(|all| !all.is_empty())?;
-    checkpoint
-        .header
-        .valid(cluster)
-        .then_some((checkpoint, headers))
+    let sound = is_op(&checkpoint.header, cluster) && headers.len() <= VIEW_HEADERS_MAX;
+    sound.then_some((checkpoint, headers))
 }

@@ -80,11 +80,10 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     let known = votes.iter().map(|vote| vote.commit).max()?;
     let commit = known.max(committed);
     let mut headers = longest.headers.clone();
-    assert!(
-        longest.head() >= commit,
-        "op {commit} is committed, the newest log ends at {}",
-        longest.head()
-    );
+    if longest.head() < commit {
+        // Whoever has the end of the log is not among the voters, or has lost it.
+        return None;
+    }
     // Others may know what lies below a hole.
     while let Some(lowest) = headers.last().copied()
         && lowest.op.get() > commit

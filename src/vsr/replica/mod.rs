@@ -28,7 +28,7 @@ mod sync;
 mod view_change;
 
 use super::log::{Body, Log};
-use super::message::CheckpointState;
+use super::message::{self, CheckpointState};
 use super::quorum::Quorums;
 use super::sessions::SharedSessions;
 use super::vote::Vote;
@@ -636,6 +636,13 @@ impl Replica {
             return self.on_prepare(&prepare, body);
         }
         let peer = PeerHeader::read_from_bytes(header).expect("256 bytes");
+        if !message::makes_sense(&peer) {
+            tracing::warn!(
+                command = peer.command,
+                "a message that makes no sense is ignored"
+            );
+            return;
+        }
         let index = usize::from(common.replica);
         self.peers[index].checkpoint_op = peer.checkpoint_op.get();
         match common.command {
@@ -688,6 +695,11 @@ impl Replica {
                 self.prepare_next(now);
             }
             if let Some(prepare) = self.to_write.pop_front() {
+                // A header that waits for the prepare before it in the slot means nothing any more.
+                let slots = u64::from(self.geometry.journal_slot_count.get());
+                let slot = prepare.header.op.get() % slots;
+                self.headers_behind
+                    .retain(|header| header.op.get() % slots != slot);
                 self.journal = JournalWrite::Prepare;
                 self.effects.push_back(Effect::WritePrepare(prepare));
             }
@@ -743,9 +755,11 @@ impl Replica {
         assert_eq!(self.journal, JournalWrite::Headers);
         self.journal = JournalWrite::Idle;
         for header in std::mem::take(&mut self.headers_writing) {
-            // A view change may have taken it out of the log meanwhile.
-            let in_log = self.log.entry(header.op.get()).is_some();
-            if self.log.set_body(&header, Body::Durable) && in_log && !self.solo() {
+            // A view change may have taken it out of the log meanwhile,
+            // or the prepare was found damaged.
+            let entry = self.log.entry(header.op.get());
+            let written = entry.is_some_and(|entry| entry.body == Body::Written);
+            if written && self.log.set_body(&header, Body::Durable) && !self.solo() {
                 self.acknowledge(&header);
             }
         }
@@ -764,7 +778,8 @@ impl Replica {
             return;
         }
         let next = self.executing + 1;
-        let execute = (next <= self.commit_max && !self.ready.contains_key(&next))
+        let wanted = self.may_execute(next) && !self.ready.contains_key(&next);
+        let execute = wanted
             .then(|| self.log.entry(next))
             .flatten()
             .filter(|entry| matches!(entry.body, Body::Written | Body::Durable))
@@ -803,10 +818,16 @@ impl Replica {
         }
     }
 
+    /// Whether an op may be handed out: it is committed, and those before it do not pile up.
+    fn may_execute(&self, op: u64) -> bool {
+        let few = op <= self.executed.0 + constants::PIPELINE_PREPARES_MAX;
+        op <= self.commit_max && self.loaded && few
+    }
+
     /// The next op to execute: committed, here, and the successor of the last.
     fn execute_next(&mut self) -> Option<Prepare> {
         let next = self.executing + 1;
-        if next > self.commit_max {
+        if !self.may_execute(next) {
             return None;
         }
         let header = self.log.entry(next)?.header;

@@ -3,13 +3,12 @@
 use super::{Effect, HEARTBEAT, Prepare, Replica, Status, Timers, Way};
 use crate::constants;
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::to_usize;
 use crate::vsr::log::Body;
 use crate::vsr::message;
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 use bytes::Bytes;
-use storage_format::{PrepareHeader, PrepareKind, SECTOR_SIZE};
+use storage_format::{PrepareHeader, SECTOR_SIZE};
 use zerocopy::IntoBytes;
 
 impl Replica {
@@ -21,6 +20,7 @@ impl Replica {
         let first = self.timers.now == 0;
         self.timers.now = now;
         if first {
+            self.timers.progress = now;
             self.be_patient();
         }
         if self.timers.due(self.timers.heartbeat) && self.leads() && !self.stalls() {
@@ -161,10 +161,8 @@ impl Replica {
 
     /// A prepare came: the next one of the view, or one that is missing here.
     pub(super) fn on_prepare(&mut self, header: &PrepareHeader, body: Bytes) {
-        let whole = header.valid(self.cluster)
-            && header.kind > PrepareKind::Root.code()
-            && header.size <= self.geometry.journal_slot_size
-            && to_usize(header.size.get()) == constants::HEADER_SIZE + body.len();
+        let whole = header.size <= self.geometry.journal_slot_size
+            && message::is_prepare(header, &body, self.cluster);
         if !whole {
             tracing::warn!(
                 op = header.op.get(),

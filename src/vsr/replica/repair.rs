@@ -57,8 +57,15 @@ impl Replica {
             let Some(entry) = self.log.entry(op) else {
                 continue;
             };
-            if !matches!(entry.body, Body::Never | Body::Lost) {
-                continue;
+            let header = entry.header;
+            match entry.body {
+                Body::Never | Body::Lost => {}
+                Body::Written => {
+                    // What the chain has come to reach is written, but nobody has seen to its header.
+                    self.write_header_of(&header);
+                    continue;
+                }
+                Body::Writing | Body::Durable => continue,
             }
             if self.wanted.len() >= WANTED_MAX {
                 return;
@@ -66,13 +73,21 @@ impl Replica {
             if self.wanted.contains_key(&op) {
                 continue;
             }
-            let checksum = entry.header.checksum;
+            let checksum = header.checksum;
             let replica = self.whom_to_ask();
             self.wanted.insert(op, self.timers.now + REPAIR);
             let mut request = self.peer_header(command::REQUEST_PREPARE);
             request.op = op.into();
             request.checksum_item = checksum;
             self.send_peer(replica, message::frame(request, &[]));
+        }
+    }
+
+    /// Has the redundant header of a prepare written, if it is not on its way.
+    fn write_header_of(&mut self, header: &PrepareHeader) {
+        let mut under_way = self.headers_behind.iter().chain(&self.headers_writing);
+        if !under_way.any(|other| other.checksum == header.checksum) {
+            self.headers_behind.push_back(*header);
         }
     }
 

@@ -211,7 +211,8 @@ impl Replica {
 
     pub(super) fn on_do_view_change(&mut self, header: &PeerHeader, body: &[u8]) {
         let view = header.view.get();
-        let headers = message::headers(body, self.cluster).filter(|all| !all.is_empty());
+        let headers = message::headers(body, self.cluster)
+            .filter(|all| (1..=VIEW_HEADERS_MAX).contains(&all.len()));
         let Some(headers) = headers else {
             tracing::warn!("a vote that makes no sense is ignored");
             return;
@@ -256,7 +257,8 @@ impl Replica {
             }
             return;
         };
-        if !self.fits(&decided.headers) {
+        let head = decided.headers[0].op.get();
+        if !self.fits(&decided.headers) || head < self.executed.0 {
             return;
         }
         self.install(&decided);
@@ -264,31 +266,33 @@ impl Replica {
 
     /// Makes a log that of the view; the superblock has it before anything else happens.
     pub(super) fn install(&mut self, decided: &Decided) {
-        let head = decided.headers[0].op.get();
-        assert!(head >= self.executed.0, "what is executed is not dropped");
         self.log_view = self.view;
         self.status = Status::ViewChange;
         self.certain = true;
         self.log.install(&decided.headers);
         self.commit_max = self.commit_max.max(decided.commit);
-        let log = &self.log;
-        let is_current = |header: &PrepareHeader| {
-            let entry = log.entry(header.op.get());
-            entry.is_some_and(|entry| entry.header.checksum == header.checksum)
-        };
         for prepare in std::mem::take(&mut self.to_write) {
-            if is_current(&prepare.header) {
+            if self.is_current(&prepare.header) {
                 self.to_write.push_back(prepare);
             } else {
+                // It may come back with a later view, and is not on its way any more.
+                let _ = self.log.set_body(&prepare.header, Body::Never);
                 self.buffers.push(prepare.buffer);
             }
         }
-        let stale = self.ready.iter().filter(|(_, it)| !is_current(&it.header));
-        let stale: Vec<u64> = stale.map(|(op, _)| *op).collect();
-        for op in stale {
-            let prepare = self.ready.remove(&op).expect("it was there just now");
-            self.recycle(prepare.buffer);
+        for (op, prepare) in std::mem::take(&mut self.ready) {
+            if self.is_current(&prepare.header) {
+                let _ = self.ready.insert(op, prepare);
+            } else {
+                self.recycle(prepare.buffer);
+            }
         }
+    }
+
+    /// Whether a prepare is in the log.
+    fn is_current(&self, header: &PrepareHeader) -> bool {
+        let entry = self.log.entry(header.op.get());
+        entry.is_some_and(|entry| entry.header.checksum == header.checksum)
     }
 
     /// The view is at work: its log is in the superblock.
@@ -351,7 +355,8 @@ impl Replica {
         let wanted = match self.status {
             _ if self.syncing.is_some() => false,
             _ if view > self.view => true,
-            Status::Normal => self.is_stuck(),
+            // An answer that was late knows less than what was acknowledged since.
+            Status::Normal => self.is_stuck() && headers[0].op >= self.log.head().op,
             Status::ViewChange => self.log_view < view,
             // Only an answer knows everything that this replica may have acknowledged.
             Status::Recovering => header.nonce.get() == self.nonce,
@@ -365,6 +370,13 @@ impl Replica {
         };
         if self.is_stuck() || !self.fits(&decided.headers) {
             self.sync(view, checkpoint, &decided);
+            return;
+        }
+        if decided.headers[0].op.get() < self.executed.0 {
+            tracing::error!(
+                view,
+                "the start of a view lacks what is executed: it is ignored"
+            );
             return;
         }
         self.view = view;
