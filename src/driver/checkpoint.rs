@@ -53,7 +53,7 @@ impl<I: Io> State<'_, I> {
     /// Whether the op just executed is the last one before a checkpoint.
     pub(super) fn checkpoint_due(&self, header: &PrepareHeader) -> bool {
         let last = self.superblock.current().checkpoint.op.get();
-        header.op.get() >= last + checkpoint_interval(&self.geometry())
+        header.op.get() >= last + checkpoint_interval(&self.geometry)
     }
 
     /// Makes a checkpoint of the state after `header`'s op.
@@ -150,7 +150,7 @@ impl<I: Io> State<'_, I> {
     }
 
     fn sessions_blocks_max(&self) -> usize {
-        let count = crate::stdx::to_usize(self.geometry().session_count_max.get());
+        let count = crate::stdx::to_usize(self.geometry.session_count_max.get());
         count.div_ceil(SESSIONS_PER_BLOCK)
     }
 }

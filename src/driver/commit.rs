@@ -45,10 +45,6 @@ impl<I: Io> std::fmt::Debug for State<'_, I> {
 }
 
 impl<I: Io> State<'_, I> {
-    pub(super) fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
     /// Executes `prepare`; [`Self::finish`] has to follow. One reply for each entry; none for
     /// an entry whose session was evicted before its turn: it has no effect either.
     pub(super) async fn execute(&mut self, prepare: &Prepare) -> Vec<Option<Bytes>> {
@@ -206,7 +202,7 @@ impl<'a, I: Io> Commit<'a, I> {
     pub(super) fn new(state: Box<State<'a, I>>) -> Self {
         let extent = Extent {
             io: state.io,
-            geometry: state.geometry(),
+            geometry: state.geometry,
         };
         let room = state.room();
         if extent.reserve(room.blocks_needed) == Err(Full::Disk) {
@@ -241,7 +237,7 @@ impl<'a, I: Io> Commit<'a, I> {
         self.rest = None;
         self.queue.clear();
         self.damage.clear();
-        self.writes.again()
+        self.writes.clone()
     }
 
     /// Whether the state is at rest.
@@ -265,7 +261,7 @@ impl<'a, I: Io> Commit<'a, I> {
 
     /// Waits for blocks that are being written; nothing else is left to do.
     pub(super) async fn finish_writes(&mut self) {
-        self.writes.again().finish().await;
+        self.writes.clone().finish().await;
     }
 
     /// Has an op executed after those before it.

@@ -2,9 +2,10 @@
 
 use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
+use super::journal::{HeaderRing, Journal, mend_journal, read_journal, read_prepare};
 use super::scrub::{Durable, SharedDurable};
 use super::superblock::Keeper;
-use super::{HeaderRing, RunOptions, superblock};
+use super::{RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
 use crate::io::{Io, Storage};
@@ -13,29 +14,24 @@ use crate::ledger::{Ledger, LedgerOptions};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
-use crate::vsr::journal::{Decision, SlotRead, recover_cluster, recover_solo};
+use crate::vsr::journal::{recover_cluster, recover_solo};
 use crate::vsr::log::{Entry, Log};
-use crate::vsr::message::CheckpointState;
-use crate::vsr::replica::ReplicaOptions;
+use crate::vsr::replica::Start;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
-use crate::vsr::{FatalReason, Prepare, Replica};
+use crate::vsr::{FatalReason, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use storage_format::geometry::HEADERS_PER_SECTOR;
 use storage_format::{
     BlockHeader, Checksum, Geometry, ManifestRecord, PrepareHeader, ReplySlotHeader, SECTOR_SIZE,
     Superblock, checksum,
 };
 use zerocopy::FromBytes;
 
-/// Reads under way at the same time.
-const READS_MAX: usize = 16;
 /// Prepares that are read ahead of their execution.
 const REPLAY_READS_MAX: usize = 4;
 
@@ -62,30 +58,16 @@ pub(super) async fn open<'a, I: Io>(
     );
     let damage = state.grid.damage();
     let journal = read_journal(io, &superblock).await;
-    let (ring, from) = if superblock.replica_count == 1 {
+    let (ring, start) = if superblock.replica_count == 1 {
         let load = Box::pin(load(&mut state, options.memory_limit));
         unless_damaged(&damage, load).await??;
         open_solo(io, &mut state, &journal, &stale).await?
     } else {
         open_one_of_several(io, &state, &journal, &stale).await?
     };
-    let current = *keeper.current();
-    let replica = Replica::new(ReplicaOptions {
-        cluster: current.cluster.get(),
-        replica: current.replica,
-        replica_count: current.replica_count,
-        geometry,
-        view: current.view.get(),
-        log_view: current.log_view.get(),
-        log: from.log,
-        certain: from.certain,
-        executed: from.executed,
-        commit_max: current.commit_max.get(),
-        checkpoint: CheckpointState::of(&current),
-        content_missing: current.content_missing == 1,
-        sessions: Rc::clone(&state.sessions),
-        nonce: u128::from(io.realtime()) << 64 | u128::from(io.monotonic()),
-    });
+    let sessions = Rc::clone(&state.sessions);
+    let nonce = u128::from(io.realtime()) << 64 | u128::from(io.monotonic());
+    let replica = Replica::new(&keeper.current(), start, sessions, nonce);
     Ok((state, replica, ring))
 }
 
@@ -134,13 +116,6 @@ pub(super) async fn load<I: Io>(
     Ok(())
 }
 
-/// What the replica starts from.
-struct From {
-    log: Log,
-    certain: bool,
-    executed: PrepareHeader,
-}
-
 /// Alone: all that the journal has beyond the checkpoint is committed, and is executed again; the view is
 /// a new one.
 async fn open_solo<I: Io>(
@@ -148,7 +123,7 @@ async fn open_solo<I: Io>(
     state: &mut State<'_, I>,
     journal: &Journal,
     stale: &[usize],
-) -> Result<(HeaderRing, From), FatalReason> {
+) -> Result<(HeaderRing, Start), FatalReason> {
     let superblock = *state.superblock.current();
     let recovered = recover_solo(&journal.headers, &journal.prepares, &superblock.checkpoint)?;
     let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
@@ -179,12 +154,12 @@ async fn open_solo<I: Io>(
         }
     }
     let slots: Vec<Entry> = ring.headers.iter().map(Entry::durable).collect();
-    let from = From {
+    let start = Start {
         log: Log::new(&slots, &recovered.head),
         certain: true,
         executed: recovered.head,
     };
-    Ok((ring, from))
+    Ok((ring, start))
 }
 
 /// With others: what the journal has beyond the checkpoint is executed again when it is known to be
@@ -194,7 +169,7 @@ async fn open_one_of_several<I: Io>(
     state: &State<'_, I>,
     journal: &Journal,
     stale: &[usize],
-) -> Result<(HeaderRing, From), FatalReason> {
+) -> Result<(HeaderRing, Start), FatalReason> {
     let superblock = *state.superblock.current();
     let recovered = recover_cluster(&journal.headers, &journal.prepares, &superblock)?;
     let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
@@ -208,18 +183,22 @@ async fn open_one_of_several<I: Io>(
         certain = recovered.certain,
         "journal recovered"
     );
-    let from = From {
+    let start = Start {
         log: recovered.log,
         certain: recovered.certain,
         executed: superblock.checkpoint,
     };
-    Ok((ring, from))
+    Ok((ring, start))
 }
 
 /// Executes what the journal holds beyond the checkpoint; the next prepares are read meanwhile.
 async fn replay<I: Io>(state: &mut State<'_, I>, log: &[PrepareHeader]) -> Result<(), FatalReason> {
-    let (io, geometry) = (state.io, state.geometry());
-    let reads = log.iter().map(|header| read_prepare(io, &geometry, header));
+    let (io, geometry) = (state.io, state.geometry);
+    let reads = log.iter().map(|header| async move {
+        let op = header.op.get();
+        let read = read_prepare(io, &geometry, header).await;
+        read.ok_or(FatalReason::JournalGap { op })
+    });
     let mut reads = stream::iter(reads).buffered(REPLAY_READS_MAX);
     while let Some(prepare) = reads.next().await {
         let prepare = prepare?;
@@ -358,148 +337,6 @@ async fn load_sessions<I: Io>(
     Ok(())
 }
 
-/// Both rings of the journal, slot by slot.
-struct Journal {
-    /// The headers as they were read, whatever they are.
-    ring: Vec<PrepareHeader>,
-    headers: Vec<SlotRead>,
-    prepares: Vec<SlotRead>,
-}
-
-async fn read_journal<I: Io>(io: &I, superblock: &Superblock) -> Journal {
-    let geometry = superblock.geometry;
-    let cluster = superblock.cluster.get();
-    let checkpoint_op = superblock.checkpoint.op.get();
-    let slot_count = u64::from(geometry.journal_slot_count.get());
-    let ring_size = u64_to_usize(slot_count) * constants::HEADER_SIZE;
-    let buffer = SectorBuf::zeroed(ring_size.next_multiple_of(SECTOR_SIZE));
-    let buffer = io.storage().read(geometry.headers_offset(), buffer).await;
-    let ring: Vec<PrepareHeader> = buffer[..ring_size]
-        .chunks_exact(constants::HEADER_SIZE)
-        .map(|bytes| PrepareHeader::read_from_bytes(bytes).expect("256 bytes"))
-        .collect();
-    let headers = (0..)
-        .zip(&ring)
-        .map(|(slot, header)| SlotRead::classify(header, cluster, slot, slot_count))
-        .collect();
-    let reads = (0..slot_count).map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint_op));
-    let prepares = stream::iter(reads).buffered(READS_MAX).collect().await;
-    Journal {
-        ring,
-        headers,
-        prepares,
-    }
-}
-
-/// Writes the headers that recovery mends. All others stay as they are, whatever that is: what looks
-/// damaged now has to look damaged after the next crash.
-async fn mend_journal<I: Io>(
-    io: &I,
-    superblock: &Superblock,
-    journal: &Journal,
-    decisions: &[Decision],
-) -> HeaderRing {
-    let cluster = superblock.cluster.get();
-    let mut mended = HeaderRing {
-        offset: superblock.geometry.headers_offset(),
-        headers: journal.ring.clone(),
-        unsettled: BTreeSet::new(),
-    };
-    let sound = |decision: &Decision| match decision {
-        Decision::Keep | Decision::Fix | Decision::CleanEmpty | Decision::FixEmpty => true,
-        Decision::Torn | Decision::Discard | Decision::Faulty | Decision::Fatal => false,
-    };
-    let unsound = decisions.iter().enumerate().filter(|(_, of)| !sound(of));
-    mended.unsettled.extend(unsound.map(|(slot, _)| slot));
-    let mut sectors = Vec::new();
-    // Left as it is until the slot is written again, with all its sector: if a crash damaged that now,
-    // neither ring would say any more that the append was never acknowledged.
-    let torn = decisions.iter().position(|of| *of == Decision::Torn);
-    let torn = torn.map(|slot| slot / HEADERS_PER_SECTOR);
-    for (slot, decision) in decisions.iter().enumerate() {
-        let header = match (decision, &journal.prepares[slot]) {
-            (Decision::Fix, SlotRead::Valid(header)) => *header,
-            (Decision::FixEmpty, _) => PrepareHeader::empty(cluster, to_u64(slot)),
-            _ => continue,
-        };
-        mended.headers[slot] = header;
-        let sector = slot / HEADERS_PER_SECTOR;
-        if torn != Some(sector) && sectors.last() != Some(&sector) {
-            sectors.push(sector);
-        }
-    }
-    for sector in sectors {
-        let (offset, buffer) = mended.sector(sector * HEADERS_PER_SECTOR);
-        drop(io.storage().write(offset, buffer, SECTOR_SIZE).await);
-    }
-    mended
-}
-
-/// Reads the prepare in a slot; its body only if its op is above the checkpoint.
-async fn read_slot<I: Io>(
-    io: &I,
-    geometry: &Geometry,
-    cluster: u128,
-    slot: u64,
-    checkpoint_op: u64,
-) -> SlotRead {
-    let slot_count = u64::from(geometry.journal_slot_count.get());
-    let offset = Replica::prepare_offset(geometry, slot);
-    let first = io
-        .storage()
-        .read(offset, SectorBuf::zeroed(SECTOR_SIZE))
-        .await;
-    let header = PrepareHeader::read_from_bytes(&first[..constants::HEADER_SIZE]);
-    let header = header.expect("a header is 256 bytes of any value");
-    let read = SlotRead::classify(&header, cluster, slot, slot_count);
-    let SlotRead::Valid(header) = read else {
-        return read;
-    };
-    if header.op.get() <= checkpoint_op || planted(Bug::TakeTornHead) {
-        return read;
-    }
-    match read_body(io, geometry, &header).await {
-        Some(_) => read,
-        None => SlotRead::Bad,
-    }
-}
-
-/// The whole prepare, if it is intact.
-pub(super) async fn read_body<I: Io>(
-    io: &I,
-    geometry: &Geometry,
-    header: &PrepareHeader,
-) -> Option<SectorBuf> {
-    let size = to_usize(header.size.get());
-    if header.size > geometry.journal_slot_size {
-        return None;
-    }
-    let offset = Replica::prepare_offset(geometry, header.op.get());
-    let buffer = SectorBuf::zeroed(size.next_multiple_of(SECTOR_SIZE));
-    let buffer = io.storage().read(offset, buffer).await;
-    let intact = buffer[..constants::HEADER_SIZE] == *zerocopy::IntoBytes::as_bytes(header)
-        && (planted(Bug::TakeTornHead)
-            || checksum(&buffer[constants::HEADER_SIZE..size]) == header.checksum_body)
-        && buffer[size..].iter().all(|byte| *byte == 0);
-    intact.then_some(buffer)
-}
-
-async fn read_prepare<I: Io>(
-    io: &I,
-    geometry: &Geometry,
-    header: &PrepareHeader,
-) -> Result<Prepare, FatalReason> {
-    match read_body(io, geometry, header).await {
-        Some(buffer) => Ok(Prepare {
-            header: *header,
-            buffer,
-        }),
-        None => Err(FatalReason::JournalGap {
-            op: header.op.get(),
-        }),
-    }
-}
-
 /// Loads the stored replies of sessions that have none in memory.
 async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessions) {
     let missing: Vec<SessionRecord> = sessions
@@ -541,110 +378,4 @@ pub(super) async fn read_reply<I: Io>(
     let frame = &buffer[..size];
     let checksum: Checksum = checksum(frame);
     (checksum == header.checksum_message).then(|| Bytes::copy_from_slice(frame))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::driver::{FormatOptions, format, read_superblock};
-    use crate::io::MemoryIo;
-    use crate::stdx::run_to_end;
-    use crate::vsr::journal::Recovered;
-    use storage_format::PrepareKind;
-    use zerocopy::IntoBytes;
-
-    const CLUSTER: u128 = 7;
-
-    fn made() -> (MemoryIo, Superblock) {
-        let io = MemoryIo::default();
-        let options = FormatOptions {
-            cluster: CLUSTER,
-            replica: 0,
-            replica_count: 1,
-            geometry: Geometry {
-                journal_slot_count: 48.into(),
-                message_size_max: (1 << 20).into(),
-                journal_slot_size: ((1 << 20) + 65536).into(),
-                session_count_max: 2.into(),
-                block_size: u32::try_from(constants::BLOCK_SIZE).unwrap().into(),
-                file_size_max: (1 << 30).into(),
-                ..Geometry::default()
-            },
-        };
-        let superblock = run_to_end(async {
-            Box::pin(format(io.storage(), &options)).await.unwrap();
-            read_superblock(io.storage()).await.unwrap()
-        });
-        (io, superblock)
-    }
-
-    fn put(io: &MemoryIo, offset: u64, bytes: &[u8]) {
-        let mut sector = SectorBuf::zeroed(SECTOR_SIZE);
-        sector[..bytes.len()].copy_from_slice(bytes);
-        let _buffer = run_to_end(io.storage().write(offset, sector, SECTOR_SIZE));
-    }
-
-    /// An op whose header is missing in its ring, in the slot of its number.
-    fn put_prepare(io: &MemoryIo, geometry: &Geometry, op: u64, parent: Checksum) -> Checksum {
-        let mut header = PrepareHeader::root(CLUSTER);
-        header.kind = PrepareKind::Pulse as u8;
-        header.op = op.into();
-        header.parent = parent;
-        header.timestamp = (1000 + op).into();
-        header.checksum_body = checksum(&[]);
-        header.seal();
-        put(io, Replica::prepare_offset(geometry, op), header.as_bytes());
-        header.checksum
-    }
-
-    fn sectors(io: &MemoryIo, geometry: &Geometry) -> Vec<SectorBuf> {
-        let count = to_u64(geometry.journal_slot_count.get() as usize / HEADERS_PER_SECTOR);
-        let read = |sector: u64| {
-            let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
-            let buffer = SectorBuf::zeroed(SECTOR_SIZE);
-            run_to_end(io.storage().read(offset, buffer))
-        };
-        (0..count).map(read).collect()
-    }
-
-    async fn recover(io: &MemoryIo, superblock: &Superblock) -> (HeaderRing, Recovered) {
-        let journal = read_journal(io, superblock).await;
-        let (headers, prepares) = (&journal.headers, &journal.prepares);
-        let recovered = recover_solo(headers, prepares, &superblock.checkpoint).unwrap();
-        let ring = mend_journal(io, superblock, &journal, &recovered.decisions).await;
-        (ring, recovered)
-    }
-
-    #[test]
-    fn the_header_sector_of_a_torn_append_is_left_as_it_is() {
-        let (io, superblock) = made();
-        let geometry = superblock.geometry;
-        // Headers of the last ops are missing, in two sectors; the append of op 18 was torn.
-        let mut parent = PrepareHeader::root(CLUSTER).checksum;
-        for op in 1..=17 {
-            parent = put_prepare(&io, &geometry, op, parent);
-        }
-        put(
-            &io,
-            Replica::prepare_offset(&geometry, 18),
-            &[0xA5; SECTOR_SIZE],
-        );
-        let before = sectors(&io, &geometry);
-        let (ring, recovered) = run_to_end(recover(&io, &superblock));
-        assert_eq!(recovered.decisions[17], Decision::Fix);
-        assert_eq!(recovered.decisions[18], Decision::Torn);
-        assert_eq!(ring.headers[17].op.get(), 17);
-        let after = sectors(&io, &geometry);
-        assert!(
-            after[0][..] != before[0][..],
-            "the headers of ops 1 to 15 are mended"
-        );
-        assert!(
-            after[1][..] == before[1][..],
-            "that of op 18 is in no danger"
-        );
-        // A restart finds the same.
-        let (_, again) = run_to_end(recover(&io, &superblock));
-        assert_eq!(again.decisions[17..=18], recovered.decisions[17..=18]);
-    }
 }

@@ -161,8 +161,8 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             address: header.op,
             ..BlockReference::default()
         };
-        let mut sizes = (2..=constants::BLOCK_SIZE / SECTOR_SIZE).map(|count| count * SECTOR_SIZE);
-        let sized = sizes.any(|size| size == body.len());
+        let sizes = 2 * SECTOR_SIZE..=constants::BLOCK_SIZE;
+        let sized = sizes.contains(&body.len()) && body.len().is_multiple_of(SECTOR_SIZE);
         if !sized || verify(body, &with_table(block, body)).is_err() {
             tracing::warn!(
                 address = block.address.get(),

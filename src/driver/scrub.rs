@@ -6,8 +6,9 @@
 //!   is damaged if the newest checkpoint still references it: nothing was written there meanwhile.
 //! * Nothing is repaired: one replica has no other copy.
 
-use super::HeaderRing;
-use super::open::{read_body, read_reply};
+use super::journal::HeaderRing;
+use super::journal::read_prepare;
+use super::open::read_reply;
 use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::Damage;
@@ -131,9 +132,7 @@ pub(super) struct Listing<'a, I: Io> {
 
 /// See the module.
 pub(super) struct Scrubber<'a, I: Io> {
-    pub(super) io: &'a I,
     pub(super) options: ScrubOptions,
-    pub(super) geometry: Geometry,
     pub(super) superblock: Rc<Keeper>,
     pub(super) listing: Listing<'a, I>,
     pub(super) headers: Rc<RefCell<HeaderRing>>,
@@ -218,10 +217,10 @@ impl<I: Io> Listing<'_, I> {
 impl<I: Io> Scrubber<'_, I> {
     /// Goes on tours for ever.
     pub(super) async fn run(self) -> Infallible {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
-        let sessions = u64::from(self.geometry.session_count_max.get());
+        let slots = u64::from(self.listing.geometry.journal_slot_count.get());
+        let sessions = u64::from(self.listing.geometry.session_count_max.get());
         let zones = 1 + slots + sessions;
-        let now = self.io.monotonic();
+        let now = self.listing.io.monotonic();
         let mut scrub = Scrub::new(self.options.period, SEGMENT_MAX, zones, now);
         loop {
             self.until(scrub.due()).await;
@@ -244,7 +243,7 @@ impl<I: Io> Scrubber<'_, I> {
                     scrub.read(damaged);
                 }
                 Next::Complete => {
-                    let summary = scrub.complete(self.io.monotonic());
+                    let summary = scrub.complete(self.listing.io.monotonic());
                     (self.options.report)(&Scrubbed::Tour(summary));
                 }
             }
@@ -254,11 +253,11 @@ impl<I: Io> Scrubber<'_, I> {
     async fn until(&self, due: u64) {
         // A timer may be early by the resolution of its clock.
         loop {
-            let left = due.saturating_sub(self.io.monotonic());
+            let left = due.saturating_sub(self.listing.io.monotonic());
             if left == 0 {
                 return;
             }
-            self.io.sleep(left).await;
+            self.listing.io.sleep(left).await;
         }
     }
 
@@ -294,7 +293,7 @@ impl<I: Io> Scrubber<'_, I> {
     async fn superblock(&self) -> bool {
         let before = self.superblock.current().checksum;
         let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
-        let buffer = self.io.storage().read(0, buffer).await;
+        let buffer = self.listing.io.storage().read(0, buffer).await;
         // A write that began and ended meanwhile left another.
         if self.superblock.is_writing() || self.superblock.current().checksum != before {
             return false;
@@ -323,7 +322,11 @@ impl<I: Io> Scrubber<'_, I> {
         let intact = header.checksum == header.checksum_expected();
         let needed =
             intact && header.kind > PrepareKind::Root.code() && op > self.listing.durable.get().op;
-        if !needed || read_body(self.io, &self.geometry, &header).await.is_some() {
+        if !needed
+            || read_prepare(self.listing.io, &self.listing.geometry, &header)
+                .await
+                .is_some()
+        {
             return false;
         }
         // Its slot may have been taken again meanwhile.
@@ -345,7 +348,10 @@ impl<I: Io> Scrubber<'_, I> {
         let Some(record) = record else {
             return false;
         };
-        if read_reply(self.io, &self.geometry, &record).await.is_some() {
+        if read_reply(self.listing.io, &self.listing.geometry, &record)
+            .await
+            .is_some()
+        {
             return false;
         }
         // A slot is written when its session has a newer reply, or another session has the slot.

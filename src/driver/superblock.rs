@@ -72,6 +72,11 @@ impl Keeper {
         self.current.borrow()
     }
 
+    /// Whether the cluster has no other replica.
+    pub(super) fn is_alone(&self) -> bool {
+        self.current.borrow().replica_count == 1
+    }
+
     /// Whether copies are being written.
     pub(super) fn is_writing(&self) -> bool {
         self.writing.get()

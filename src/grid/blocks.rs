@@ -32,6 +32,7 @@ type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
 
 /// Writes under way. They outlive a grid that is given up: whoever writes the same blocks next waits for
 /// them.
+#[derive(Clone)]
 pub struct Writes<'a>(Rc<RefCell<Access<'a, (u64, SectorBuf)>>>);
 
 impl std::fmt::Debug for Writes<'_> {
@@ -55,12 +56,6 @@ impl<'a> Writes<'a> {
 
     async fn next(&self) -> Option<(u64, SectorBuf)> {
         std::future::poll_fn(|context| self.poll_next(context)).await
-    }
-
-    /// The same ones.
-    #[must_use]
-    pub fn again(&self) -> Self {
-        Self(Rc::clone(&self.0))
     }
 
     /// Waits for all of them.
@@ -138,7 +133,7 @@ impl<'a, I: Io> Grid<'a, I> {
     /// The writes under way.
     #[must_use]
     pub fn writes(&self) -> Writes<'a> {
-        self.writes.again()
+        self.writes.clone()
     }
 
     fn offset(&self, address: u64) -> u64 {

@@ -172,13 +172,16 @@ mod tests {
     use storage_format::BlockReference;
     use storage_format::block::BlockError;
 
-    #[test]
-    fn who_waits_goes_on_when_the_very_block_was_repaired() {
-        let damage = Damage::default();
-        let block = BlockReference {
+    fn block() -> BlockReference {
+        BlockReference {
             address: 7.into(),
             ..BlockReference::default()
-        };
+        }
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_very_block_was_repaired() {
+        let (damage, block) = (Damage::default(), block());
         let mut other = block;
         other.checksum.0[0] = 1;
         let mut first = pin!(damage.repaired(block, BlockError::Header));
@@ -198,11 +201,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_is_forgotten_at_a_checkpoint() {
-        let damage = Damage::default();
-        let block = BlockReference {
-            address: 7.into(),
-            ..BlockReference::default()
-        };
+        let (damage, block) = (Damage::default(), block());
         damage.want(&block, BlockError::Header);
         assert_eq!(damage.wanted(), [block]);
         assert!(damage.settle().now_or_never().is_some());

@@ -147,34 +147,9 @@ pub fn recover_solo(
     prepares: &[SlotRead],
     checkpoint: &PrepareHeader,
 ) -> Result<Recovered, FatalReason> {
-    assert_eq!(headers.len(), prepares.len());
     let slot_count = to_u64(headers.len());
     let checkpoint_op = checkpoint.op.get();
-    let highest = headers
-        .iter()
-        .chain(prepares)
-        .filter_map(SlotRead::op)
-        .max()
-        .unwrap_or(0);
-    let bounds = Bounds {
-        checkpoint: checkpoint_op,
-        limit: checkpoint_op + slot_count,
-        highest: highest.max(checkpoint_op),
-        solo: true,
-    };
-    let slots = headers.iter().zip(prepares);
-    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots
-        .map(|(header, prepare)| decide(header, prepare, &bounds))
-        .unzip();
-    excuse_torn_append(headers, prepares, &bounds, &mut decisions);
-    for (slot, decision) in decisions.iter().enumerate() {
-        if matches!(decision, Decision::Faulty | Decision::Fatal) {
-            return Err(FatalReason::JournalSlot {
-                slot: to_u64(slot),
-                row: rows[slot],
-            });
-        }
-    }
+    let (bounds, decisions) = judge(headers, prepares, checkpoint_op, true)?;
     let mut log: Vec<PrepareHeader> = Vec::new();
     for op in checkpoint_op + 1..=bounds.highest {
         let slot = crate::stdx::u64_to_usize(op % slot_count);
@@ -227,29 +202,11 @@ pub fn recover_cluster(
     prepares: &[SlotRead],
     superblock: &Superblock,
 ) -> Result<RecoveredLog, FatalReason> {
-    assert_eq!(headers.len(), prepares.len());
     let slot_count = to_u64(headers.len());
     let checkpoint = &superblock.checkpoint;
-    let ops = || headers.iter().chain(prepares).filter_map(SlotRead::op);
-    let bounds = Bounds {
-        checkpoint: checkpoint.op.get(),
-        limit: checkpoint.op.get() + slot_count,
-        highest: ops().max().unwrap_or(0).max(checkpoint.op.get()),
-        solo: false,
-    };
-    let slots = || headers.iter().zip(prepares);
-    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots()
-        .map(|(header, prepare)| decide(header, prepare, &bounds))
-        .unzip();
-    if let Some(slot) = decisions.iter().position(|of| *of == Decision::Fatal) {
-        let row = rows[slot];
-        return Err(FatalReason::JournalSlot {
-            slot: to_u64(slot),
-            row,
-        });
-    }
-    excuse_torn_append(headers, prepares, &bounds, &mut decisions);
-    let mut entries: Vec<Entry> = slots()
+    let (bounds, decisions) = judge(headers, prepares, checkpoint.op.get(), false)?;
+    let slots = headers.iter().zip(prepares);
+    let mut entries: Vec<Entry> = slots
         .zip(&decisions)
         .map(|((header, prepare), decision)| hint(header, prepare, *decision, &bounds))
         .collect();
@@ -285,6 +242,49 @@ pub fn recover_cluster(
     })
 }
 
+/// Applies the table and rule T to all slots.
+///
+/// # Errors
+/// When a slot stops the process.
+fn judge(
+    headers: &[SlotRead],
+    prepares: &[SlotRead],
+    checkpoint: u64,
+    solo: bool,
+) -> Result<(Bounds, Vec<Decision>), FatalReason> {
+    assert_eq!(headers.len(), prepares.len());
+    let ops = headers.iter().chain(prepares).filter_map(SlotRead::op);
+    let bounds = Bounds {
+        checkpoint,
+        limit: checkpoint + to_u64(headers.len()),
+        highest: ops.fold(checkpoint, u64::max),
+        solo,
+    };
+    let slots = headers.iter().zip(prepares);
+    let (mut decisions, rows): (Vec<_>, Vec<_>) = slots
+        .map(|(header, prepare)| decide(header, prepare, &bounds))
+        .unzip();
+    excuse_torn_append(headers, prepares, &bounds, &mut decisions);
+    // With others, what is faulty comes from them.
+    let stops = |decision: &Decision| match decision {
+        Decision::Fatal => true,
+        Decision::Faulty => solo,
+        Decision::Keep
+        | Decision::CleanEmpty
+        | Decision::Fix
+        | Decision::FixEmpty
+        | Decision::Torn
+        | Decision::Discard => false,
+    };
+    match decisions.iter().position(stops) {
+        Some(slot) => Err(FatalReason::JournalSlot {
+            slot: to_u64(slot),
+            row: rows[slot],
+        }),
+        None => Ok((bounds, decisions)),
+    }
+}
+
 /// What a slot may hold of the log. It counts only if the chain of checksums leads to it.
 fn hint(header: &SlotRead, prepare: &SlotRead, decision: Decision, bounds: &Bounds) -> Entry {
     use SlotRead::{Bad, Empty, Valid};
@@ -315,9 +315,9 @@ fn hint(header: &SlotRead, prepare: &SlotRead, decision: Decision, bounds: &Boun
     }
 }
 
-/// Rule T: one journal write is under way at a time, so only the slot after the highest op can have been in flight; it is torn if
-/// its prepare is damaged and its header is of an older wrap or empty, and nothing else between the
-/// highest op and the limit is faulty.
+/// Rule T: one journal write is under way at a time, so only the slot after the highest op can have been
+/// in flight; it is torn if its prepare is damaged and its header is of an older wrap or empty, and
+/// nothing else between the highest op and the limit is faulty.
 fn excuse_torn_append(
     headers: &[SlotRead],
     prepares: &[SlotRead],

@@ -15,10 +15,8 @@ use storage_format::{Checksum, PrepareHeader, PrepareKind};
 /// What the journal has of a prepare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Body {
-    /// Nothing, and this replica never acknowledged it.
-    Never,
-    /// Nothing intact, but this replica may have acknowledged it.
-    Lost,
+    /// Nothing intact.
+    Missing,
     /// A write of it waits or is under way.
     Writing,
     /// The prepare is on stable storage, its redundant header is not.
@@ -44,7 +42,7 @@ impl Entry {
     pub fn empty() -> Self {
         Self {
             header: PrepareHeader::zeroed(),
-            body: Body::Never,
+            body: Body::Missing,
             promised: false,
         }
     }
@@ -53,7 +51,6 @@ impl Entry {
     #[must_use]
     pub fn unreadable() -> Self {
         Self {
-            body: Body::Lost,
             promised: true,
             ..Self::empty()
         }
@@ -75,13 +72,12 @@ impl Entry {
             return;
         }
         // A slot that cannot be read, or could not, may have held this very prepare.
-        *self = match self.body {
-            Body::Never | Body::Lost | Body::Writing if self.promised => Self::unreadable(),
-            Body::Never | Body::Lost | Body::Writing | Body::Written | Body::Durable => {
-                Self::empty()
-            }
+        let unread = matches!(self.body, Body::Missing | Body::Writing);
+        *self = Self {
+            header: *header,
+            body: Body::Missing,
+            promised: self.promised && unread,
         };
-        self.header = *header;
     }
 }
 
@@ -108,10 +104,11 @@ impl Log {
         let mut entries: Vec<Entry> = slots
             .iter()
             .chain(slots)
+            // What is damaged may have been of either lap: also if that is only the header, which may have
+            // been newer.
             .map(|slot| match slot.body {
-                // It may have been either: also where only the header is damaged, which may have been newer.
-                Body::Lost | Body::Written => Entry::unreadable(),
-                Body::Never | Body::Writing | Body::Durable => Entry::empty(),
+                Body::Missing | Body::Written if slot.promised => Entry::unreadable(),
+                Body::Missing | Body::Writing | Body::Written | Body::Durable => Entry::empty(),
             })
             .collect();
         for slot in slots.iter().filter(|slot| is_op(&slot.header)) {
@@ -203,8 +200,8 @@ impl Log {
         let same = entry.header.checksum == header.checksum;
         if same {
             entry.body = body;
-            // Whatever is durable may be acknowledged, and what is lost may have been.
-            entry.promised |= matches!(body, Body::Durable | Body::Lost);
+            // It may be acknowledged from now on.
+            entry.promised |= body == Body::Durable;
         }
         if same && body == Body::Writing {
             let newer = &self.entries[self.at(op + self.slots)];
@@ -213,10 +210,20 @@ impl Log {
             assert!(!overwritten, "a newer op has the slot of op {op}");
             if op >= self.slots {
                 let at = self.at(op - self.slots);
-                self.entries[at].body = Body::Never;
+                self.entries[at].body = Body::Missing;
             }
         }
         same
+    }
+
+    /// A body that was on stable storage is not intact any more.
+    pub fn lose(&mut self, header: &PrepareHeader) {
+        let at = self.at(header.op.get());
+        let entry = &mut self.entries[at];
+        if entry.header.checksum == header.checksum {
+            entry.body = Body::Missing;
+            entry.promised = true;
+        }
     }
 
     /// Adds the next op.
@@ -292,23 +299,13 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::{Body, Entry, Log};
-    use storage_format::{PrepareHeader, PrepareKind};
+    use crate::vsr::testing::{chain, next};
+    use storage_format::PrepareHeader;
 
-    fn next(parent: &PrepareHeader, view: u32) -> PrepareHeader {
-        let mut header = PrepareHeader::empty(0, parent.op.get() + 1);
-        header.kind = PrepareKind::Pulse.code();
-        header.view = view.into();
-        header.parent = parent.checksum;
-        header.seal();
-        header
-    }
-
-    fn chain(count: usize) -> Vec<PrepareHeader> {
-        let mut headers = vec![PrepareHeader::root(0)];
-        for _ in 0..count {
-            headers.push(next(headers.last().unwrap(), 1));
-        }
-        headers
+    /// What is there of a body, and whether it may have been acknowledged.
+    fn state(log: &Log, op: u64) -> (Body, bool) {
+        let entry = log.entry(op).unwrap();
+        (entry.body, entry.promised)
     }
 
     fn slots(count: u64) -> Vec<Entry> {
@@ -328,7 +325,7 @@ mod tests {
     #[test]
     fn the_chain_moves_with_the_ring() {
         let mut log = log(2);
-        let headers = chain(9);
+        let headers = chain(&[1; 9]);
         for header in &headers[1..] {
             log.append(*header);
             assert!(log.set_body(header, Body::Writing));
@@ -337,21 +334,28 @@ mod tests {
         assert_eq!((log.tail(), log.head().op.get()), (6, 9));
         assert!(log.entry(5).is_none() && log.header(5).is_none());
         assert_eq!(log.newest(2), [headers[9], headers[8]]);
-        assert!(!log.set_body(&headers[5], Body::Lost), "op 9 has its entry");
-        assert_eq!(log.entry(7).unwrap().body, Body::Never, "op 9 has its slot");
+        assert!(
+            !log.set_body(&headers[5], Body::Written),
+            "op 9 has its entry"
+        );
+        assert_eq!(
+            log.entry(7).unwrap().body,
+            Body::Missing,
+            "op 9 has its slot"
+        );
         assert_eq!(log.entry(8).unwrap().body, Body::Durable);
     }
 
     #[test]
     fn a_hole_below_new_headers_is_filled_from_above_only() {
         let mut log = log(16);
-        let headers = chain(9);
+        let headers = chain(&[1; 9]);
         for header in &headers[1..=3] {
             log.append(*header);
         }
         log.install(&[headers[9], headers[8]]);
         assert_eq!((log.tail(), log.head().op.get()), (8, 9));
-        assert_eq!(log.entry(9).unwrap().body, Body::Never);
+        assert_eq!(state(&log, 9), (Body::Missing, false));
         assert!(log.entry(3).is_none() && log.header(3).is_some());
         let foreign = next(&next(&headers[5], 2), 2);
         assert!(!log.extend(&foreign) && !log.extend(&headers[6]));
@@ -364,7 +368,7 @@ mod tests {
 
     #[test]
     fn what_was_prepared_in_the_view_follows() {
-        let mut headers = chain(3);
+        let mut headers = chain(&[1; 3]);
         for view in [2, 2] {
             headers.push(next(headers.last().unwrap(), view));
         }
@@ -379,13 +383,13 @@ mod tests {
         log.follow(2, 7);
         assert_eq!((log.tail(), log.head().op.get()), (5, 5));
         assert!(log.extend(&headers[4]));
-        assert_eq!((log.tail(), log.entry(4).unwrap().body), (0, Body::Lost));
+        assert_eq!((log.tail(), state(&log, 4)), (0, (Body::Missing, true)));
     }
 
     #[test]
     fn what_a_new_view_drops_is_not_in_the_chain() {
         let mut log = log(16);
-        let headers = chain(4);
+        let headers = chain(&[1; 4]);
         for header in &headers[1..] {
             log.append(*header);
             log.set_body(header, Body::Durable);
@@ -393,7 +397,7 @@ mod tests {
         let other = next(&headers[2], 2);
         log.install(&[other, headers[2]]);
         assert_eq!((log.tail(), log.head().op.get()), (0, 3));
-        assert_eq!(log.entry(3).unwrap().body, Body::Never);
+        assert_eq!(state(&log, 3), (Body::Missing, false));
         assert_eq!(log.entry(2).unwrap().body, Body::Durable);
         assert!(!log.set_body(&headers[3], Body::Durable));
         assert!(log.entry(4).is_none());
@@ -403,12 +407,12 @@ mod tests {
     fn a_slot_that_cannot_be_read_may_have_held_anything() {
         let mut slots = slots(4);
         slots[1] = Entry::unreadable();
-        let headers = chain(6);
+        let headers = chain(&[1; 6]);
         let mut log = Log::new(&slots, &headers[0]);
         log.install(&[
             headers[6], headers[5], headers[4], headers[3], headers[2], headers[1],
         ]);
-        let lost = (1..=6).filter(|op| log.entry(*op).unwrap().body == Body::Lost);
+        let lost = (1..=6).filter(|op| state(&log, *op) == (Body::Missing, true));
         assert_eq!(lost.collect::<Vec<_>>(), [1, 5]);
     }
 }

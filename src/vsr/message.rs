@@ -7,7 +7,7 @@ use crate::wire::{Operation, PeerHeader};
 use bytes::Bytes;
 use storage_format::{BlockReference, PrepareHeader, PrepareKind, RequestEntry, Superblock};
 use zerocopy::little_endian::U64;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Headers that tell the top of a log: more than can be uncommitted, and as many as the superblock has.
 pub const VIEW_HEADERS_MAX: usize = 16;
@@ -46,6 +46,15 @@ impl CheckpointState {
             index: superblock.checkpoint_index,
             block_count: superblock.checkpoint_block_count,
             reserved: [0; 88],
+        }
+    }
+
+    /// The state of every cluster at first, which is no use to anybody.
+    #[must_use]
+    pub fn none(cluster: u128) -> Self {
+        Self {
+            header: PrepareHeader::root(cluster),
+            ..FromZeros::new_zeroed()
         }
     }
 

@@ -13,6 +13,9 @@ pub mod replica;
 pub mod sessions;
 pub mod vote;
 
+#[cfg(test)]
+mod testing;
+
 pub use fatal::FatalReason;
 pub use replica::{Admission, Effect, Event, Prepare, Replica, ViewState, Way};
 pub use sessions::{Session, Sessions};

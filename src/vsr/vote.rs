@@ -66,10 +66,10 @@ impl Vote {
     }
 }
 
-/// Decides on the log, if the votes are enough; at least a view-change quorum of them.
+/// Decides on the log, if the votes say enough; there is a view-change quorum of them at least.
 ///
 /// # Panics
-/// When there is no vote, or one that contradicts the others.
+/// When a vote has no headers.
 #[must_use]
 pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     let newest = votes.iter().map(|vote| vote.log_view).max()?;
@@ -127,21 +127,7 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
 #[cfg(test)]
 mod tests {
     use super::{Decided, Quorums, Vote, decide};
-    use storage_format::{PrepareHeader, PrepareKind};
-
-    fn chain(views: &[u32]) -> Vec<PrepareHeader> {
-        let mut headers = vec![PrepareHeader::root(0)];
-        for view in views {
-            let parent = headers.last().unwrap();
-            let mut header = PrepareHeader::empty(0, parent.op.get() + 1);
-            header.kind = PrepareKind::Pulse.code();
-            header.view = (*view).into();
-            header.parent = parent.checksum;
-            header.seal();
-            headers.push(header);
-        }
-        headers
-    }
+    use crate::vsr::testing::chain;
 
     /// A log with ops of those views; `bodies` says of each op, oldest first, whether it is there (`+`),
     /// was never acknowledged (`-`), or may have been (`?`).

@@ -10,9 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Command numbers in the frame.
 pub mod command {
-    /// Between replicas: asks whether the other is there, and what its clock says.
-    pub const PING: u8 = 1;
-    /// The answer to it.
+    /// A backup has heard its primary.
     pub const PONG: u8 = 2;
     /// A client asks whether the server is there.
     pub const PING_CLIENT: u8 = 3;
@@ -251,16 +249,12 @@ header! {
         present: U64,
         /// One bit for each header of the body: the sender never acknowledged the prepare.
         nacks: U64,
-        /// Monotonic clock of whoever sent the ping.
-        ping_monotonic: U64,
-        /// Wall clock of whoever answers it.
-        pong_realtime: U64,
         /// The last of several ops from `op` on.
         op_last: U64,
         /// 1 if the sender may have lost the end of its log.
         uncertain: u8,
         /// Zero.
-        reserved: [u8; 23],
+        reserved: [u8; 39],
     }
 }
 

@@ -185,14 +185,15 @@ fn check_journal(findings: &mut Findings, file: &DataFile, superblock: &Superblo
 fn check_log(findings: &mut Findings, recovered: &RecoveredLog, op_checkpoint: u64) {
     let log = &recovered.log;
     for op in log.tail().max(op_checkpoint + 1)..=log.head().op.get() {
-        match log.entry(op).map(|entry| entry.body) {
-            Some(Body::Lost) => findings.damage.push(format!(
+        let missing = log.entry(op).filter(|entry| entry.body == Body::Missing);
+        match missing.map(|entry| entry.promised) {
+            Some(true) => findings.damage.push(format!(
                 "journal: the prepare of op {op} is damaged; it comes from the other replicas"
             )),
-            Some(Body::Never) => findings.notices.push(format!(
+            Some(false) => findings.notices.push(format!(
                 "journal: the prepare of op {op} is not here yet; it comes from the other replicas"
             )),
-            Some(Body::Writing | Body::Written | Body::Durable) | None => {}
+            None => {}
         }
     }
     if log.tail() > op_checkpoint + 1 {

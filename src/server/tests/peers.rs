@@ -77,12 +77,12 @@ async fn exchange(io: &ServerIo, other: u8, done: &AtomicUsize) {
     let (mut answered, mut received) = (false, Vec::new());
     while done.load(Ordering::Relaxed) < 2 {
         if !answered {
-            send(peer_frame(command::PING, 0, &[]));
+            send(peer_frame(command::COMMIT, 0, &[]));
         }
         io.sleep(PAUSE).await;
         while let Some(incoming) = io.network().try_receive() {
             match told(incoming) {
-                (command::PING, ..) => send(peer_frame(command::PONG, 0, &[])),
+                (command::COMMIT, ..) => send(peer_frame(command::PONG, 0, &[])),
                 (command::PONG, ..) if answered => {}
                 (command::PONG, ..) => {
                     answered = true;

@@ -2,7 +2,7 @@
 //! tear what is written, partitions. The simulator does the same with all of the code; this one does
 //! thousands of seeds in seconds, for the protocol alone.
 
-use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, ViewState, Way};
+use super::{Admission, Effect, Event, Prepare, Replica, Start, ViewState, Way};
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::journal::{SlotRead, recover_cluster};
@@ -68,8 +68,11 @@ struct Disk {
 }
 
 impl Disk {
-    fn new() -> Self {
+    fn new(replica: usize, replica_count: usize) -> Self {
         let mut superblock = Superblock::zeroed();
+        superblock.geometry = geometry();
+        superblock.replica = u8::try_from(replica).unwrap();
+        superblock.replica_count = u8::try_from(replica_count).unwrap();
         superblock.checkpoint = PrepareHeader::root(0);
         let marker = |slot| match slot {
             0 => PrepareHeader::root(0),
@@ -235,8 +238,8 @@ fn execute(sessions: &SharedSessions, prepare: &Prepare) -> Vec<Option<Bytes>> {
 
 impl World {
     fn new(seed: u64, replicas: usize) -> Self {
-        let node = |_| Node {
-            disk: Disk::new(),
+        let node = |index| Node {
+            disk: Disk::new(index, replicas),
             replica: None,
             sessions: Rc::new(RefCell::new(Sessions::new(8))),
             incarnation: 0,
@@ -298,7 +301,6 @@ impl World {
         if self.nodes[index].replica.is_some() {
             return;
         }
-        let replica_count = u8::try_from(self.nodes.len()).unwrap();
         let node = &mut self.nodes[index];
         let superblock = node.disk.superblock;
         let classify = |slot: usize, header: &PrepareHeader| {
@@ -324,22 +326,13 @@ impl World {
         let sessions = replay(&self.history, superblock.checkpoint.op.get());
         node.sessions = Rc::clone(&sessions);
         node.incarnation += 1;
-        node.replica = Some(Replica::new(ReplicaOptions {
-            cluster: 0,
-            replica: u8::try_from(index).unwrap(),
-            replica_count,
-            geometry: geometry(),
-            view: superblock.view.get(),
-            log_view: superblock.log_view.get(),
+        let start = Start {
             log: recovered.log,
             certain: recovered.certain,
             executed: superblock.checkpoint,
-            commit_max: superblock.commit_max.get(),
-            checkpoint: CheckpointState::of(&superblock),
-            content_missing: superblock.content_missing == 1,
-            sessions,
-            nonce: u128::from(self.now) << 8 | u128::try_from(index).unwrap(),
-        }));
+        };
+        let nonce = u128::from(self.now) << 8 | u128::try_from(index).unwrap();
+        node.replica = Some(Replica::new(&superblock, start, sessions, nonce));
         self.loaded(index);
         self.pump(index);
         self.at(MS, What::Tick(index));

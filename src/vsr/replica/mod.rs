@@ -21,13 +21,19 @@
 //!   a replication quorum.
 //! * Timestamps strictly increase along the log, whatever the wall clock does.
 
+mod event;
+mod execute;
+mod journal;
 mod normal;
 mod repair;
 mod requests;
 mod sync;
+mod timers;
 mod view_change;
 
-use super::log::{Body, Log};
+pub use event::{Admission, Effect, Event, Prepare, ViewState, Way};
+
+use super::log::Log;
 use super::message::{self, CheckpointState};
 use super::quorum::Quorums;
 use super::sessions::SharedSessions;
@@ -35,141 +41,14 @@ use super::vote::Vote;
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
+use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use storage_format::{Checksum, Geometry, PrepareHeader, RequestEntry};
+use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
+use timers::Timers;
 use zerocopy::FromBytes;
-
-/// A message of the log: header, entries and bodies in one buffer.
-#[derive(Debug)]
-pub struct Prepare {
-    /// Its header, also at the start of `buffer`.
-    pub header: PrepareHeader,
-    /// The message; as large as a journal slot.
-    pub buffer: SectorBuf,
-}
-
-impl Prepare {
-    /// Bytes of the message.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        to_usize(self.header.size.get())
-    }
-
-    /// The entries of the requests, with their bodies.
-    pub fn requests(&self) -> impl Iterator<Item = (RequestEntry, &[u8])> {
-        let count = to_usize(self.header.request_count.get());
-        let entries_end = constants::HEADER_SIZE + count * size_of::<RequestEntry>();
-        let mut body_at = entries_end;
-        (0..count).map(move |index| {
-            let at = constants::HEADER_SIZE + index * size_of::<RequestEntry>();
-            let entry = RequestEntry::read_from_bytes(&self.buffer[at..at + 64])
-                .expect("an entry is 64 bytes of any value");
-            let body = &self.buffer[body_at..body_at + to_usize(entry.body_size.get())];
-            body_at += body.len();
-            (entry, body)
-        })
-    }
-}
-
-/// What the superblock has of the view.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ViewState {
-    /// The view.
-    pub view: u32,
-    /// The view in which the log was installed.
-    pub log_view: u32,
-    /// Highest op that is known to be committed.
-    pub commit_max: u64,
-    /// The top of the log, newest first; at most [`super::message::VIEW_HEADERS_MAX`].
-    pub headers: Vec<PrepareHeader>,
-}
-
-/// What the surroundings tell the replica.
-#[derive(Debug)]
-pub enum Event {
-    /// The network brought something.
-    Incoming(Incoming),
-    /// The prepare is on stable storage.
-    PrepareDurable(Prepare),
-    /// The redundant headers that were to be written are on stable storage.
-    HeadersDurable,
-    /// The view is in the superblock.
-    ViewDurable,
-    /// A prepare was read from the journal; nothing if it is not intact there.
-    PrepareRead(Option<Prepare>),
-    /// Nothing happened for a moment: what was put off is to be done.
-    Quiet,
-    /// The op was executed; one reply for each entry, none for a session that is gone.
-    Executed {
-        /// The op.
-        prepare: Prepare,
-        /// Reply frames, in the view of the prepare.
-        replies: Vec<Option<Bytes>>,
-        /// When the next pending transfer expires.
-        pulse_next: u64,
-    },
-    /// A checkpoint is durable.
-    Checkpointed(Box<CheckpointState>),
-    /// The ledger is as the checkpoint has it.
-    Loaded {
-        /// When the next pending transfer expires.
-        pulse_next: u64,
-        /// Highest timestamp that the ledger ever gave out.
-        timestamp_last: u64,
-    },
-    /// The superblock has the checkpoint of another replica.
-    Synced,
-    /// It has that checkpoint already, made here.
-    SyncNeedless,
-    /// All blocks of that checkpoint are here.
-    ContentComplete,
-}
-
-/// What the replica wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Write the prepare to its slot; `PrepareDurable` follows.
-    WritePrepare(Prepare),
-    /// Write redundant headers, all of one sector; `HeadersDurable` follows.
-    WriteHeaders(Vec<PrepareHeader>),
-    /// Write the view to the superblock; `ViewDurable` follows.
-    WriteView(ViewState),
-    /// Give the ledger up, and write a checkpoint of another replica to the superblock, with the view;
-    /// `Synced` follows, then `Loaded`, then
-    /// `ContentComplete`; or `SyncNeedless`.
-    Sync(Box<(CheckpointState, ViewState)>),
-    /// Read the prepare from the journal; `PrepareRead` follows.
-    ReadPrepare(PrepareHeader),
-    /// Execute the op; `Executed` follows.
-    Execute(Prepare),
-    /// Send a frame.
-    Send {
-        /// To whom.
-        to: Way,
-        /// What.
-        frame: Bytes,
-    },
-}
-
-/// How somebody is reached.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Way {
-    /// A client, over its connection.
-    Connection(ConnectionId),
-    /// Another replica, or a client through it.
-    Peer(u8),
-}
-
-/// Whether there is room for what a request would add.
-pub trait Admission {
-    /// `events` are those of the request, `events_waiting` those of the requests admitted before it
-    /// that were not executed yet.
-    fn admits(&self, events: u64, events_waiting: u64) -> bool;
-}
 
 #[derive(Debug)]
 struct Queued {
@@ -233,37 +112,15 @@ struct Peer {
     asked: Option<(u32, u64)>,
 }
 
-/// Where a replica starts from.
+/// Where a replica starts from, beside its superblock.
 #[derive(Debug)]
-pub struct ReplicaOptions {
-    /// Cluster.
-    pub cluster: u128,
-    /// Index of the replica.
-    pub replica: u8,
-    /// Replicas that vote.
-    pub replica_count: u8,
-    /// Sizes of the data file.
-    pub geometry: Geometry,
-    /// The view, durable already.
-    pub view: u32,
-    /// The view in which the log was installed.
-    pub log_view: u32,
+pub struct Start {
     /// The log.
     pub log: Log,
     /// Whether nothing can have been in the log beyond its head.
     pub certain: bool,
     /// The newest op that is executed.
     pub executed: PrepareHeader,
-    /// Highest op that is known to be committed.
-    pub commit_max: u64,
-    /// The last durable checkpoint.
-    pub checkpoint: CheckpointState,
-    /// Whether blocks of it may be missing.
-    pub content_missing: bool,
-    /// The sessions after `executed`.
-    pub sessions: SharedSessions,
-    /// Differs from that of any other process that ran this replica.
-    pub nonce: u128,
 }
 
 /// See the module.
@@ -295,8 +152,6 @@ pub struct Replica {
     loaded: bool,
     /// The checkpoint that is on its way to the superblock.
     syncing: Option<CheckpointState>,
-    /// View and log view that go there with it.
-    view_synced: (u32, u32),
     timestamp_last: u64,
     pulse_next: u64,
     sessions: SharedSessions,
@@ -342,86 +197,57 @@ pub struct Replica {
     effects: VecDeque<Effect>,
 }
 
-/// When to do what, on the monotonic clock.
-#[derive(Clone, Copy, Debug, Default)]
-struct Timers {
-    now: u64,
-    /// To say that the primary is there.
-    heartbeat: u64,
-    /// When patience with the primary, or with the view change, ends.
-    patience: u64,
-    /// To say again what may have been lost.
-    resend: u64,
-    /// To look for what is missing.
-    repair: u64,
-    /// A start of a view is not asked for again before that.
-    start_view: u64,
-    /// When something was committed last.
-    progress: u64,
-    /// Draws of jitter so far.
-    draws: u64,
-}
-
-const MS: u64 = 1_000_000;
-/// How often the primary says that it is there.
-const HEARTBEAT: u64 = 100 * MS;
-/// How long a backup waits for its primary, and a replica for a view to start; up to half as much again.
-const PATIENCE: u64 = 600 * MS;
-/// How often what may have been lost is said again.
-const RESEND: u64 = 100 * MS;
-/// How often a replica looks for what it misses, and asks again.
-const REPAIR: u64 = 50 * MS;
-/// How long a question for a new view counts.
-const ASKED: u64 = 500 * MS;
-
 impl Replica {
-    /// A replica as its journal left it.
+    /// A replica as its data file left it. `sessions` are those after the newest op that is executed;
+    /// `nonce` differs from that of any other process that ran this replica.
     #[must_use]
-    pub fn new(options: ReplicaOptions) -> Self {
-        let slot_size = to_usize(options.geometry.journal_slot_size.get());
-        let buffers = (0..Self::buffer_count(options.replica_count))
+    pub fn new(
+        superblock: &Superblock,
+        start: Start,
+        sessions: SharedSessions,
+        nonce: u128,
+    ) -> Self {
+        let geometry = superblock.geometry;
+        let (replica, replica_count) = (superblock.replica, superblock.replica_count);
+        let (view, log_view) = (superblock.view.get(), superblock.log_view.get());
+        let slot_size = to_usize(geometry.journal_slot_size.get());
+        let buffers = (0..Self::buffer_count(replica_count))
             .map(|_| SectorBuf::zeroed(slot_size))
             .collect();
-        let solo = options.replica_count == 1;
-        let primary = u64::from(options.view) % u64::from(options.replica_count);
-        let takes_part = options.log_view == options.view && primary != u64::from(options.replica);
-        let status = match options.certain {
-            _ if solo => Status::Normal,
-            true if takes_part => Status::Normal,
-            false if takes_part => Status::Recovering,
+        let primary = view % u32::from(replica_count) == u32::from(replica);
+        let status = match start.certain {
+            _ if replica_count == 1 => Status::Normal,
             // A primary may have sent prepares that it lost: the next view has to start.
-            true | false => Status::ViewChange,
+            _ if primary || log_view < view => Status::ViewChange,
+            true => Status::Normal,
+            false => Status::Recovering,
         };
-        let (log, executed) = (options.log, options.executed);
-        let behind = (log.tail()..=log.head().op.get()).filter_map(|op| log.entry(op));
-        let behind = behind.filter(|entry| entry.body == Body::Written);
-        let headers_behind = behind.map(|entry| entry.header).collect();
+        let (log, executed) = (start.log, start.executed);
         let head_timestamp = log.head().timestamp.get();
         Self {
-            cluster: options.cluster,
-            replica: options.replica,
-            replica_count: options.replica_count,
-            quorums: Quorums::new(options.replica_count),
-            geometry: options.geometry,
-            nonce: options.nonce,
+            cluster: superblock.cluster.get(),
+            replica,
+            replica_count,
+            quorums: Quorums::new(replica_count),
+            geometry,
+            nonce,
             status,
-            view: options.view,
-            log_view: options.log_view,
-            view_durable: (options.view, options.log_view),
+            view,
+            log_view,
+            view_durable: (view, log_view),
             view_writing: None,
             log,
-            certain: options.certain,
+            certain: start.certain,
             executed: (executed.op.get(), executed.checksum),
             executing: executed.op.get(),
-            commit_max: options.commit_max.max(executed.op.get()),
-            checkpoint: options.checkpoint,
-            content_missing: options.content_missing,
+            commit_max: superblock.commit_max.max(executed.op).get(),
+            checkpoint: CheckpointState::of(superblock),
+            content_missing: superblock.content_missing == 1,
             loaded: false,
             syncing: None,
-            view_synced: (0, 0),
             timestamp_last: head_timestamp,
             pulse_next: u64::MAX,
-            sessions: options.sessions,
+            sessions,
             queue: VecDeque::new(),
             pipeline: VecDeque::new(),
             events_waiting: 0,
@@ -429,15 +255,15 @@ impl Replica {
             relays: BTreeMap::new(),
             journal: JournalWrite::Idle,
             to_write: VecDeque::new(),
-            headers_behind,
+            headers_behind: VecDeque::new(),
             headers_writing: Vec::new(),
             quiet: false,
             ready: BTreeMap::new(),
             reads: VecDeque::new(),
             reading: None,
             buffers,
-            peers: vec![Peer::default(); usize::from(options.replica_count)],
-            votes: vec![None; usize::from(options.replica_count)],
+            peers: vec![Peer::default(); usize::from(replica_count)],
+            votes: vec![None; usize::from(replica_count)],
             timers: Timers::default(),
             asking: None,
             early: BTreeMap::new(),
@@ -535,8 +361,7 @@ impl Replica {
     /// Whether requests are taken here: as primary of a view whose past is executed.
     fn serves(&self) -> bool {
         let executed = self.executed.0 >= self.view_start || planted(Bug::ServeBeforeExecuting);
-        let executed = self.loaded && executed;
-        self.leads() && executed
+        self.leads() && self.loaded && executed
     }
 
     /// Takes what happened.
@@ -672,221 +497,6 @@ impl Replica {
             release: constants::RELEASE,
             replica: self.replica,
         }
-    }
-
-    // The journal.
-
-    /// Whether headers wait for a quiet moment to be written.
-    #[must_use]
-    pub fn puts_off(&self) -> bool {
-        self.solo() && self.journal == JournalWrite::Idle && !self.headers_behind.is_empty()
-    }
-
-    /// Begins the next journal write, if the journal is free: a prepare if something waits, headers
-    /// if too many are behind or there is time.
-    fn journal_next(&mut self, now: u64) {
-        // What belongs to a view is written when the superblock has the view.
-        if self.journal != JournalWrite::Idle || !self.view_is_durable() {
-            return;
-        }
-        let behind = self.headers_behind.len();
-        if behind < constants::HEADERS_BEHIND_MAX {
-            if self.to_write.is_empty() {
-                self.prepare_next(now);
-            }
-            if let Some(prepare) = self.to_write.pop_front() {
-                // A header that waits for the prepare before it in the slot means nothing any more.
-                let slots = u64::from(self.geometry.journal_slot_count.get());
-                let slot = prepare.header.op.get() % slots;
-                self.headers_behind
-                    .retain(|header| header.op.get() % slots != slot);
-                self.journal = JournalWrite::Prepare;
-                self.effects.push_back(Effect::WritePrepare(prepare));
-            }
-        }
-        let write = !self.solo() || self.quiet || behind == constants::HEADERS_BEHIND_MAX;
-        if self.journal == JournalWrite::Idle && write && behind > 0 {
-            self.write_headers();
-        }
-    }
-
-    /// Writes the oldest header that is behind, and those in the same sector.
-    fn write_headers(&mut self) {
-        let per_sector = to_u64(storage_format::geometry::HEADERS_PER_SECTOR);
-        let slots = u64::from(self.geometry.journal_slot_count.get());
-        let sector = |header: &PrepareHeader| header.op.get() % slots / per_sector;
-        let first = sector(&self.headers_behind[0]);
-        let count = self
-            .headers_behind
-            .iter()
-            .take_while(|header| sector(header) == first)
-            .count();
-        self.headers_writing = self.headers_behind.drain(..count).collect();
-        self.journal = JournalWrite::Headers;
-        let headers = self.headers_writing.clone();
-        self.effects.push_back(Effect::WriteHeaders(headers));
-    }
-
-    fn on_prepare_durable(&mut self, prepare: Prepare) {
-        assert_eq!(self.journal, JournalWrite::Prepare);
-        self.journal = JournalWrite::Idle;
-        self.headers_behind.push_back(prepare.header);
-        self.quiet = self.shutdown;
-        let op = prepare.header.op.get();
-        let current = self.log.set_body(&prepare.header, Body::Written);
-        if self.solo() {
-            self.commit_max = op;
-        } else if planted(Bug::AcknowledgeWithoutHeader) {
-            self.acknowledge(&prepare.header);
-        }
-        let room = to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
-        if current && op > self.executing && (self.solo() || room) {
-            if let Some(other) = self.ready.insert(op, prepare) {
-                self.recycle(other.buffer);
-            }
-        } else {
-            // It is read again when its turn comes.
-            self.buffers.push(prepare.buffer);
-        }
-        self.repair();
-    }
-
-    fn on_headers_durable(&mut self) {
-        assert_eq!(self.journal, JournalWrite::Headers);
-        self.journal = JournalWrite::Idle;
-        for header in std::mem::take(&mut self.headers_writing) {
-            // A view change may have taken it out of the log meanwhile,
-            // or the prepare was found damaged.
-            let entry = self.log.entry(header.op.get());
-            let written = entry.is_some_and(|entry| entry.body == Body::Written);
-            if written && self.log.set_body(&header, Body::Durable) && !self.solo() {
-                self.acknowledge(&header);
-            }
-        }
-    }
-
-    /// Highest op that may be prepared or accepted: its slot is not needed any more.
-    fn limit(&self) -> u64 {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
-        // The header of the checkpoint's op stays.
-        self.checkpoint.op() + slots - u64::from(!self.solo())
-    }
-
-    /// Reads from the journal what is to be executed or sent.
-    fn read_next(&mut self) {
-        if self.reading.is_some() {
-            return;
-        }
-        let next = self.executing + 1;
-        let wanted = self.may_execute(next) && !self.ready.contains_key(&next);
-        let execute = wanted
-            .then(|| self.log.entry(next))
-            .flatten()
-            .filter(|entry| matches!(entry.body, Body::Written | Body::Durable))
-            .map(|entry| (entry.header, Purpose::Execute));
-        self.reading = execute.or_else(|| self.reads.pop_front());
-        if let Some((header, _)) = self.reading {
-            self.effects.push_back(Effect::ReadPrepare(header));
-        }
-    }
-
-    fn on_prepare_read(&mut self, prepare: Option<Prepare>) {
-        let (header, purpose) = self.reading.take().expect("one was being read");
-        let Some(prepare) = prepare else {
-            // Another prepare may have been written there meanwhile; if not, it is damaged.
-            if self.log.is_written(&header) {
-                tracing::error!(
-                    op = header.op.get(),
-                    "a prepare is damaged: asking the others"
-                );
-                self.log.set_body(&header, Body::Lost);
-                self.repair();
-            }
-            return;
-        };
-        match purpose {
-            Purpose::Execute => {
-                let op = header.op.get();
-                if self.log.is_written(&header)
-                    && op > self.executing
-                    && let Some(other) = self.ready.insert(op, prepare)
-                {
-                    self.recycle(other.buffer);
-                }
-            }
-            Purpose::Peer(replica) => self.send_prepare(replica, &prepare),
-        }
-    }
-
-    /// Whether an op may be handed out: it is committed, and those before it do not pile up.
-    fn may_execute(&self, op: u64) -> bool {
-        let few = op <= self.executed.0 + constants::PIPELINE_PREPARES_MAX;
-        op <= self.commit_max && self.loaded && few
-    }
-
-    /// The next op to execute: committed, here, and the successor of the last.
-    fn execute_next(&mut self) -> Option<Prepare> {
-        let next = self.executing + 1;
-        if !self.may_execute(next) {
-            return None;
-        }
-        let header = self.log.entry(next)?.header;
-        let prepare = self.ready.remove(&next)?;
-        if prepare.header.checksum != header.checksum {
-            // A view change has put another op in its place.
-            self.recycle(prepare.buffer);
-            return None;
-        }
-        if self.executing == self.executed.0 {
-            assert_eq!(
-                header.parent, self.executed.1,
-                "op {next} does not follow what was executed"
-            );
-        }
-        self.executing = next;
-        Some(prepare)
-    }
-
-    fn on_executed(&mut self, prepare: Prepare, replies: Vec<Option<Bytes>>, pulse_next: u64) {
-        let op = prepare.header.op.get();
-        assert_eq!(op, self.executed.0 + 1);
-        self.executed = (op, prepare.header.checksum);
-        self.timers.progress = self.timers.now;
-        self.pulse_next = pulse_next;
-        self.timestamp_last = self.timestamp_last.max(prepare.header.timestamp.get());
-        self.recycle(prepare.buffer);
-        if self.pipeline.front().is_none_or(|first| first.op != op) {
-            // Somebody else was the primary.
-            return;
-        }
-        let in_flight = self.pipeline.pop_front().expect("it was there just now");
-        self.events_waiting -= in_flight.events;
-        for (route, reply) in in_flight.routes.into_iter().zip(replies) {
-            if let Some(frame) = reply {
-                self.send_client(route.way, route.client, frame);
-            }
-        }
-    }
-
-    /// Keeps a buffer for the next prepare.
-    fn recycle(&mut self, buffer: SectorBuf) {
-        // Those that were read are as long as they have to be.
-        if buffer.len() == to_usize(self.geometry.journal_slot_size.get()) {
-            self.buffers.push(buffer);
-        }
-    }
-
-    /// Offset of the slot of `op` in the prepare ring.
-    #[must_use]
-    pub fn prepare_offset(geometry: &Geometry, op: u64) -> u64 {
-        let slot = op % u64::from(geometry.journal_slot_count.get());
-        geometry.prepares_offset() + slot * u64::from(geometry.journal_slot_size.get())
-    }
-
-    /// Slot of `op`.
-    #[must_use]
-    pub fn slot(geometry: &Geometry, op: u64) -> usize {
-        u64_to_usize(op % u64::from(geometry.journal_slot_count.get()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! A view at work: the primary sends prepares, backups acknowledge them, quorums commit.
 
-use super::{Effect, HEARTBEAT, Prepare, Replica, Status, Timers, Way};
-use crate::constants;
+use super::timers::{HEARTBEAT, REPAIR};
+use super::{Effect, Prepare, Replica, Status, Way};
+use crate::constants::{self, REPLICA_COUNT_MAX};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::Body;
 use crate::vsr::message;
@@ -35,7 +36,7 @@ impl Replica {
             self.resend();
         }
         if self.timers.due(self.timers.repair) {
-            self.timers.repair = now + super::REPAIR;
+            self.timers.repair = now + REPAIR;
             self.repair();
         }
     }
@@ -92,8 +93,7 @@ impl Replica {
     }
 
     pub(super) fn send_prepare(&mut self, replica: u8, prepare: &Prepare) {
-        let frame = Bytes::copy_from_slice(&prepare.buffer[..prepare.size()]);
-        self.send_peer(replica, frame);
+        self.send_peer(replica, prepare.frame());
     }
 
     // The primary.
@@ -101,8 +101,7 @@ impl Replica {
     /// A prepare was made: everybody gets it.
     pub(super) fn replicate(&mut self, prepare: &Prepare) {
         if !self.solo() {
-            let frame = Bytes::copy_from_slice(&prepare.buffer[..prepare.size()]);
-            self.broadcast(&frame);
+            self.broadcast(&prepare.frame());
         }
     }
 
@@ -110,7 +109,6 @@ impl Replica {
     fn send_commit(&mut self) {
         let mut header = self.peer_header(command::COMMIT);
         header.op = self.log.head().op;
-        header.ping_monotonic = self.timers.now.into();
         self.broadcast(&message::frame(header, &[]));
     }
 
@@ -150,7 +148,10 @@ impl Replica {
     /// Highest op that may be prepared: a replication quorum has a checkpoint of the op whose slot it
     /// takes, so whoever lags finds that in a checkpoint.
     pub(super) fn limit_of_quorum(&self) -> u64 {
-        let mut ops: Vec<u64> = self.peers.iter().map(|peer| peer.checkpoint_op).collect();
+        let mut ops = [0; REPLICA_COUNT_MAX as usize];
+        for (op, peer) in ops.iter_mut().zip(&self.peers) {
+            *op = peer.checkpoint_op;
+        }
         ops[usize::from(self.replica)] = self.checkpoint_told();
         ops.sort_unstable_by(|a, b| b.cmp(a));
         let slots = u64::from(self.geometry.journal_slot_count.get());
@@ -180,7 +181,11 @@ impl Replica {
             && entry.header.checksum == header.checksum
         {
             match entry.body {
-                Body::Never | Body::Lost => drop(self.take(header, &body)),
+                Body::Missing => {
+                    if self.take(header, &body) {
+                        self.repair();
+                    }
+                }
                 Body::Durable => self.acknowledge(header),
                 Body::Writing | Body::Written => {}
             }
@@ -270,9 +275,7 @@ impl Replica {
         }
         // What was said before may have been lost.
         self.acknowledge_all(commit.commit.get());
-        let mut pong = self.peer_header(command::PONG);
-        pong.op = self.executed.0.into();
-        pong.ping_monotonic = commit.ping_monotonic;
+        let pong = self.peer_header(command::PONG);
         self.send_peer(commit.replica, message::frame(pong, &[]));
     }
 
@@ -302,11 +305,5 @@ impl Replica {
         ok.checksum_item = header.checksum;
         let primary = self.primary_of(self.view);
         self.send_peer(primary, message::frame(ok, &[]));
-    }
-}
-
-impl Timers {
-    pub(super) fn due(&self, time: u64) -> bool {
-        time <= self.now
     }
 }

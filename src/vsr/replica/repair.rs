@@ -4,7 +4,8 @@
 //! A prepare is asked for by its checksum, so it does not matter who answers. The next prepares of the
 //! view are asked for by number, of the primary only: they are what it says that they are.
 
-use super::{Purpose, REPAIR, Replica, Status};
+use super::timers::REPAIR;
+use super::{Purpose, Replica, Status};
 use crate::constants;
 use crate::stdx::to_u64;
 use crate::vsr::log::Body;
@@ -59,28 +60,26 @@ impl Replica {
             };
             let header = entry.header;
             match entry.body {
-                Body::Never | Body::Lost => {}
-                Body::Written => {
-                    // What the chain has come to reach is written, but nobody has seen to its header.
-                    self.write_header_of(&header);
-                    continue;
-                }
-                Body::Writing | Body::Durable => continue,
+                Body::Missing => self.ask_prepare(&header),
+                // A header that was damaged, or whose op the chain has come to reach since the start.
+                Body::Written => self.write_header_of(&header),
+                Body::Writing | Body::Durable => {}
             }
-            if self.wanted.len() >= WANTED_MAX {
-                return;
-            }
-            if self.wanted.contains_key(&op) {
-                continue;
-            }
-            let checksum = header.checksum;
-            let replica = self.whom_to_ask();
-            self.wanted.insert(op, self.timers.now + REPAIR);
-            let mut request = self.peer_header(command::REQUEST_PREPARE);
-            request.op = op.into();
-            request.checksum_item = checksum;
-            self.send_peer(replica, message::frame(request, &[]));
         }
+    }
+
+    /// Asks for a prepare, unless it or enough others are asked for.
+    fn ask_prepare(&mut self, header: &PrepareHeader) {
+        let op = header.op.get();
+        if self.wanted.len() >= WANTED_MAX || self.wanted.contains_key(&op) {
+            return;
+        }
+        let replica = self.whom_to_ask();
+        self.wanted.insert(op, self.timers.now + REPAIR);
+        let mut request = self.peer_header(command::REQUEST_PREPARE);
+        request.op = header.op;
+        request.checksum_item = header.checksum;
+        self.send_peer(replica, message::frame(request, &[]));
     }
 
     /// Has the redundant header of a prepare written, if it is not on its way.
@@ -107,11 +106,12 @@ impl Replica {
 
     /// Half of the time the primary, which has it most likely; else anybody.
     fn whom_to_ask(&mut self) -> u8 {
-        if !self.is_primary() && self.draw().is_multiple_of(2) {
+        if !self.is_primary() && self.timers.draw(self.replica).is_multiple_of(2) {
             return self.primary_of(self.view);
         }
         let others = u64::from(self.replica_count) - 1;
-        let step = u8::try_from(1 + self.draw() % others).expect("there are at most six");
+        let step = u8::try_from(1 + self.timers.draw(self.replica) % others)
+            .expect("there are at most six");
         (self.replica + step) % self.replica_count
     }
 
@@ -177,11 +177,9 @@ impl Replica {
     /// Sends a prepare, from memory or from the journal.
     fn offer(&mut self, header: PrepareHeader, replica: u8) {
         let op = header.op.get();
-        if let Some(prepare) = self.ready.get(&op)
-            && prepare.header.checksum == header.checksum
-        {
-            let size = prepare.size();
-            let frame = Bytes::copy_from_slice(&prepare.buffer[..size]);
+        let ready = self.ready.get(&op);
+        if let Some(prepare) = ready.filter(|it| it.header.checksum == header.checksum) {
+            let frame = prepare.frame();
             self.send_peer(replica, frame);
             return;
         }
@@ -228,17 +226,5 @@ impl Replica {
         if missing && checksum(body) == reply.checksum_body {
             sessions.restore_reply(client, frame);
         }
-    }
-
-    /// The next of a stream of numbers that differ from replica to replica.
-    pub(super) fn draw(&mut self) -> u64 {
-        self.timers.draws += 1;
-        let bytes = [
-            u64::from(self.replica).to_le_bytes(),
-            self.timers.draws.to_le_bytes(),
-        ];
-        let drawn = checksum(&bytes.concat());
-        let (low, _) = drawn.0.split_at(8);
-        u64::from_le_bytes(low.try_into().expect("8 bytes"))
     }
 }

@@ -232,12 +232,13 @@ impl Replica {
 
     /// Makes the next prepare, if something waits; the journal is free.
     pub(super) fn prepare_next(&mut self, now: u64) {
+        if self.shutdown || self.buffers.is_empty() || !self.serves() {
+            return;
+        }
         let head = self.log.head().op.get();
         let op = head + 1;
-        let full = head.saturating_sub(self.commit_max) >= constants::PIPELINE_PREPARES_MAX;
-        let unsafe_to_overwrite = op > self.limit() || op > self.limit_of_quorum();
-        let nothing = self.shutdown || self.buffers.is_empty() || !self.serves();
-        if nothing || full || unsafe_to_overwrite {
+        let full = head - self.commit_max >= constants::PIPELINE_PREPARES_MAX;
+        if full || op > self.limit() || op > self.limit_of_quorum() {
             return;
         }
         let earliest = if planted(Bug::FollowClockBack) {

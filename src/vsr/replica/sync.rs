@@ -8,7 +8,8 @@
 //! The log that is given up was acknowledged in part. All of that is in the checkpoint or in the log of the
 //! view, which is why only the start of a view brings a checkpoint.
 
-use super::{JournalWrite, PATIENCE, Replica};
+use super::timers::PATIENCE;
+use super::{JournalWrite, Replica};
 use crate::stdx::{SectorBuf, to_usize, u64_to_usize};
 use crate::vsr::message::CheckpointState;
 use crate::vsr::replica::Effect;
@@ -71,7 +72,6 @@ impl Replica {
             self.recycle(prepare.buffer);
         }
         self.syncing = Some(checkpoint);
-        self.view_synced = (self.view, self.log_view);
         let state = self.view_state();
         let sync = Effect::Sync(Box::new((checkpoint, state)));
         self.effects.push_back(sync);
@@ -86,7 +86,8 @@ impl Replica {
         self.executing = checkpoint.op();
         self.timers.progress = self.timers.now;
         self.renew_buffers();
-        self.view_durable = self.view_synced;
+        // The view may have been left again; the log view not, meanwhile.
+        self.view_durable = (self.log_view, self.log_view);
         if self.view_is_durable() {
             self.view_became_durable();
         }

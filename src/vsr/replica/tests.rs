@@ -1,6 +1,6 @@
 //! The replica alone: events in, lists of effects out.
 
-use super::{Admission, Effect, Event, Prepare, Replica, ReplicaOptions, Way};
+use super::{Admission, Effect, Event, Prepare, Replica, Start, Way};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::vsr::log::{Entry, Log};
@@ -54,23 +54,18 @@ impl Fixture {
         };
         let sessions = Rc::new(RefCell::new(Sessions::new(sessions_max)));
         let root = PrepareHeader::root(0);
-        let slots = vec![Entry::durable(&root); 64];
-        let mut replica = Replica::new(ReplicaOptions {
-            cluster: 0,
-            replica: 0,
-            replica_count: 1,
-            geometry,
-            view: 1,
-            log_view: 1,
-            log: Log::new(&slots, &root),
+        let mut superblock = Superblock::zeroed();
+        superblock.geometry = geometry;
+        superblock.replica_count = 1;
+        superblock.view = 1.into();
+        superblock.log_view = 1.into();
+        superblock.checkpoint = root;
+        let start = Start {
+            log: Log::new(&vec![Entry::durable(&root); 64], &root),
             certain: true,
             executed: root,
-            commit_max: 0,
-            checkpoint: checkpoint(&root),
-            content_missing: false,
-            sessions: Rc::clone(&sessions),
-            nonce: 1,
-        });
+        };
+        let mut replica = Replica::new(&superblock, start, Rc::clone(&sessions), 1);
         let loaded = Event::Loaded {
             pulse_next: u64::MAX,
             timestamp_last: 0,

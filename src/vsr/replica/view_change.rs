@@ -9,7 +9,8 @@
 //! The log that a replica votes with is the one of its log view until it has durably installed another:
 //! a view that does not come about changes nothing.
 
-use super::{ASKED, PATIENCE, RESEND, Replica, Status, ViewState};
+use super::timers::{ASKED, PATIENCE, RESEND};
+use super::{Replica, Status, ViewState};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::{Body, Entry};
 use crate::vsr::message::{self, CheckpointState, VIEW_HEADERS_MAX};
@@ -18,12 +19,11 @@ use crate::vsr::vote::{Decided, Vote, decide};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 use storage_format::PrepareHeader;
-use zerocopy::FromZeros;
 
 impl Replica {
     /// Waits anew for the primary, or for the view to start.
     pub(super) fn be_patient(&mut self) {
-        let jitter = self.draw() % (PATIENCE / 2);
+        let jitter = self.timers.draw(self.replica) % (PATIENCE / 2);
         self.timers.patience = self.timers.now + PATIENCE + jitter;
     }
 
@@ -276,7 +276,7 @@ impl Replica {
                 self.to_write.push_back(prepare);
             } else {
                 // It may come back with a later view, and is not on its way any more.
-                let _ = self.log.set_body(&prepare.header, Body::Never);
+                let _ = self.log.set_body(&prepare.header, Body::Missing);
                 self.buffers.push(prepare.buffer);
             }
         }
@@ -333,10 +333,7 @@ impl Replica {
         header.nonce = nonce.into();
         // Its blocks have to be somewhere.
         let checkpoint = match self.content_missing {
-            true => CheckpointState {
-                header: PrepareHeader::root(self.cluster),
-                ..FromZeros::new_zeroed()
-            },
+            true => CheckpointState::none(self.cluster),
             false => self.checkpoint,
         };
         let body = message::start_view_body(&checkpoint, &headers);

@@ -60,7 +60,6 @@ pub fn frame(frame: &[u8]) -> String {
 
 fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
     let name = match number {
-        command::PING => "peer ping",
         command::PONG => "peer pong",
         command::PREPARE_OK => "prepare_ok",
         command::COMMIT => "commit",

@@ -70,7 +70,13 @@ pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) ->
                 with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
             }
             drive(|waker| with(|world| world.turn(waker))).await;
-            now()
+            let end = now();
+            for replica in 0..replicas {
+                let node = with(|world| world.processes[usize::from(replica)].node);
+                madsim::runtime::Handle::current().kill(node.expect("it was made"));
+            }
+            madsim::time::sleep(std::time::Duration::from_millis(1)).await;
+            end
         })
     }));
     let world = world::replace(None).expect("it was put there");

@@ -1,0 +1,116 @@
+//! Views and checkpoints of other replicas: into the superblock, and what follows from that.
+
+use super::commit::Commit;
+use super::scrub::{Durable, Listing};
+use super::superblock::Keeper;
+use super::{Done, Driver, open};
+use crate::grid::Writes;
+use crate::io::Io;
+use crate::vsr::message::CheckpointState;
+use crate::vsr::sessions::Sessions;
+use crate::vsr::{Event, ViewState};
+use std::rc::Rc;
+use storage_format::{PrepareHeader, Superblock};
+
+impl<I: Io> Driver<'_, I> {
+    /// Gives the state up for a checkpoint of another replica; not while it may be writing the superblock
+    /// or replies.
+    pub(super) fn begin_sync(&mut self) {
+        let still = self.commit.rests() || self.commit.damage.is_awaited();
+        if !still || self.superblock.is_writing() {
+            return;
+        }
+        let Some(sync) = self.sync.take() else { return };
+        let own = self.superblock.current().checkpoint.op.get();
+        if own >= sync.0.op() {
+            self.replica.handle(Event::SyncNeedless, &self.commit);
+        } else {
+            let writes = self.commit.abandon();
+            let keeper = Rc::clone(&self.superblock);
+            let take = take_checkpoint(self.io, keeper, writes, sync);
+            self.works.push(Box::pin(take));
+        }
+    }
+
+    /// Has the checkpoint in the superblock loaded into an empty state.
+    pub(super) fn load(&mut self) {
+        self.durable.set(Durable::of(&self.superblock.current()));
+        // What was wanted of the checkpoint before.
+        self.commit.damage.clear();
+        let empty = Sessions::new(self.geometry.session_count_max.get());
+        *self.sessions.borrow_mut() = empty;
+        let state = open::empty_state(
+            self.io,
+            self.options,
+            Rc::clone(&self.superblock),
+            Rc::clone(&self.sessions),
+            (Rc::clone(&self.durable), self.commit.damage.clone()),
+        );
+        self.commit = Commit::loading(state, self.options.memory_limit);
+    }
+
+    /// The ledger is as the checkpoint has it; blocks that no one has asked for yet may be missing.
+    pub(super) fn on_loaded(&mut self) {
+        let loaded = self.commit.loaded();
+        self.replica.handle(loaded, &self.commit);
+        self.commit.next();
+        if self.superblock.current().content_missing == 1 {
+            let content = complete_content(self.listing(), Rc::clone(&self.superblock));
+            self.content.push(Box::pin(content));
+        }
+    }
+}
+
+/// Makes the superblock name a view.
+pub(super) async fn write_view<I: Io>(io: &I, superblock: Rc<Keeper>, view: ViewState) -> Done {
+    let change = |next: &mut Superblock| set_view(next, &view);
+    superblock.update(io.storage(), change).await;
+    Done::ViewWritten
+}
+
+/// Has a checkpoint of another replica named by the superblock, with the view in which that is; the blocks
+/// come later.
+async fn take_checkpoint<I: Io>(
+    io: &I,
+    superblock: Rc<Keeper>,
+    writes: Writes<'_>,
+    sync: Box<(CheckpointState, ViewState)>,
+) -> Done {
+    let (checkpoint, view) = *sync;
+    superblock.take();
+    // They may be of blocks that the checkpoint has, too.
+    writes.finish().await;
+    let change = |next: &mut Superblock| {
+        next.checkpoint = checkpoint.header;
+        next.checkpoint_index = checkpoint.index;
+        next.checkpoint_block_count = checkpoint.block_count;
+        next.ledger_state = checkpoint.ledger_state;
+        next.content_missing = 1;
+        set_view(next, &view);
+    };
+    superblock.update(io.storage(), change).await;
+    Done::CheckpointTaken
+}
+
+/// Waits for the blocks of a checkpoint that came from another replica.
+async fn complete_content<I: Io>(listing: Listing<'_, I>, superblock: Rc<Keeper>) -> Done {
+    let op = superblock.current().checkpoint.op.get();
+    let taken = superblock.taken();
+    listing.complete().await;
+    let change = |next: &mut Superblock| {
+        // Another may have been taken meanwhile, whose blocks are not here yet.
+        if superblock.taken() == taken {
+            next.content_missing = 0;
+        }
+    };
+    superblock.update(listing.io.storage(), change).await;
+    Done::ContentComplete(op)
+}
+
+fn set_view(next: &mut Superblock, view: &ViewState) {
+    next.view = view.view.into();
+    next.log_view = view.log_view.into();
+    next.commit_max = next.commit_max.get().max(view.commit_max).into();
+    next.view_headers.fill(PrepareHeader::zeroed());
+    next.view_headers[..view.headers.len()].copy_from_slice(&view.headers);
+}

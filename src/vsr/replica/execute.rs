@@ -1,0 +1,118 @@
+//! Executing what is committed, in order: from memory, or read from the journal again.
+
+use super::{Effect, Prepare, Purpose, Replica};
+use crate::constants;
+use crate::stdx::{SectorBuf, to_usize};
+use crate::vsr::log::Body;
+use bytes::Bytes;
+
+impl Replica {
+    /// Reads from the journal what is to be executed or sent.
+    pub(super) fn read_next(&mut self) {
+        if self.reading.is_some() {
+            return;
+        }
+        let next = self.executing + 1;
+        let wanted = self.may_execute(next) && !self.ready.contains_key(&next);
+        let execute = wanted
+            .then(|| self.log.entry(next))
+            .flatten()
+            .filter(|entry| matches!(entry.body, Body::Written | Body::Durable))
+            .map(|entry| (entry.header, Purpose::Execute));
+        self.reading = execute.or_else(|| self.reads.pop_front());
+        if let Some((header, _)) = self.reading {
+            self.effects.push_back(Effect::ReadPrepare(header));
+        }
+    }
+
+    pub(super) fn on_prepare_read(&mut self, prepare: Option<Prepare>) {
+        let (header, purpose) = self.reading.take().expect("one was being read");
+        let Some(prepare) = prepare else {
+            // Another prepare may have been written there meanwhile; if not, it is damaged.
+            if self.log.is_written(&header) {
+                tracing::error!(
+                    op = header.op.get(),
+                    "a prepare is damaged: asking the others"
+                );
+                self.log.lose(&header);
+                self.repair();
+            }
+            return;
+        };
+        match purpose {
+            Purpose::Execute => {
+                let op = header.op.get();
+                if self.log.is_written(&header)
+                    && op > self.executing
+                    && let Some(other) = self.ready.insert(op, prepare)
+                {
+                    self.recycle(other.buffer);
+                }
+            }
+            Purpose::Peer(replica) => self.send_prepare(replica, &prepare),
+        }
+    }
+
+    /// Whether an op may be handed out: it is committed, and those before it do not pile up.
+    fn may_execute(&self, op: u64) -> bool {
+        let few = op <= self.executed.0 + constants::PIPELINE_PREPARES_MAX;
+        op <= self.commit_max && self.loaded && few
+    }
+
+    /// The next op to execute: committed, here, and the successor of the last.
+    pub(super) fn execute_next(&mut self) -> Option<Prepare> {
+        let next = self.executing + 1;
+        if !self.may_execute(next) {
+            return None;
+        }
+        let header = self.log.entry(next)?.header;
+        let prepare = self.ready.remove(&next)?;
+        if prepare.header.checksum != header.checksum {
+            // A view change has put another op in its place.
+            self.recycle(prepare.buffer);
+            return None;
+        }
+        if self.executing == self.executed.0 {
+            assert_eq!(
+                header.parent, self.executed.1,
+                "op {next} does not follow what was executed"
+            );
+        }
+        self.executing = next;
+        Some(prepare)
+    }
+
+    pub(super) fn on_executed(
+        &mut self,
+        prepare: Prepare,
+        replies: Vec<Option<Bytes>>,
+        pulse_next: u64,
+    ) {
+        let op = prepare.header.op.get();
+        assert_eq!(op, self.executed.0 + 1);
+        self.executed = (op, prepare.header.checksum);
+        self.timers.progress = self.timers.now;
+        self.pulse_next = pulse_next;
+        self.timestamp_last = self.timestamp_last.max(prepare.header.timestamp.get());
+        self.recycle(prepare.buffer);
+        if self.pipeline.front().is_none_or(|first| first.op != op) {
+            // Somebody else was the primary.
+            return;
+        }
+        let in_flight = self.pipeline.pop_front().expect("it was there just now");
+        self.events_waiting -= in_flight.events;
+        for (route, reply) in in_flight.routes.into_iter().zip(replies) {
+            if let Some(frame) = reply {
+                self.send_client(route.way, route.client, frame);
+            }
+        }
+    }
+
+    /// Keeps a buffer for the next prepare.
+    pub(super) fn recycle(&mut self, buffer: SectorBuf) {
+        // Those that were read are as long as they have to be.
+        if buffer.len() == to_usize(self.geometry.journal_slot_size.get()) {
+            self.buffers.push(buffer);
+        }
+    }
+}
