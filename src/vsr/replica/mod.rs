@@ -78,6 +78,18 @@ struct InFlight {
     pulse: bool,
 }
 
+impl InFlight {
+    fn new(op: u64) -> Self {
+        Self {
+            op,
+            acks: 0,
+            routes: Vec::new(),
+            events: 0,
+            pulse: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum JournalWrite {
     Idle,

@@ -252,13 +252,8 @@ impl Replica {
             && !planted(Bug::ForgetPulse);
         if pulse_due {
             self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
-            let in_flight = InFlight {
-                op,
-                acks: 0,
-                routes: Vec::new(),
-                events: 0,
-                pulse: true,
-            };
+            let mut in_flight = InFlight::new(op);
+            in_flight.pulse = true;
             let buffer = self.buffers.pop().expect("it is not empty");
             self.journal_append(
                 PrepareKind::Pulse,
@@ -289,13 +284,7 @@ impl Replica {
         let mut buffer = self.buffers.pop().expect("the caller found one");
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
-        let mut in_flight = InFlight {
-            op,
-            acks: 0,
-            routes: Vec::new(),
-            events: 0,
-            pulse: false,
-        };
+        let mut in_flight = InFlight::new(op);
         let mut timestamp = now - 1;
         for queued in self.queue.drain(..count) {
             timestamp = timestamp + 1 + queued.events;

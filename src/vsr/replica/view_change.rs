@@ -309,14 +309,7 @@ impl Replica {
         if self.is_primary() {
             self.timestamp_last = self.timestamp_last.max(self.log.head().timestamp.get());
             self.view_start = head;
-            let in_flight = |op| InFlight {
-                op,
-                acks: 0,
-                routes: Vec::new(),
-                events: 0,
-                pulse: false,
-            };
-            self.pipeline = (self.commit_max + 1..=head).map(in_flight).collect();
+            self.pipeline = (self.commit_max + 1..=head).map(InFlight::new).collect();
             self.timers.heartbeat = self.timers.now;
             for replica in self.others() {
                 self.send_start_view(replica, 0);

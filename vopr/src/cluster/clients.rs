@@ -11,7 +11,7 @@ use crate::sim::options::MS;
 use crate::sim::world::now;
 use bytes::Bytes;
 use daftari::wire::header::command;
-use daftari::wire::{CommonHeader, Evicted, PongClientHeader, ReplyHeader};
+use daftari::wire::{CommonHeader, Evicted, PongClientHeader};
 use zerocopy::FromBytes;
 
 /// How long a client waits for the first answer.
@@ -23,7 +23,7 @@ impl World {
     /// A client sends a frame to a replica.
     fn send(&mut self, client: usize, replica: u8, frame: Bytes) {
         self.trace(|| {
-            let what = super::describe::frame(&frame);
+            let what = crate::sim::describe::frame(&frame);
             format!("client {client} -> {replica}: {what}")
         });
         let connection = self.network.connect(client, replica);
@@ -53,12 +53,7 @@ impl World {
         let (header, _) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
         let received = match header.command {
             command::REPLY => {
-                let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
-                let asked = client.in_flight.as_ref().map(|asked| asked.request());
-                let received = client.on_reply(&header);
-                if let (Received::Reply(_), Some(Some(asked))) = (received, asked) {
-                    self.generator.learn(&asked, header.timestamp.get(), body);
-                }
+                let (header, received) = client.on_reply(frame, &mut self.generator);
                 if let Received::Reply(op) = received {
                     self.checker.on_reply_received(header.request_checksum, op);
                 }
@@ -90,9 +85,7 @@ impl World {
 
     /// Sets a client's timer; an older one means nothing from now on.
     pub fn arm(&mut self, index: usize, delay: u64) {
-        let client = &mut self.clients[index];
-        client.generation += 1;
-        let generation = client.generation;
+        let generation = self.clients[index].rearm();
         self.at(now() + delay, Action::Timer(index, generation));
     }
 

@@ -1,5 +1,7 @@
 //! Counts of a run, for the report.
 
+use crate::sim::tally;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
@@ -59,19 +61,13 @@ impl Counts {
     /// Adds those of another run.
     pub fn add(&mut self, other: &Self) {
         let mut other = *other;
-        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
-            *sum += *value;
-        }
+        tally::add(self.fields(), other.fields());
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut copy = *self;
-        for (index, (name, value)) in copy.fields().into_iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{name} {value}")?;
-        }
-        Ok(())
+        tally::write(f, copy.fields())
     }
 }

@@ -4,7 +4,6 @@
 pub mod checker;
 pub mod clients;
 pub mod counts;
-pub mod describe;
 pub mod faults;
 pub mod io;
 pub mod network;
@@ -18,8 +17,7 @@ pub mod world;
 use crate::sim::hash::EventHash;
 use crate::sim::seen::Seen;
 use crate::sim::verdict::{Failure, fail};
-use crate::sim::world::now;
-use crate::sim::{drive, forget_panic, panic_text};
+use crate::sim::{forget_panic, panic_text, simulate};
 use counts::Counts;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
@@ -58,44 +56,25 @@ pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) ->
     let replicas = options.replicas;
     let former = world::replace(Some(World::new(seed, options, bug, log)));
     assert!(former.is_none(), "one seed at a time on a thread");
-    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async {
-            for replica in 0..replicas {
-                let node = madsim::runtime::Handle::current()
-                    .create_node()
-                    .name(format!("replica {replica}"))
-                    .init(move || process(replica))
-                    .build();
-                with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
-            }
-            drive(|waker| with(|world| world.turn(waker))).await;
-            let end = now();
-            for replica in 0..replicas {
-                let node = with(|world| world.processes[usize::from(replica)].node);
-                madsim::runtime::Handle::current().kill(node.expect("it was made"));
-            }
-            madsim::time::sleep(std::time::Duration::from_millis(1)).await;
-            end
-        })
-    }));
+    let start = || {
+        let node = |replica| {
+            let node = madsim::runtime::Handle::current()
+                .create_node()
+                .name(format!("replica {replica}"))
+                .init(move || process(replica))
+                .build();
+            with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
+            node.id()
+        };
+        (0..replicas).map(node).collect()
+    };
+    let (time, panic) = simulate(seed, start, |waker| with(|world| world.turn(waker)));
     let world = world::replace(None).expect("it was put there");
     plant(None);
-    let (time, panic) = match result {
-        Ok(time) => (time, None),
-        Err(_) => (
-            0,
-            Some(Failure {
-                kind: "panic",
-                what: panic_text(),
-            }),
-        ),
-    };
-    drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
     Outcome {
-        failure: world.failure.or(panic),
+        failure: world.stage.failure.or(panic),
         replicas,
-        hash: world.hash,
+        hash: world.stage.hash,
         seen: world.checker.history.seen_in_all(),
         counts: world.checker.counts,
         time,

@@ -189,7 +189,7 @@ pub fn look(world: &mut World) {
             } else if all_idle {
                 let verdict = world.checker.finish();
                 world.judge(verdict);
-                world.finished = true;
+                world.stage.finished = true;
             } else if elapsed > PHASE_MAX {
                 world.judge(fail("liveness", "the state cannot be read back (LV3)"));
             }

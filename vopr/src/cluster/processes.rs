@@ -1,10 +1,10 @@
 //! The processes of the replicas, and their accesses to the disks.
 
-use super::describe;
 use super::faults;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
 use crate::sim::crash_plan::CrashPlan;
+use crate::sim::describe;
 use crate::sim::disk::Zone;
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;

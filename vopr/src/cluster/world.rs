@@ -13,15 +13,14 @@ use crate::random::Random;
 use crate::sim::client::Client;
 use crate::sim::disk::Disk;
 use crate::sim::draws::Draws;
-use crate::sim::hash::EventHash;
 use crate::sim::options::MS;
-use crate::sim::verdict::{Failure, Verdict};
+use crate::sim::stage::{Next, Stage};
+use crate::sim::verdict::Verdict;
 use crate::sim::world::now;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
 use daftari::stdx::planted::Bug;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::task::Waker;
 
 thread_local! {
@@ -134,18 +133,10 @@ pub struct World {
     pub generator: Generator,
     /// Where the run stands.
     pub phases: Phases,
-    /// The hash of all events.
-    pub hash: EventHash,
-    /// The first failure.
-    pub failure: Option<Failure>,
-    /// Whether the run is over.
-    pub finished: bool,
+    /// What it is played on.
+    pub stage: Stage<Action>,
     /// Draws of all parts.
     pub random: Streams,
-    log: bool,
-    queue: BTreeMap<(u64, u64), Action>,
-    queued: u64,
-    waker: Option<Waker>,
 }
 
 /// The workload: several clients that fill trees, with some of everything.
@@ -186,14 +177,8 @@ impl World {
             clients,
             generator: Generator::with_swarm(seed, swarm(seed)),
             phases: Phases::new(),
-            hash: EventHash::default(),
-            failure: None,
-            finished: false,
+            stage: Stage::new(Action::Look, log),
             random,
-            log,
-            queue: BTreeMap::from([((0, 0), Action::Look)]),
-            queued: 0,
-            waker: None,
             options,
         }
     }
@@ -211,53 +196,33 @@ impl World {
 
     /// Puts an event into the queue.
     pub fn at(&mut self, time: u64, action: Action) {
-        self.queued += 1;
-        self.queue.insert((time, self.queued), action);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.stage.at(time, action);
     }
 
     /// Notes a verdict; the first failure ends the run.
     pub fn judge(&mut self, verdict: Verdict) {
-        if let Err(failure) = verdict {
-            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
-            self.failure.get_or_insert(failure);
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
-        }
+        self.stage.judge(verdict);
     }
 
     /// Prints an event, if asked to.
-    #[expect(clippy::print_stderr, reason = "the log that `--log full` asks for")]
     pub fn trace(&self, text: impl FnOnce() -> String) {
-        if self.log {
-            let now = now();
-            eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
-        }
+        self.stage.trace(text);
     }
 
     /// Adds an event to the hash; `who` is a replica or a client.
     pub fn note(&mut self, kind: u8, who: impl Into<usize>, bytes: &[u8]) {
         let place = daftari::stdx::to_u64(who.into()) << 56;
-        self.hash.add(now() ^ place, kind, bytes);
+        self.stage.hash.add(now() ^ place, kind, bytes);
     }
 
     /// Takes the events that are due; the time of the next one, or `None` when the run is over.
     pub fn turn(&mut self, waker: &Waker) -> Option<u64> {
         loop {
-            if self.finished || self.failure.is_some() {
-                return None;
+            match self.stage.next(waker) {
+                Next::Now(action) => self.act(action),
+                Next::At(time) => return Some(time),
+                Next::Over => return None,
             }
-            let first = self.queue.first_entry().expect("somebody always looks on");
-            let time = first.key().0;
-            if time > now() {
-                self.waker = Some(waker.clone());
-                return Some(time);
-            }
-            let action = first.remove();
-            self.act(action);
         }
     }
 
@@ -307,7 +272,7 @@ impl World {
         let client = self.network.client(replica, connection);
         self.trace(|| {
             let to = client.map_or("nobody".into(), |client| format!("client {client}"));
-            format!("{replica} -> {to}: {}", super::describe::frame(&frame))
+            format!("{replica} -> {to}: {}", crate::sim::describe::frame(&frame))
         });
         let verdict = self.checker.on_send(&self.disks, replica, &frame);
         self.judge(verdict);
@@ -325,7 +290,7 @@ impl World {
     /// A replica sends a frame to another one.
     pub fn on_send_peer(&mut self, from: u8, to: u8, frame: Bytes) {
         self.note(kind::SEND, from, &frame);
-        self.trace(|| format!("{from} -> {to}: {}", super::describe::frame(&frame)));
+        self.trace(|| format!("{from} -> {to}: {}", crate::sim::describe::frame(&frame)));
         let verdict = self.checker.on_send_peer(&self.disks, (from, to), &frame);
         self.judge(verdict);
         let link = (Place::Replica(from), Place::Replica(to));

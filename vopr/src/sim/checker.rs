@@ -5,6 +5,7 @@
 //! for byte (I17). The numbers of the invariants are those of `ARCHITECTURE.md`.
 
 use super::disk::{Disk, Survived, Write, Zone};
+use super::frames::{check_frame, check_pong, check_slot};
 use super::history::{History, RequestKey};
 use super::platter;
 use super::protected::{Blocks, Protected};
@@ -14,11 +15,9 @@ use daftari::constants::PIPELINE_PREPARES_MAX;
 use daftari::stdx::planted::Bug;
 use daftari::stdx::to_usize;
 use daftari::wire::header::command;
-use daftari::wire::{CommonHeader, Evicted, EvictionHeader, PongClientHeader, ReplyHeader};
+use daftari::wire::{Evicted, EvictionHeader, ReplyHeader};
 use std::collections::BTreeSet;
-use storage_format::{
-    Geometry, PrepareHeader, PrepareKind, ReplySlotHeader, SECTOR_SIZE, Superblock, checksum,
-};
+use storage_format::{Geometry, PrepareHeader, PrepareKind, Superblock};
 use zerocopy::FromBytes;
 
 /// See the module.
@@ -176,12 +175,7 @@ impl Checker {
 
     /// The replica sends a frame.
     pub fn on_send(&mut self, disk: &Disk, frame: &[u8]) -> Verdict {
-        let (header, body) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
-        let intact = header.checksum == checksum(&frame[16..256])
-            && header.checksum_body == checksum(body)
-            && to_usize(header.size.get()) == frame.len()
-            && header.cluster.get() == self.cluster;
-        require(intact, "I15", || "a frame left that is not intact".into())?;
+        let header = check_frame(frame, self.cluster)?;
         let Some(durable) = platter::superblock(disk) else {
             return fail("I14", "no superblock has a quorum");
         };
@@ -197,12 +191,7 @@ impl Checker {
                 let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
                 self.check_eviction(disk, eviction.client.get(), eviction.reason)
             }
-            command::PONG_CLIENT => {
-                let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
-                require(pong.reserved == [0; 120], "I17", || {
-                    "a pong with a tail".into()
-                })
-            }
+            command::PONG_CLIENT => check_pong(frame),
             other => fail("I17", format!("a frame of command {other}")),
         }
     }
@@ -233,10 +222,7 @@ impl Checker {
 
     /// A stored reply is one that was expected.
     fn check_reply_write(&self, data: &[u8]) -> Verdict {
-        let (slot, _) = ReplySlotHeader::read_from_prefix(data).expect("at least a sector");
-        let frame = &data[SECTOR_SIZE..SECTOR_SIZE + to_usize(slot.size.get())];
-        let valid = slot.valid() && slot.checksum_message == checksum(frame);
-        require(valid, "I17", || "a stored reply has a wrong slot".into())?;
+        let (_, frame) = check_slot(data)?;
         let _key: RequestKey = self.history.check_reply(frame)?;
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! its old id, and repeats requests over new connections.
 
 use super::draws::Draws;
-use crate::generate::Request;
+use crate::generate::{Generator, Request};
 use crate::random::Random;
 use bytes::Bytes;
 use daftari::constants;
@@ -135,8 +135,24 @@ impl Client {
         }
     }
 
-    /// A reply came.
-    pub fn on_reply(&mut self, header: &ReplyHeader) -> Received {
+    /// Sets the timer anew: those of an older generation mean nothing any more.
+    pub fn rearm(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// A reply came; `generator` learns from it.
+    pub fn on_reply(&mut self, frame: &[u8], generator: &mut Generator) -> (ReplyHeader, Received) {
+        let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
+        let asked = self.in_flight.as_ref().map(InFlight::request);
+        let received = self.take_reply(&header);
+        if let (Received::Reply(_), Some(Some(asked))) = (received, asked) {
+            generator.learn(&asked, header.timestamp.get(), body);
+        }
+        (header, received)
+    }
+
+    fn take_reply(&mut self, header: &ReplyHeader) -> Received {
         self.state.view = self.state.view.max(header.view.get());
         let Some(in_flight) = &self.in_flight else {
             return Received::Ignored;

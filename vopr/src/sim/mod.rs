@@ -3,9 +3,11 @@
 pub mod checker;
 pub mod client;
 pub mod crash_plan;
+pub mod describe;
 pub mod disk;
 pub mod draws;
 pub mod faults;
+pub mod frames;
 pub mod garbage;
 pub mod hash;
 pub mod history;
@@ -19,6 +21,8 @@ pub mod protected;
 pub mod rot;
 pub mod scenario;
 pub mod seen;
+pub mod stage;
+pub mod tally;
 pub mod trees;
 pub mod verdict;
 pub mod world;
@@ -31,6 +35,7 @@ use draws::Draws;
 use futures_util::FutureExt;
 use hash::EventHash;
 use io::SimIo;
+use madsim::task::NodeId;
 use options::Options;
 use scenario::Phase;
 use seen::Seen;
@@ -92,39 +97,57 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     let options = Options::of_seed(seed);
     let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
     assert!(former.is_none(), "one seed at a time on a thread");
-    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async {
-            let node = madsim::runtime::Handle::current()
-                .create_node()
-                .name("replica")
-                .init(process)
-                .build();
-            with(|world| world.node = Some(node.id()));
-            drive(|waker| with(|world| world.turn(waker))).await;
-            world::now()
-        })
-    }));
+    let start = || {
+        let node = madsim::runtime::Handle::current()
+            .create_node()
+            .name("replica")
+            .init(process)
+            .build();
+        with(|world| world.node = Some(node.id()));
+        vec![node.id()]
+    };
+    let (time, panic) = simulate(seed, start, |waker| with(|world| world.turn(waker)));
     let world = world::replace(None).expect("it was put there");
     plant(None);
-    let (time, panic) = match result {
-        Ok(time) => (time, None),
-        Err(_) => (
-            0,
-            Some(Failure {
-                kind: "panic",
-                what: panic_text(),
-            }),
-        ),
-    };
-    drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
     let (seen, counts) = world.summary();
     Outcome {
-        failure: world.failure.or(panic),
-        hash: world.hash,
+        failure: world.stage.failure.or(panic),
+        hash: world.stage.hash,
         seen,
         counts,
         time,
+    }
+}
+
+/// Runs a simulation on this thread: `start` makes the nodes, and `turn` moves everything else, as
+/// [`drive`] says. Gives the simulated nanoseconds, and a panic that came out of it.
+pub fn simulate(
+    seed: u64,
+    start: impl FnOnce() -> Vec<NodeId>,
+    turn: impl Fn(&Waker) -> Option<u64>,
+) -> (u64, Option<Failure>) {
+    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let nodes = start();
+            drive(turn).await;
+            let end = world::now();
+            // A task that waits keeps itself in memory for ever: it holds what would wake it.
+            for node in nodes {
+                madsim::runtime::Handle::current().kill(node);
+            }
+            madsim::time::sleep(Duration::from_millis(1)).await;
+            end
+        })
+    }));
+    drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
+    match result {
+        Ok(time) => (time, None),
+        Err(_) => {
+            let what = panic_text();
+            let kind = "panic";
+            (0, Some(Failure { kind, what }))
+        }
     }
 }
 

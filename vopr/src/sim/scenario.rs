@@ -254,7 +254,7 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
             let verdict = world.checker.history.finish();
             world.judge(verdict);
             if !spoil(world) {
-                world.finished = true;
+                world.stage.finished = true;
                 return;
             }
             let rots = matches!(
@@ -270,13 +270,13 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
         }
         (Phase::StopRot, Ok(())) => {
             world.counts.rot_unseen += 1;
-            world.finished = true;
+            world.stage.finished = true;
         }
         (Phase::Rot | Phase::StopRot, Err(FatalReason::Block { address, .. }))
             if world.scenario.broken == Some(address) =>
         {
             world.counts.rot_stopped += 1;
-            world.finished = true;
+            world.stage.finished = true;
         }
         (Phase::Refuse, Err(reason)) => {
             let ending = world.options.ending;
@@ -299,7 +299,7 @@ pub fn on_exit(world: &mut World, result: Result<(), FatalReason>) {
                 }
             };
             world.counts.refused += 1;
-            world.finished = true;
+            world.stage.finished = true;
             if !right {
                 world.judge(fail("I28", format!("{ending:?}: the reason is {reason:?}")));
             }

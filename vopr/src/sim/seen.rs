@@ -1,5 +1,6 @@
 //! What the checker saw, for the report.
 
+use super::tally;
 use crate::generate::combinations;
 
 /// What was seen in a run, for the report.
@@ -87,19 +88,14 @@ impl Seen {
         for (sum, value) in self.tiers.iter_mut().zip(other.tiers) {
             *sum += value;
         }
-        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
-            *sum += *value;
-        }
+        tally::add(self.fields(), other.fields());
     }
 }
 
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut copy = *self;
-        for (index, (name, value)) in copy.fields().into_iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{name} {value}")?;
-        }
+        tally::write(f, copy.fields())?;
         let combinations = self.combinations.count_ones();
         write!(
             f,

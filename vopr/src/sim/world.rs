@@ -6,14 +6,16 @@
 use super::checker::Checker;
 use super::client::{Client, Received};
 use super::crash_plan::CrashPlan;
+use super::describe;
 use super::disk::{Disk, Zone};
 use super::draws::Draws;
-use super::hash::EventHash;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
 use super::scenario::{Phase, Scenario};
 use super::seen::Seen;
-use super::verdict::{Failure, Verdict, fail};
+use super::stage::{Next, Stage};
+use super::tally;
+use super::verdict::{Verdict, fail};
 use crate::generate::{Generator, Swarm};
 use crate::random::Random;
 use bytes::Bytes;
@@ -21,14 +23,13 @@ use daftari::io::ConnectionId;
 use daftari::stdx::planted::Bug;
 use daftari::vsr::FatalReason;
 use daftari::wire::header::command;
-use daftari::wire::{Evicted, Operation, ReplyHeader, RequestHeader};
+use daftari::wire::{Evicted, Operation};
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::task::Waker;
 use storage_format::SECTOR_SIZE;
-use zerocopy::FromBytes;
 
 /// Where a frame names its command.
 const COMMAND_AT: usize = std::mem::offset_of!(daftari::wire::CommonHeader, command);
@@ -154,19 +155,15 @@ impl Counts {
         for (sum, value) in self.rows.iter_mut().zip(other.rows) {
             *sum += value;
         }
-        for ((_, sum), (_, value)) in self.fields().into_iter().zip(other.fields()) {
-            *sum += *value;
-        }
+        tally::add(self.fields(), other.fields());
     }
 }
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut copy = *self;
-        for (name, value) in copy.fields() {
-            write!(f, "{name} {value}, ")?;
-        }
-        write!(f, "rows")?;
+        tally::write(f, copy.fields())?;
+        write!(f, ", rows")?;
         for (row, count) in self
             .rows
             .iter()
@@ -196,16 +193,10 @@ pub struct World {
     pub generator: Generator,
     /// Where the run stands.
     pub scenario: Scenario,
-    /// The hash of all events.
-    pub hash: EventHash,
+    /// What it is played on.
+    pub stage: Stage<Action>,
     /// Counts for the report.
     pub counts: Counts,
-    /// The first failure.
-    pub failure: Option<Failure>,
-    /// Whether the run is over.
-    pub finished: bool,
-    /// Whether each event is printed.
-    pub log: bool,
     /// The node that the replica runs on.
     pub node: Option<NodeId>,
     /// Whether the replica's process is there.
@@ -224,9 +215,6 @@ pub struct World {
     pub slow_done: u64,
     /// Pages that the process at work has read.
     pages: BTreeSet<u64>,
-    queue: BTreeMap<(u64, u64), Action>,
-    queued: u64,
-    waker: Option<Waker>,
 }
 
 /// Independent streams of random numbers.
@@ -302,11 +290,8 @@ impl World {
             },
             generator: Generator::with_swarm(seed, swarm(seed, &options)),
             scenario: Scenario::new(),
-            hash: EventHash::default(),
+            stage: Stage::new(Action::Look, log),
             counts: Counts::default(),
-            failure: None,
-            finished: false,
-            log,
             node: None,
             running: false,
             served: false,
@@ -315,9 +300,6 @@ impl World {
             slow: (0, None),
             slow_done: 0,
             pages: BTreeSet::new(),
-            queue: BTreeMap::from([((0, 0), Action::Look)]),
-            queued: 0,
-            waker: None,
             options,
             clients,
             random,
@@ -332,57 +314,31 @@ impl World {
 
     /// Puts an event into the queue.
     pub fn at(&mut self, time: u64, action: Action) {
-        self.queued += 1;
-        self.queue.insert((time, self.queued), action);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.stage.at(time, action);
     }
 
     /// Notes a verdict; the first failure ends the run.
     pub fn judge(&mut self, verdict: Verdict) {
-        if let Err(failure) = verdict {
-            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
-            self.failure.get_or_insert(failure);
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
-        }
+        self.stage.judge(verdict);
     }
 
     /// Prints an event, if asked to.
-    #[expect(clippy::print_stderr, reason = "the log that `--log full` asks for")]
     pub fn trace(&self, text: impl FnOnce() -> String) {
-        if self.log {
-            let now = now();
-            eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
-        }
+        self.stage.trace(text);
     }
 
     fn note(&mut self, kind: u8, bytes: &[u8]) {
-        self.hash.add(now(), kind, bytes);
+        self.stage.hash.add(now(), kind, bytes);
     }
 
     /// Takes the events that are due; the time of the next one, or `None` when the run is over.
     pub fn turn(&mut self, waker: &Waker) -> Option<u64> {
         loop {
-            if self.finished || self.failure.is_some() {
-                return None;
+            match self.stage.next(waker) {
+                Next::Now(action) => self.act(action),
+                Next::At(time) => return Some(time),
+                Next::Over => return None,
             }
-            let (time, sequence) = *self
-                .queue
-                .first_key_value()
-                .expect("the scenario looks on")
-                .0;
-            if time > now() {
-                self.waker = Some(waker.clone());
-                return Some(time);
-            }
-            let action = self
-                .queue
-                .remove(&(time, sequence))
-                .expect("it is the first");
-            self.act(action);
         }
     }
 
@@ -593,7 +549,7 @@ impl World {
 
     /// A client sends a frame, again or for the first time.
     pub fn send(&mut self, client: usize, frame: Bytes) {
-        self.trace(|| format!("client {client} sends {}", describe(&frame)));
+        self.trace(|| format!("client {client} sends {}", describe::frame(&frame)));
         let connection = match self.clients[client].connection {
             Some(connection) if self.network.client(connection).is_some() => connection,
             Some(_) | None => {
@@ -618,18 +574,10 @@ impl World {
 
     fn on_client_receive(&mut self, index: usize, frame: &Bytes) {
         self.note(kind::CLIENT, frame);
-        self.trace(|| format!("client {index} gets {}", describe(frame)));
+        self.trace(|| format!("client {index} gets {}", describe::frame(frame)));
         let client = &mut self.clients[index];
         let received = match frame[COMMAND_AT] {
-            command::REPLY => {
-                let (header, body) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
-                let asked = client.in_flight.as_ref().map(|asked| asked.request());
-                let received = client.on_reply(&header);
-                if let (Received::Reply(_), Some(Some(asked))) = (received, asked) {
-                    self.generator.learn(&asked, header.timestamp.get(), body);
-                }
-                received
-            }
+            command::REPLY => client.on_reply(frame, &mut self.generator).1,
             command::EVICTION => client.on_eviction(frame),
             _ => Received::Ignored,
         };
@@ -673,9 +621,7 @@ impl World {
 
     /// Sets a client's timer; an older one means nothing from now on.
     pub fn arm(&mut self, index: usize, delay: u64) {
-        let client = &mut self.clients[index];
-        client.generation += 1;
-        let generation = client.generation;
+        let generation = self.clients[index].rearm();
         self.at(now() + delay, Action::Timer(index, generation));
     }
 
@@ -751,24 +697,4 @@ impl World {
     pub fn slots(&self) -> u64 {
         u64::from(self.options.geometry.journal_slot_count.get())
     }
-}
-
-/// A frame in a line of the log.
-fn describe(frame: &[u8]) -> String {
-    if frame[COMMAND_AT] == command::REPLY {
-        let (header, _) = ReplyHeader::read_from_prefix(frame).expect("a whole frame");
-        let (client, op, request) = (header.client, header.op, header.request);
-        return format!(
-            "reply to {client:x} request {request} op {op} view {}",
-            header.view
-        );
-    }
-    if frame[COMMAND_AT] == command::REQUEST {
-        let (header, _) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
-        return format!(
-            "request {} of {:x} session {} operation {} view {}",
-            header.request, header.client, header.session, header.operation, header.view
-        );
-    }
-    format!("command {}", frame[COMMAND_AT])
 }

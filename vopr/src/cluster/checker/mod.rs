@@ -14,6 +14,7 @@ use super::quorum;
 use super::rot::Atlas;
 use crate::random::Random;
 use crate::sim::disk::{Disk, Survived, Write, Zone};
+use crate::sim::frames::check_slot;
 use crate::sim::history::History;
 use crate::sim::platter;
 use crate::sim::protected::Blocks;
@@ -23,8 +24,8 @@ use daftari::stdx::{to_u64, to_usize};
 use platters::Platter;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_format::{
-    BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, ReplySlotHeader,
-    SECTOR_SIZE, Superblock, checksum,
+    BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE,
+    Superblock,
 };
 use votes::Votes;
 use zerocopy::FromBytes;
@@ -305,10 +306,7 @@ impl Checker {
 
     /// A stored reply is one of the model's.
     fn check_stored_reply(&mut self, disks: &[Disk], data: &[u8]) -> Verdict {
-        let (slot, _) = ReplySlotHeader::read_from_prefix(data).expect("at least a sector");
-        let frame = &data[SECTOR_SIZE..SECTOR_SIZE + to_usize(slot.size.get())];
-        let valid = slot.valid() && slot.checksum_message == checksum(frame);
-        require(valid, "I17", || "a stored reply has a wrong slot".into())?;
+        let (slot, frame) = check_slot(data)?;
         self.learn_commit(disks, slot.op.get(), || "a stored reply".into())?;
         let _request = self.history.check_reply(frame)?;
         Ok(())

@@ -2,14 +2,13 @@
 
 use super::Checker;
 use crate::sim::disk::Disk;
+use crate::sim::frames::{check_frame, check_pong};
 use crate::sim::verdict::{Failure, Verdict, fail, require};
 use daftari::stdx::to_usize;
 use daftari::vsr::message::CheckpointState;
 use daftari::wire::header::command;
-use daftari::wire::{
-    CommonHeader, Evicted, EvictionHeader, PeerHeader, PongClientHeader, ReplyHeader,
-};
-use storage_format::{BlockHeader, BlockReference, PrepareHeader, checksum};
+use daftari::wire::{CommonHeader, Evicted, EvictionHeader, PeerHeader, ReplyHeader};
+use storage_format::{BlockHeader, BlockReference, PrepareHeader};
 use zerocopy::FromBytes;
 
 /// The headers that make the body of a frame.
@@ -21,16 +20,6 @@ fn headers(body: &[u8]) -> Result<&[PrepareHeader], Failure> {
 }
 
 impl Checker {
-    fn check_intact(&self, frame: &[u8]) -> Result<CommonHeader, Failure> {
-        let (header, body) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
-        let intact = header.checksum == checksum(&frame[16..256])
-            && header.checksum_body == checksum(body)
-            && to_usize(header.size.get()) == frame.len()
-            && header.cluster.get() == self.cluster;
-        require(intact, "I15", || "a frame left that is not intact".into())?;
-        Ok(header)
-    }
-
     fn check_view(&self, replica: u8, view: u32, what: impl Fn() -> String) -> Verdict {
         let durable = self.platter(replica).superblock.view.get();
         require(view <= durable, "I06", || {
@@ -43,7 +32,7 @@ impl Checker {
 
     /// A replica sends a frame to a client.
     pub fn on_send(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
-        let header = self.check_intact(frame)?;
+        let header = check_frame(frame, self.cluster)?;
         let command = header.command;
         // It may have come from the primary, and from a view that is new here.
         let maker = header.replica.min(self.replicas - 1);
@@ -60,12 +49,7 @@ impl Checker {
                 let eviction = EvictionHeader::read_from_bytes(frame).expect("256 bytes");
                 self.check_eviction(replica, &eviction)
             }
-            command::PONG_CLIENT => {
-                let pong = PongClientHeader::read_from_bytes(frame).expect("256 bytes");
-                require(pong.reserved == [0; 120], "I17", || {
-                    "a pong with a tail".into()
-                })
-            }
+            command::PONG_CLIENT => check_pong(frame),
             other => fail("I17", format!("a frame of command {other} to a client")),
         }
     }
@@ -116,7 +100,7 @@ impl Checker {
     /// A replica sends a frame to another one.
     pub fn on_send_peer(&mut self, disks: &[Disk], (from, to): (u8, u8), frame: &[u8]) -> Verdict {
         self.counts.frames += 1;
-        let common = self.check_intact(frame)?;
+        let common = check_frame(frame, self.cluster)?;
         require(from != to && to < self.replicas, "I15", || {
             format!("replica {from} sends a frame to replica {to}")
         })?;

@@ -1,6 +1,6 @@
 //! Frames and writes as the log shows them.
 
-use crate::sim::disk::{Write, Zone};
+use super::disk::{Write, Zone};
 use daftari::vsr::message::CheckpointState;
 use daftari::wire::header::command;
 use daftari::wire::{CommonHeader, EvictionHeader, PeerHeader, ReplyHeader, RequestHeader};

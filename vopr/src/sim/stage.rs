@@ -1,0 +1,100 @@
+//! What a simulated world is played on: a queue of events in the order of their time, the hash of all that
+//! happens, and the first failure, which ends the run.
+
+use super::hash::EventHash;
+use super::options::MS;
+use super::verdict::{Failure, Verdict};
+use super::world::now;
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stage<Action> {
+    /// The hash of all events.
+    pub hash: EventHash,
+    /// The first failure.
+    pub failure: Option<Failure>,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// Whether each event is printed.
+    log: bool,
+    queue: BTreeMap<(u64, u64), Action>,
+    queued: u64,
+    waker: Option<Waker>,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Next<Action> {
+    /// This, now.
+    Now(Action),
+    /// Something, at a time.
+    At(u64),
+    /// Nothing: the run is over.
+    Over,
+}
+
+impl<Action> Stage<Action> {
+    /// A run that begins with an event.
+    #[must_use]
+    pub fn new(first: Action, log: bool) -> Self {
+        Self {
+            hash: EventHash::default(),
+            failure: None,
+            finished: false,
+            log,
+            queue: BTreeMap::from([((0, 0), first)]),
+            queued: 0,
+            waker: None,
+        }
+    }
+
+    /// Puts an event into the queue.
+    pub fn at(&mut self, time: u64, action: Action) {
+        self.queued += 1;
+        self.queue.insert((time, self.queued), action);
+        self.wake();
+    }
+
+    /// Takes the next event, if it is due; if not, `waker` is told when there is another.
+    ///
+    /// # Panics
+    /// When there is none at all.
+    pub fn next(&mut self, waker: &Waker) -> Next<Action> {
+        if self.finished || self.failure.is_some() {
+            return Next::Over;
+        }
+        let first = self.queue.first_entry().expect("somebody always looks on");
+        let time = first.key().0;
+        if time <= now() {
+            return Next::Now(first.remove());
+        }
+        self.waker = Some(waker.clone());
+        Next::At(time)
+    }
+
+    /// Notes a verdict; the first failure ends the run.
+    pub fn judge(&mut self, verdict: Verdict) {
+        if let Err(failure) = verdict {
+            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
+            self.failure.get_or_insert(failure);
+            self.wake();
+        }
+    }
+
+    /// Prints an event, if asked to.
+    #[expect(clippy::print_stderr, reason = "the log that `--log full` asks for")]
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.log {
+            let now = now();
+            eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
