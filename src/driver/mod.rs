@@ -222,12 +222,18 @@ impl<'a, I: Io> Driver<'a, I> {
         }
     }
 
+    fn observe(&mut self) {
+        self.replica
+            .observe(self.io.monotonic(), self.io.realtime());
+    }
+
     /// Does what the replica wants.
     fn carry_out(&mut self) {
-        self.replica.tick(self.io.monotonic());
+        self.observe();
+        self.replica.tick();
         self.repair.tick(self.io.monotonic());
         let io = self.io;
-        while let Some(effect) = self.replica.poll_effect(io.realtime()) {
+        while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::WritePrepare(prepare) => {
                     self.headers.borrow_mut().unsettle(prepare.header.op.get());
@@ -286,6 +292,8 @@ impl<'a, I: Io> Driver<'a, I> {
         let mut next = Some(incoming);
         for _ in 0..FRAMES_MAX {
             let Some(incoming) = next.take() else { break };
+            // An answer to what this brings has to be of a time after it.
+            self.observe();
             match incoming {
                 Incoming::Frame { header, body, .. } if self.repair.is_concerned(&header) => {
                     if let Some(work) = self.repair.on_frame(&header, &body) {
@@ -344,7 +352,7 @@ impl<'a, I: Io> Driver<'a, I> {
     /// long; it lets go now and then. After clients it has its turn, however many frames they send.
     async fn wait(&mut self, scrub: &mut Background<'_>) -> Wake {
         let (io, replica) = (self.io, &self.replica);
-        let until_pulse = replica.pulse_next().saturating_sub(io.realtime());
+        let until_pulse = replica.until_pulse().unwrap_or(TIMER_MAX);
         let until_tick = replica.until_tick().unwrap_or(TIMER_MAX);
         let sleep_max = if replica.puts_off() { QUIET } else { TIMER_MAX };
         let sleep = until_pulse.min(until_tick).clamp(TIMER_MIN, sleep_max);

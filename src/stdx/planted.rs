@@ -71,6 +71,8 @@ pub enum Bug {
     AcknowledgeWithoutHeader,
     /// A new primary takes requests before it has executed what its view began with.
     ServeBeforeExecuting,
+    /// A primary goes by its own clock, whatever the others say.
+    TrustOwnClock,
 }
 
 impl Bug {
@@ -113,6 +115,7 @@ impl Bug {
         Self::DropOnOneNack,
         Self::AcknowledgeWithoutHeader,
         Self::ServeBeforeExecuting,
+        Self::TrustOwnClock,
     ];
 }
 

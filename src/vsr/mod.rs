@@ -4,6 +4,7 @@
 //! effects; it never waits, so nothing can come between two of its steps. With one replica an op is
 //! committed when its prepare is durable here.
 
+pub mod clock;
 pub mod fatal;
 pub mod journal;
 pub mod log;

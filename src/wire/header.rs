@@ -10,7 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Command numbers in the frame.
 pub mod command {
-    /// A backup has heard its primary.
+    /// A replica asks for another's time of day.
+    pub const PING: u8 = 1;
+    /// The answer to it, and what a backup says when it has heard its primary.
     pub const PONG: u8 = 2;
     /// A client asks whether the server is there.
     pub const PING_CLIENT: u8 = 3;
@@ -251,10 +253,16 @@ header! {
         nacks: U64,
         /// The last of several ops from `op` on.
         op_last: U64,
+        /// Monotonic time at which the replica asked that this answers, in nanoseconds.
+        monotonic: U64,
+        /// The sender's time of day, in nanoseconds.
+        realtime: U64,
         /// 1 if the sender may have lost the end of its log.
         uncertain: u8,
+        /// 1 if the sender's time of day is one that a quorum agrees on.
+        synchronized: u8,
         /// Zero.
-        reserved: [u8; 39],
+        reserved: [u8; 22],
     }
 }
 

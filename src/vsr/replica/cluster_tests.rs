@@ -5,6 +5,7 @@
 use super::{Admission, Effect, Event, Prepare, Replica, Start, ViewState, Way};
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
+use crate::vsr::clock::TOLERANCE;
 use crate::vsr::journal::{SlotRead, recover_cluster};
 use crate::vsr::message::CheckpointState;
 use crate::vsr::quorum::Quorums;
@@ -147,6 +148,10 @@ struct Node {
     superblock_writes: VecDeque<Write>,
     superblock_busy: bool,
     cut_off: bool,
+    /// Nanoseconds that its time of day is ahead of the true one.
+    skew: i64,
+    /// Whether no answer to its questions for the time arrives.
+    hears_no_pongs: bool,
 }
 
 #[derive(Clone)]
@@ -201,6 +206,11 @@ struct World {
     syncs: u32,
 }
 
+fn is_pong(frame: &Bytes) -> bool {
+    let header = CommonHeader::read_from_bytes(&frame[..256]).unwrap();
+    header.command == command::PONG
+}
+
 fn replay(history: &[(PrepareHeader, Vec<u8>)], op: u64) -> SharedSessions {
     let sessions = Rc::new(RefCell::new(Sessions::new(8)));
     for (header, bytes) in &history[1..=u64_to_usize(op)] {
@@ -249,6 +259,8 @@ impl World {
             superblock_writes: VecDeque::new(),
             superblock_busy: false,
             cut_off: false,
+            skew: 0,
+            hears_no_pongs: false,
         };
         let client = |index: u128| Client {
             state: ClientState {
@@ -413,15 +425,24 @@ impl World {
         self.next_superblock(index);
     }
 
+    /// A replica that runs, with its clocks.
+    fn observed(&mut self, index: usize) -> Option<&mut Replica> {
+        let now = self.now;
+        let node = &mut self.nodes[index];
+        let replica = node.replica.as_mut()?;
+        let realtime = (EPOCH + now).checked_add_signed(node.skew).unwrap();
+        replica.observe(now, realtime);
+        Some(replica)
+    }
+
     /// Carries out what a replica wants.
     fn pump(&mut self, index: usize) {
         loop {
-            let now = self.now;
-            let Some(replica) = &mut self.nodes[index].replica else {
+            let Some(replica) = self.observed(index) else {
                 return;
             };
-            replica.tick(now);
-            let Some(effect) = replica.poll_effect(EPOCH + now) else {
+            replica.tick();
+            let Some(effect) = replica.poll_effect() else {
                 return;
             };
             let delay = MS / 10 + self.random.below(MS);
@@ -497,6 +518,13 @@ impl World {
         }
     }
 
+    /// A primary's timestamps are those of a quorum of clocks (I24).
+    fn check_timestamp(&self, prepare: &Prepare) {
+        let time = prepare.header.timestamp.get();
+        let distance = (EPOCH + self.now).abs_diff(time);
+        assert!(distance <= 2 * TOLERANCE + 1000 * MS, "I24: {distance}");
+    }
+
     /// The history is one list, and what is executed is on a quorum of disks.
     fn on_execute(&mut self, prepare: &Prepare) {
         let op = u64_to_usize(prepare.header.op.get());
@@ -508,6 +536,7 @@ impl World {
         let (last, _) = self.history.last().unwrap();
         assert_eq!(prepare.header.parent, last.checksum, "I02");
         assert!(prepare.header.timestamp > last.timestamp, "I02");
+        self.check_timestamp(prepare);
         let holders = self
             .nodes
             .iter()
@@ -640,7 +669,10 @@ impl World {
         self.now = self.now.max(time);
         match what {
             What::Deliver(to, client, frame) => {
-                let Some(replica) = &mut self.nodes[to].replica else {
+                if self.nodes[to].hears_no_pongs && is_pong(&frame) {
+                    return;
+                }
+                let Some(replica) = self.observed(to) else {
                     return;
                 };
                 let connection = ConnectionId(client.map_or(u64::MAX, to_u64));
@@ -768,3 +800,5 @@ fn clusters_agree_whatever_happens() {
         );
     }
 }
+
+mod clocks;

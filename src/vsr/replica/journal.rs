@@ -16,7 +16,7 @@ impl Replica {
 
     /// Begins the next journal write, if the journal is free: a prepare if something waits, headers
     /// if too many are behind or there is time.
-    pub(super) fn journal_next(&mut self, now: u64) {
+    pub(super) fn journal_next(&mut self) {
         // What belongs to a view is written when the superblock has the view.
         if self.journal != JournalWrite::Idle || !self.view_is_durable() {
             return;
@@ -24,7 +24,7 @@ impl Replica {
         let behind = self.headers_behind.len();
         if behind < constants::HEADERS_BEHIND_MAX {
             if self.to_write.is_empty() {
-                self.prepare_next(now);
+                self.prepare_next();
             }
             if let Some(prepare) = self.to_write.pop_front() {
                 // A header that waits for the prepare before it in the slot means nothing any more.

@@ -19,8 +19,10 @@
 //! * Nothing of a new view is written to the journal, or said, before the superblock has the view.
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs, here or on
 //!   a replication quorum.
-//! * Timestamps strictly increase along the log, whatever the wall clock does.
+//! * Timestamps strictly increase along the log, whatever the clocks do, and are given out only while a
+//!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
+mod clocks;
 mod event;
 mod execute;
 mod journal;
@@ -33,6 +35,7 @@ mod view_change;
 
 pub use event::{Admission, Effect, Event, Prepare, ViewState, Way};
 
+use super::clock::Clock;
 use super::log::Log;
 use super::message::{self, CheckpointState};
 use super::quorum::Quorums;
@@ -122,6 +125,8 @@ struct Peer {
     checkpoint_op: u64,
     /// A view that it asks for, and when it did.
     asked: Option<(u32, u64)>,
+    /// When it was heard last, and whether its time of day was one that a quorum agrees on.
+    heard: (u64, bool),
 }
 
 /// Where a replica starts from, beside its superblock.
@@ -191,6 +196,9 @@ pub struct Replica {
     peers: Vec<Peer>,
     votes: Vec<Option<Vote>>,
     timers: Timers,
+    clock: Clock,
+    /// Since when, on the monotonic clock, the time of day is none that a quorum agrees on.
+    astray: Option<u64>,
     /// The view that this replica asks for, because it misses its primary.
     asking: Option<u32>,
     /// Prepares of the view that came before their turn.
@@ -234,13 +242,14 @@ impl Replica {
             true => Status::Normal,
             false => Status::Recovering,
         };
+        let quorums = Quorums::new(replica_count);
         let (log, executed) = (start.log, start.executed);
         let head_timestamp = log.head().timestamp.get();
         Self {
             cluster: superblock.cluster.get(),
             replica,
             replica_count,
-            quorums: Quorums::new(replica_count),
+            quorums,
             geometry,
             nonce,
             status,
@@ -277,6 +286,8 @@ impl Replica {
             peers: vec![Peer::default(); usize::from(replica_count)],
             votes: vec![None; usize::from(replica_count)],
             timers: Timers::default(),
+            clock: Clock::new(quorums.replication),
+            astray: None,
             asking: None,
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -299,12 +310,24 @@ impl Replica {
         }
     }
 
-    /// The next thing to do, if any; `now` is the wall clock in nanoseconds. To be called until it
-    /// gives none, after all events at hand were handled: what waits by then shares a prepare.
-    pub fn poll_effect(&mut self, now: u64) -> Option<Effect> {
+    /// What the clocks say, in nanoseconds: the monotonic one, and the time of day. To be called before
+    /// events are handled.
+    pub fn observe(&mut self, now: u64, realtime: u64) {
+        let first = self.timers.now == 0;
+        (self.timers.now, self.timers.realtime) = (now, realtime);
+        self.clock.observe(now, realtime);
+        if first {
+            self.timers.progress = now;
+            self.be_patient();
+        }
+    }
+
+    /// The next thing to do, if any. To be called until it gives none, after all events at hand were
+    /// handled: what waits by then shares a prepare.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
         if self.effects.is_empty() {
             self.write_view();
-            self.journal_next(now);
+            self.journal_next();
             self.read_next();
         }
         // Executing comes last: meanwhile the journal is written.
@@ -423,14 +446,11 @@ impl Replica {
         }
     }
 
-    /// When the next pending transfer expires, on the wall clock; never for who does not see to it.
+    /// Nanoseconds until the next pending transfer expires; none for who does not see to it.
     #[must_use]
-    pub fn pulse_next(&self) -> u64 {
-        if self.serves() {
-            self.pulse_next
-        } else {
-            u64::MAX
-        }
+    pub fn until_pulse(&self) -> Option<u64> {
+        let time = self.time_of_day().filter(|_| self.serves())?;
+        Some(self.pulse_next.saturating_sub(time))
     }
 
     fn on_frame(&mut self, way: Way, header: &[u8; 256], body: Bytes, admission: &impl Admission) {
@@ -482,10 +502,12 @@ impl Replica {
         }
         let index = usize::from(common.replica);
         self.peers[index].checkpoint_op = peer.checkpoint_op.get();
+        self.peers[index].heard = (self.timers.now, peer.synchronized == 1);
         match common.command {
             command::PREPARE_OK => self.on_prepare_ok(&peer),
             command::COMMIT => self.on_commit(&peer),
-            command::PONG => {}
+            command::PING => self.tell_time(&peer),
+            command::PONG => self.on_pong(&peer),
             command::START_VIEW_CHANGE => self.on_start_view_change(&peer),
             command::DO_VIEW_CHANGE => self.on_do_view_change(&peer, &body),
             command::START_VIEW => self.on_start_view(&peer, &body),

@@ -13,17 +13,13 @@ use storage_format::{PrepareHeader, SECTOR_SIZE};
 use zerocopy::IntoBytes;
 
 impl Replica {
-    /// Time passes; `now` is the monotonic clock in nanoseconds. To be called before effects are polled.
-    pub fn tick(&mut self, now: u64) {
+    /// What is due. To be called before effects are polled.
+    pub fn tick(&mut self) {
         if self.solo() {
             return;
         }
-        let first = self.timers.now == 0;
-        self.timers.now = now;
-        if first {
-            self.timers.progress = now;
-            self.be_patient();
-        }
+        let now = self.timers.now;
+        self.look_at_clocks();
         if self.timers.due(self.timers.heartbeat) && self.leads() && !self.stalls() {
             self.timers.heartbeat = now + HEARTBEAT;
             self.send_commit();
@@ -46,6 +42,7 @@ impl Replica {
     pub fn until_tick(&self) -> Option<u64> {
         let timers = &self.timers;
         let mut next = timers.patience.min(timers.resend).min(timers.repair);
+        next = next.min(timers.ping);
         if self.leads() && !self.stalls() {
             next = next.min(timers.heartbeat);
         }
@@ -71,6 +68,7 @@ impl Replica {
         header.release = constants::RELEASE.into();
         header.command = command;
         header.replica = self.replica;
+        header.synchronized = u8::from(self.astray.is_none());
         header.commit = self.commit_max.into();
         header.checkpoint_op = self.checkpoint_told().into();
         header
@@ -109,6 +107,7 @@ impl Replica {
     fn send_commit(&mut self) {
         let mut header = self.peer_header(command::COMMIT);
         header.op = self.log.head().op;
+        self.ask_time(&mut header);
         self.broadcast(&message::frame(header, &[]));
     }
 
@@ -275,8 +274,7 @@ impl Replica {
         }
         // What was said before may have been lost.
         self.acknowledge_all(commit.commit.get());
-        let pong = self.peer_header(command::PONG);
-        self.send_peer(commit.replica, message::frame(pong, &[]));
+        self.tell_time(commit);
     }
 
     /// Acknowledges everything beyond `commit` that is durable here.

@@ -231,7 +231,7 @@ impl Replica {
     }
 
     /// Makes the next prepare, if something waits; the journal is free.
-    pub(super) fn prepare_next(&mut self, now: u64) {
+    pub(super) fn prepare_next(&mut self) {
         if self.shutdown || self.buffers.is_empty() || !self.serves() {
             return;
         }
@@ -241,12 +241,15 @@ impl Replica {
         if full || op > self.limit() || op > self.limit_of_quorum() {
             return;
         }
+        let Some(time) = self.time_of_day() else {
+            return;
+        };
         let earliest = if planted(Bug::FollowClockBack) {
             1
         } else {
             self.timestamp_last + 1
         };
-        let now = now.clamp(earliest, constants::TIMESTAMP_MAX);
+        let now = time.clamp(earliest, constants::TIMESTAMP_MAX);
         let pulse_due = self.pulse_next <= now
             && !self.pipeline.iter().any(|p| p.pulse)
             && !planted(Bug::ForgetPulse);

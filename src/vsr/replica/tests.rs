@@ -85,7 +85,8 @@ impl Fixture {
     /// Takes all effects; gives their names in order.
     fn effects(&mut self, now: u64) -> String {
         let mut names = Vec::new();
-        while let Some(effect) = self.replica.poll_effect(now) {
+        self.replica.observe(now, now);
+        while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::WritePrepare(prepare) => {
                     names.push(format!(

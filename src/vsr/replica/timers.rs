@@ -11,6 +11,8 @@ pub(super) const PATIENCE: u64 = 600 * MS;
 pub(super) const RESEND: u64 = 100 * MS;
 /// How often a replica looks for what it misses, and asks again.
 pub(super) const REPAIR: u64 = 50 * MS;
+/// How often others are asked for their time of day, once a quorum agrees on it.
+pub(super) const PING: u64 = 1000 * MS;
 /// How long a question for a new view counts.
 pub(super) const ASKED: u64 = 500 * MS;
 
@@ -18,6 +20,10 @@ pub(super) const ASKED: u64 = 500 * MS;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Timers {
     pub(super) now: u64,
+    /// The time of day at that moment, as this machine has it.
+    pub(super) realtime: u64,
+    /// To ask for the time of day.
+    pub(super) ping: u64,
     /// To say that the primary is there.
     pub(super) heartbeat: u64,
     /// When patience with the primary, or with the view change, ends.

@@ -31,7 +31,8 @@ impl Replica {
     /// another has to try.
     pub(super) fn stalls(&self) -> bool {
         let waits = self.log.head().op.get() > self.executed.0;
-        waits && self.timers.due(self.timers.progress + 5 * PATIENCE)
+        let stands = waits && self.timers.due(self.timers.progress + 5 * PATIENCE);
+        stands || self.another_has_time()
     }
 
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.

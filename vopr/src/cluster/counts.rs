@@ -13,6 +13,8 @@ pub struct Counts {
     pub pauses: u64,
     /// Partitions.
     pub partitions: u64,
+    /// Steps of clocks.
+    pub clock_steps: u64,
     /// Journal slots that rotted.
     pub rotten: u64,
     /// Blocks that rotted.
@@ -38,12 +40,13 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 15] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 16] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
             ("pauses", &mut self.pauses),
             ("partitions", &mut self.partitions),
+            ("steps of clocks", &mut self.clock_steps),
             ("rotten slots", &mut self.rotten),
             ("rotten blocks", &mut self.rotten_blocks),
             ("blocks sent", &mut self.blocks),

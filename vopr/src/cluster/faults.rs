@@ -10,7 +10,6 @@ use super::world::{Action, World, kind};
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Write};
 use crate::sim::draws::Draws;
-use crate::sim::options::MS;
 use crate::sim::world::now;
 
 /// Chooses when the next crash of a replica comes; `starting` when it is about to recover.
@@ -36,12 +35,6 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
         return;
     }
     super::rot::at_crash(world, replica, writes);
-    if world.options.clock_steps {
-        let random = &mut world.random.fault;
-        let (back, step) = (random.chance(500), random.exponential(2_000 * MS));
-        let clock = &mut world.processes[usize::from(replica)].clock;
-        *clock = if back { *clock - step } else { *clock + step };
-    }
     let options = world.options.processes;
     let down = world.random.fault.exponential(options.down);
     world.at(now() + down, Action::Start(replica));
@@ -67,8 +60,9 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
     }
 }
 
-/// When pauses and partitions begin.
+/// When pauses, partitions and steps of clocks begin.
 pub fn begin(world: &mut World) {
+    super::clocks::begin(world);
     let pause = world.options.processes.pause_distance;
     if pause > 0 {
         let at = now() + world.random.fault.exponential(pause);

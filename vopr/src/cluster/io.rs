@@ -54,11 +54,11 @@ impl Io for ClusterIo {
     }
 
     fn monotonic(&self) -> u64 {
-        crate::sim::world::now()
+        with(|world| world.clocks(self.replica).monotonic())
     }
 
     fn realtime(&self) -> u64 {
-        with(|world| world.realtime(self.replica))
+        with(|world| world.clocks(self.replica).realtime())
     }
 
     async fn sleep(&self, nanoseconds: u64) {

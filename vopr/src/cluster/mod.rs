@@ -3,6 +3,7 @@
 
 pub mod checker;
 pub mod clients;
+pub mod clocks;
 pub mod counts;
 pub mod faults;
 pub mod io;

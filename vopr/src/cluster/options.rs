@@ -1,5 +1,6 @@
 //! What a seed is like: every choice that is made once for a whole run.
 
+use super::clocks::ClockOptions;
 use super::network::LinkFaults;
 use super::quorum;
 use crate::random::Random;
@@ -68,8 +69,8 @@ pub struct Options {
     pub uncertain: Vec<bool>,
     /// How fast the disks are.
     pub speeds: Vec<DiskSpeed>,
-    /// Nanoseconds by which each wall clock is ahead of the slowest.
-    pub skews: Vec<u64>,
+    /// What clocks are like.
+    pub clocks: ClockOptions,
     /// What happens to frames between replicas.
     pub peers: LinkFaults,
     /// What happens to frames of clients.
@@ -86,8 +87,6 @@ pub struct Options {
     pub rot: u64,
     /// Wrong frames, of 1000 requests.
     pub garbage: u64,
-    /// Whether wall clocks step while their replicas are down.
-    pub clock_steps: bool,
     /// Clients that die while they wait, of 1000.
     pub client_crashes: u64,
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
@@ -138,8 +137,6 @@ impl Options {
         };
         let speeds = (0..replicas).map(|_| DiskSpeed::new(random, stalls, false));
         let speeds = speeds.collect();
-        let skew_max = random.pick(&[0, 1, 10, 100, 5_000]) * MS;
-        let skews = (0..replicas).map(|_| random.below(skew_max + 1)).collect();
         let ordered = random.chance(500);
         let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
         Self {
@@ -153,7 +150,7 @@ impl Options {
             tear_inside_sectors: random.chance(500),
             uncertain: uncertain(random, replicas),
             speeds,
-            skews,
+            clocks: ClockOptions::new(random, replicas),
             peers: links(random, weather, ordered),
             links: links(random, weather, true),
             partitions: partitions(random, weather),
@@ -170,7 +167,6 @@ impl Options {
             } else {
                 0
             },
-            clock_steps: random.chance(300),
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: random.chance(500),
         }

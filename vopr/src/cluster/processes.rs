@@ -1,8 +1,9 @@
 //! The processes of the replicas, and their accesses to the disks.
 
-use super::faults;
+use super::clocks::Clocks;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
+use super::{clocks, faults};
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::describe;
 use crate::sim::disk::Zone;
@@ -38,23 +39,23 @@ pub struct Process {
     pub served: bool,
     /// When its next crash comes.
     pub plan: CrashPlan,
-    /// Nanoseconds from simulated time to its wall clock.
-    pub clock: u64,
+    /// Its clocks.
+    pub clocks: Clocks,
     /// Until when accesses to a zone of its disk, or all, are slow.
     slow: (u64, Option<Zone>),
 }
 
 impl Process {
-    /// A process that never ran; its clock is ahead by `skew`.
+    /// A process that never ran.
     #[must_use]
-    pub fn new(skew: u64) -> Self {
+    pub fn new(clocks: Clocks) -> Self {
         Self {
             node: None,
             state: State::Down,
             incarnation: 0,
             served: false,
             plan: CrashPlan::Never,
-            clock: 1_790_000_000_000 * MS + skew,
+            clocks,
             slow: (0, None),
         }
     }
@@ -92,6 +93,7 @@ impl World {
         process.state = State::Up;
         process.incarnation += 1;
         process.served = false;
+        clocks::on_resume(self, replica);
         faults::plan_crash(self, replica, true);
         Handle::current().restart(self.node(replica));
     }
@@ -132,6 +134,7 @@ impl World {
         process.state = State::Paused;
         let incarnation = process.incarnation;
         Handle::current().pause(self.node(replica));
+        clocks::on_pause(self, replica);
         self.at(now() + length, Action::Resume(replica, incarnation));
     }
 
@@ -142,6 +145,7 @@ impl World {
             return;
         }
         process.state = State::Up;
+        clocks::on_resume(self, replica);
         self.note(kind::WEATHER, replica, b"resume");
         self.trace(|| format!("{replica} goes on"));
         Handle::current().resume(self.node(replica));

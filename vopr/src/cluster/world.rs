@@ -4,6 +4,7 @@
 //! world ends with the first failure, or when all phases are through.
 
 use super::checker::Checker;
+use super::clocks::Clocks;
 use super::network::{Network, Place};
 use super::options::Options;
 use super::phases::Phases;
@@ -65,6 +66,8 @@ pub enum Action {
     Pause,
     /// It goes on, if it is the same process.
     Resume(u8, u64),
+    /// The clock of a replica is set.
+    StepClock,
     /// The network falls apart.
     Partition,
     /// The network is whole again.
@@ -110,6 +113,8 @@ pub struct Streams {
     pub fault: Random,
     /// Of partitions.
     pub partition: Random,
+    /// Of clocks.
+    pub clock: Random,
 }
 
 /// See the module.
@@ -159,7 +164,10 @@ impl World {
             client: Random::stream(seed, 204),
             fault: Random::stream(seed, 205),
             partition: Random::stream(seed, 206),
+            clock: Random::stream(seed, 208),
         };
+        let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
+        let clocks: Vec<Clocks> = (0..options.replicas).map(clocks).collect();
         let client = |_| Client::new(cluster, &mut random.client);
         let clients = (0..=options.clients).map(client).collect();
         let disk = |loses_headers: &bool| {
@@ -167,11 +175,10 @@ impl World {
             disk.loses_headers = *loses_headers;
             disk
         };
-        let skews = options.skews.iter();
         Self {
             cluster,
             disks: options.uncertain.iter().map(disk).collect(),
-            processes: skews.map(|skew| Process::new(*skew)).collect(),
+            processes: clocks.into_iter().map(Process::new).collect(),
             network: Network::new(options.replicas),
             checker: Checker::new(cluster, &options, bug),
             clients,
@@ -183,10 +190,10 @@ impl World {
         }
     }
 
-    /// A replica's wall clock.
+    /// A replica's clocks.
     #[must_use]
-    pub fn realtime(&self, replica: u8) -> u64 {
-        self.processes[usize::from(replica)].clock + now()
+    pub fn clocks(&self, replica: u8) -> &Clocks {
+        &self.processes[usize::from(replica)].clocks
     }
 
     /// All replicas.
@@ -248,6 +255,7 @@ impl World {
             Action::Start(replica) => self.start(replica),
             Action::Pause => super::faults::pause(self),
             Action::Resume(replica, incarnation) => self.resume(replica, incarnation),
+            Action::StepClock => super::clocks::step(self),
             Action::Partition => super::faults::partition(self),
             Action::Heal => super::faults::heal(self),
             Action::Look => {

@@ -51,6 +51,8 @@ pub struct Checker {
     provoked: BTreeSet<(u128, u8)>,
     /// Frames that a primary sent to a client through another replica.
     relayed: BTreeSet<Checksum>,
+    /// Of each replica, view and op of the newest prepare that it made.
+    made: Vec<(u32, u64)>,
     /// Ops that a replica asked others for.
     asked: BTreeSet<(u8, u64)>,
     /// What may rot.
@@ -81,6 +83,7 @@ impl Checker {
             received: BTreeMap::new(),
             provoked: BTreeSet::new(),
             relayed: BTreeSet::new(),
+            made: vec![(0, 0); usize::from(options.replicas)],
             asked: BTreeSet::new(),
             atlas: Atlas::new(options.replicas, slots / per_sector, &mut random),
             counts: Counts::default(),

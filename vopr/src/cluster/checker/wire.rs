@@ -1,6 +1,7 @@
 //! What leaves the replicas, before the network has it.
 
 use super::Checker;
+use crate::cluster::clocks;
 use crate::sim::disk::Disk;
 use crate::sim::frames::{check_frame, check_pong};
 use crate::sim::verdict::{Failure, Verdict, fail, require};
@@ -176,9 +177,25 @@ impl Checker {
         })?;
         self.check_view(from, header.view.get(), || format!("prepare {op}"))?;
         self.votes.on_header(&header)?;
+        self.check_timestamp(from, &header)?;
         self.counts.repaired += u64::from(self.asked.remove(&(to, op)));
         let who = || format!("the prepare of op {op}");
         self.learn_commit(disks, header.commit.get(), who)
+    }
+
+    /// A prepare that was just made is of the time that a quorum of clocks agrees on.
+    fn check_timestamp(&mut self, from: u8, header: &PrepareHeader) -> Verdict {
+        let made = &mut self.made[usize::from(from)];
+        let this = (header.view.get(), header.op.get());
+        if header.replica != from || this <= *made {
+            return Ok(());
+        }
+        *made = this;
+        let timestamp = header.timestamp.get();
+        require(clocks::is_near(timestamp), "I24", || {
+            let (op, time) = (header.op, clocks::true_time());
+            format!("replica {from} gives op {op} the timestamp {timestamp} at {time}")
+        })
     }
 
     fn check_primary(&self, from: u8, view: u32) -> Verdict {

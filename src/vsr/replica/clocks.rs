@@ -1,0 +1,93 @@
+//! The time of day: replicas tell each other theirs, and a primary goes by what a quorum agrees on.
+//!
+//! A primary that has no time of day gives out no timestamps, so its requests wait. If another replica has
+//! one, or if nobody is heard at all, it stops saying that it is there, and another takes over; when none
+//! has, a change would help nobody.
+
+use super::Replica;
+use super::timers::{HEARTBEAT, PATIENCE, PING};
+use crate::stdx::planted::{Bug, planted};
+use crate::vsr::message;
+use crate::wire::PeerHeader;
+use crate::wire::header::command;
+
+impl Replica {
+    /// The time of day, in nanoseconds, if a quorum agrees on it.
+    pub(super) fn time_of_day(&self) -> Option<u64> {
+        let (now, realtime) = (self.timers.now, self.timers.realtime);
+        if planted(Bug::TrustOwnClock) {
+            return Some(realtime);
+        }
+        self.clock.time(now, realtime)
+    }
+
+    /// Asks the others for their time of day when that is due, and notices when a quorum agrees no more.
+    pub(super) fn look_at_clocks(&mut self) {
+        let now = self.timers.now;
+        if self.time_of_day().is_some() {
+            if self.tells_of_clocks() {
+                tracing::info!("the clocks of a quorum agree again");
+            }
+            self.astray = None;
+        } else {
+            let told = self.tells_of_clocks();
+            self.astray.get_or_insert(now);
+            if self.tells_of_clocks() && !told {
+                let differences = self.clock.differences(now, self.timers.realtime);
+                tracing::warn!(
+                    ?differences,
+                    "no quorum of clocks agrees on the time of day (other replicas are ahead by so many \
+                     milliseconds): as primary this replica takes no requests"
+                );
+            }
+        }
+        if self.timers.due(self.timers.ping) {
+            let settled = self.astray.is_none();
+            self.timers.ping = now + if settled { PING } else { HEARTBEAT };
+            let mut header = self.peer_header(command::PING);
+            self.ask_time(&mut header);
+            self.broadcast(&message::frame(header, &[]));
+        }
+    }
+
+    /// Adds to a message what its answer brings back.
+    pub(super) fn ask_time(&self, header: &mut PeerHeader) {
+        header.nonce = self.nonce.into();
+        header.monotonic = self.timers.now.into();
+    }
+
+    /// Answers with the time of day here.
+    pub(super) fn tell_time(&mut self, ping: &PeerHeader) {
+        let mut pong = self.peer_header(command::PONG);
+        pong.nonce = ping.nonce;
+        pong.monotonic = ping.monotonic;
+        pong.realtime = self.timers.realtime.into();
+        self.send_peer(ping.replica, message::frame(pong, &[]));
+    }
+
+    pub(super) fn on_pong(&mut self, pong: &PeerHeader) {
+        // Monotonic clocks begin anew with the machine, so only this process can have asked.
+        if pong.nonce.get() == self.nonce {
+            let (asked, now) = (pong.monotonic.get(), self.timers.now);
+            self.clock
+                .learn(pong.replica, asked, now, pong.realtime.get());
+        }
+    }
+
+    /// Whether this replica has had no time of day for so long that somebody should hear of it.
+    fn tells_of_clocks(&self) -> bool {
+        self.astray
+            .is_some_and(|since| self.timers.due(since + 2 * PATIENCE))
+    }
+
+    /// Whether another replica should be the primary, since this one has had no time of day for long.
+    pub(super) fn another_has_time(&self) -> bool {
+        if !self.tells_of_clocks() {
+            return false;
+        }
+        let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
+        let mut heard = self.peers.iter().filter(|peer| fresh(peer.heard.0));
+        let nobody = heard.clone().next().is_none();
+        nobody || heard.any(|peer| peer.heard.1)
+    }
+}
