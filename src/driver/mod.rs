@@ -37,7 +37,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use storage_format::Geometry;
+use storage_format::{Geometry, PrepareHeader};
 use superblock::Keeper;
 
 /// How to run a replica.
@@ -155,6 +155,8 @@ struct Driver<'a, I: Io> {
     headers: Rc<RefCell<HeaderRing>>,
     durable: SharedDurable,
     sessions: SharedSessions,
+    /// Prepares that the scrubber found damaged.
+    damaged: Rc<RefCell<Vec<PrepareHeader>>>,
     works: Works<'a>,
     /// The wait for blocks of a checkpoint that came from another replica; nobody waits for that.
     content: Works<'a>,
@@ -187,6 +189,7 @@ impl<'a, I: Io> Driver<'a, I> {
             headers: Rc::new(RefCell::new(headers)),
             durable,
             sessions,
+            damaged: Rc::default(),
             works: FuturesUnordered::new(),
             content: FuturesUnordered::new(),
             sync: None,
@@ -208,6 +211,7 @@ impl<'a, I: Io> Driver<'a, I> {
             listing: self.listing(),
             headers: Rc::clone(&self.headers),
             sessions: Rc::clone(&self.sessions),
+            damaged: Rc::clone(&self.damaged),
         };
         Box::pin(scrubber.run())
     }
@@ -230,6 +234,10 @@ impl<'a, I: Io> Driver<'a, I> {
     /// Does what the replica wants.
     fn carry_out(&mut self) {
         self.observe();
+        for header in std::mem::take(&mut *self.damaged.borrow_mut()) {
+            let damaged = Event::PrepareDamaged(Box::new(header));
+            self.replica.handle(damaged, &self.commit);
+        }
         self.replica.tick();
         self.repair.tick(self.io.monotonic());
         let io = self.io;

@@ -4,7 +4,8 @@
 //!   cache by, and nothing that is written depends on it.
 //! * A block of a checkpoint is not overwritten before a later one is durable. So what does not match
 //!   is damaged if the newest checkpoint still references it: nothing was written there meanwhile.
-//! * Nothing is repaired: one replica has no other copy.
+//! * With one replica nothing is repaired: there is no other copy. One of several has blocks and prepares
+//!   repaired from the others, and copies of the superblock and headers are written anew sooner or later.
 
 use super::journal::HeaderRing;
 use super::journal::read_prepare;
@@ -22,12 +23,14 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use storage_format::block::{BlockError, verify};
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
-use storage_format::{BlockReference, Geometry, PrepareKind, SECTOR_SIZE, Superblock};
+use storage_format::{
+    BlockReference, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock,
+};
 use zerocopy::FromBytes;
 
-/// Nanoseconds between two reads of a walk over the manifest.
-/// Between two looks at a checkpoint whose blocks are on their way.
+/// Nanoseconds between two looks at a checkpoint whose blocks are on their way.
 const CONTENT_PAUSE: u64 = 50_000_000;
+/// Nanoseconds between two reads of a walk over the manifest.
 const WALK_PAUSE: u64 = 1_000_000;
 
 /// What the scrubber has to say.
@@ -66,8 +69,8 @@ pub fn log(scrubbed: &Scrubbed) {
             block = block.address.get(),
             table = block.table,
             name = catalog::name(block.table),
-            "scrub: a block is damaged: {error}; whoever needs it stops the server: restore the \
-             file from a backup"
+            "scrub: a block is damaged: {error}; one of several replicas gets it from the others; alone, \
+             whoever needs it stops the server: restore the file from a backup"
         ),
         Scrubbed::Superblock { copy } => tracing::error!(
             copy,
@@ -75,8 +78,8 @@ pub fn log(scrubbed: &Scrubbed) {
         ),
         Scrubbed::Prepare { op } => tracing::error!(
             op,
-            "scrub: the prepare of an op is damaged: the server cannot start again before the \
-             next checkpoint has the op"
+            "scrub: the prepare of an op is damaged: one of several replicas gets it from the others; \
+             alone, the server cannot start again before the next checkpoint has the op"
         ),
         Scrubbed::Reply { client } => {
             tracing::error!(client, "scrub: a stored reply is damaged");
@@ -137,6 +140,8 @@ pub(super) struct Scrubber<'a, I: Io> {
     pub(super) listing: Listing<'a, I>,
     pub(super) headers: Rc<RefCell<HeaderRing>>,
     pub(super) sessions: SharedSessions,
+    /// Prepares that were found damaged.
+    pub(super) damaged: Rc<RefCell<Vec<PrepareHeader>>>,
 }
 
 impl<I: Io> Listing<'_, I> {
@@ -332,7 +337,11 @@ impl<I: Io> Scrubber<'_, I> {
         // Its slot may have been taken again meanwhile.
         let taken = self.headers.borrow().headers[slot] != header
             || self.headers.borrow().unsettled.contains(&slot);
-        !taken && self.found(&Scrubbed::Prepare { op })
+        if taken {
+            return false;
+        }
+        self.damaged.borrow_mut().push(header);
+        self.found(&Scrubbed::Prepare { op })
     }
 
     /// Reads the reply that a slot has to have, if the last checkpoint wrote it.

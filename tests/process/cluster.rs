@@ -1,14 +1,25 @@
 //! Three replicas as processes, and official clients that know all of them: whoever is killed, all
 //! clients go on, nothing that was acknowledged is lost, and nothing happens twice.
 
-use crate::util::{Cluster, PATIENCE, accounts, block_on};
+#![expect(
+    clippy::print_stderr,
+    reason = "a failure has to name its seed, and a long run what it measured"
+)]
+
+use crate::util::{
+    Cluster, PATIENCE, Random, accounts, block_on, inspect, number_from_environment,
+};
+use daftari::stdx::SectorBuf;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tb::CreateTransferStatus;
 use tigerbeetle as tb;
 
-const CLIENTS: u64 = 4;
+const CLIENTS: u64 = 8;
 /// Transfers of a request.
 const BATCH: u64 = 20;
 /// Requests that every client gets answered before a test goes on.
@@ -54,7 +65,7 @@ fn transfer(client: u64, number: u64) -> tb::Transfer {
 struct Load {
     stop: AtomicBool,
     /// Requests of each client that were answered.
-    answered: [AtomicU64; 4],
+    answered: [AtomicU64; 8],
 }
 
 impl Load {
@@ -78,6 +89,21 @@ impl Load {
         block_on(client.close()).expect("it closes");
     }
 
+    /// How long it takes until every client has got an answer to a request that it sent after this.
+    fn silence(&self) -> Duration {
+        let started = Instant::now();
+        let before = self.answers();
+        while !before
+            .iter()
+            .zip(self.answers())
+            .all(|(then, now)| now >= then + 2)
+        {
+            assert!(started.elapsed() < PATIENCE, "{before:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        started.elapsed()
+    }
+
     /// Waits until every client has got some more answers.
     fn goes_on(&self) {
         let started = Instant::now();
@@ -88,6 +114,11 @@ impl Load {
             assert!(started.elapsed() < PATIENCE, "{before:?}, and then {now:?}");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until a short journal was written all over. Requests of all clients may share a prepare.
+    fn laps(&self) {
+        (0..64 / STEP + 10).for_each(|_| self.goes_on());
     }
 
     fn answers(&self) -> Vec<u64> {
@@ -109,7 +140,10 @@ impl Drop for Stop<'_> {
 
 /// Runs `test` while clients load a new cluster of three; then reads everything back.
 fn under_load(name: &str, format: &[&str], test: impl FnOnce(&mut Cluster, &Load)) {
-    let mut cluster = Cluster::start(name, 3, format);
+    load_cluster(Cluster::start(name, 3, format), test);
+}
+
+fn load_cluster(mut cluster: Cluster, test: impl FnOnce(&mut Cluster, &Load)) {
     create_accounts(&cluster);
     let load = Load::default();
     let addresses = cluster.addresses().join(",");
@@ -178,49 +212,52 @@ fn three_replicas_serve_whichever_a_client_knows() {
     cluster.terminate();
 }
 
+/// `DAFTARI_KILLS` has it done more often; it prints for how long clients got no reply.
 #[test]
 fn clients_go_on_when_the_primary_is_killed() {
+    let rounds = number_from_environment("DAFTARI_KILLS").unwrap_or(3);
+    let mut silences = Vec::new();
     under_load("cluster-primary", LONG, |cluster, load| {
-        for _ in 0..3 {
+        for _ in 0..rounds {
             let primary = cluster.primary();
             cluster.kill(primary);
+            silences.push(load.silence());
             load.goes_on();
             assert_ne!(cluster.primary(), primary);
             cluster.restart();
             load.goes_on();
         }
     });
+    silences.sort_unstable();
+    let (median, longest) = (silences[silences.len() / 2], silences[silences.len() - 1]);
+    eprintln!("{rounds} kills: clients waited {median:?} (median), {longest:?} (longest)");
+}
+
+/// Kills a backup, and starts it again after `meanwhile`; then the primary.
+fn without_a_backup(cluster: &mut Cluster, load: &Load, meanwhile: impl FnOnce()) {
+    let primary = cluster.primary();
+    let backup = (primary + 1) % cluster.count();
+    cluster.kill(backup);
+    meanwhile();
+    cluster.restart();
+    load.goes_on();
+    // Without the one that came back there is no quorum now.
+    cluster.kill(primary);
+    load.goes_on();
+    cluster.restart();
 }
 
 #[test]
 fn a_backup_that_was_killed_comes_back_and_is_of_use() {
     under_load("cluster-backup", LONG, |cluster, load| {
-        let primary = cluster.primary();
-        let backup = (primary + 1) % cluster.count();
-        cluster.kill(backup);
-        load.goes_on();
-        cluster.restart();
-        load.goes_on();
-        // Without the one that came back there is no quorum now.
-        cluster.kill(primary);
-        load.goes_on();
-        cluster.restart();
+        without_a_backup(cluster, load, || load.goes_on());
     });
 }
 
 #[test]
 fn a_backup_that_missed_more_than_the_journal_holds_catches_up() {
     under_load("cluster-behind", SHORT, |cluster, load| {
-        let primary = cluster.primary();
-        let backup = (primary + 1) % cluster.count();
-        cluster.kill(backup);
-        // Requests of all clients may share a prepare.
-        (0..64 / STEP + 10).for_each(|_| load.goes_on());
-        cluster.restart();
-        load.goes_on();
-        cluster.kill(primary);
-        load.goes_on();
-        cluster.restart();
+        without_a_backup(cluster, load, || load.laps());
     });
 }
 
@@ -233,4 +270,77 @@ fn all_replicas_are_killed_and_clients_go_on_when_they_are_back() {
             load.goes_on();
         }
     });
+}
+
+#[test]
+fn a_thousand_flipped_bits_are_found_and_mended() {
+    let arguments = &["--limit-memory=1GiB", "--scrub-period=2s"];
+    let cluster = Cluster::start_with("cluster-bits", 3, SHORT, arguments);
+    load_cluster(cluster, |cluster, load| {
+        load.laps();
+        let backup = (cluster.primary() + 1) % cluster.count();
+        let before = cluster.log(backup).len();
+        flip_bits(&cluster.file(backup), 1000);
+        // The scrubber comes around until it finds nothing more.
+        let started = Instant::now();
+        let clean = |log: &str| {
+            let tours = log[before..]
+                .lines()
+                .filter(|line| line.contains("a tour of"));
+            // The first one may have begun before.
+            tours
+                .skip(1)
+                .last()
+                .is_some_and(|tour| tour.contains("damaged=0"))
+        };
+        while !clean(&cluster.log(backup)) {
+            assert!(started.elapsed() < PATIENCE, "{}", cluster.log(backup));
+            load.goes_on();
+        }
+        // Headers and old prepares are written all over.
+        load.laps();
+        let log = cluster.log(backup);
+        assert!(log.contains("scrub: a block is damaged"), "{log}");
+        assert!(log.contains("block repaired"), "{log}");
+    });
+}
+
+/// Flips random bits of a file that a server has open: half of them anywhere, the others in blocks that the
+/// checkpoint references. The copies of the superblock are left out: writing a whole sector of one beside
+/// the server could bring an old copy back.
+fn flip_bits(file: &Path, count: u64) {
+    const SECTOR: u64 = 4096;
+    let mut random = Random::from_environment("DAFTARI_BITS_SEED");
+    eprintln!("DAFTARI_BITS_SEED={}", random.0);
+    let superblock = inspect(file, "superblock");
+    let geometry = &superblock["geometry"];
+    let number = |name: &str| geometry[name].as_u64().expect("it is a number");
+    let blocks = inspect(file, "checkpoint")["blocks"].clone();
+    let blocks = blocks.as_array().expect("a table");
+    let direct = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT | libc::O_DSYNC)
+        .open(file)
+        .expect("it is there");
+    let end = direct.metadata().expect("it is there").len();
+    let mut sector = SectorBuf::zeroed(4096);
+    for flip in 0..count {
+        let at = if flip % 2 == 0 {
+            let first = number("headers_offset");
+            first + random.below(end - first)
+        } else {
+            let block =
+                &blocks[usize::try_from(random.below(blocks.len() as u64)).expect("64 bits")];
+            let address = block["address"].as_u64().expect("it is a number");
+            let size = SECTOR + block["size"].as_u64().unwrap_or(0);
+            number("grid_offset") + (address - 1) * number("block_size") + random.below(size)
+        };
+        let offset = at / SECTOR * SECTOR;
+        direct
+            .read_exact_at(&mut sector, offset)
+            .expect("it is read");
+        sector[usize::try_from(at - offset).expect("64 bits")] ^= 1 << random.below(8);
+        direct.write_all_at(&sector, offset).expect("it is written");
+    }
 }

@@ -239,6 +239,8 @@ impl Drop for Server {
 pub(crate) struct Cluster {
     servers: Vec<Option<Server>>,
     ports: Vec<u16>,
+    /// Arguments of every start.
+    arguments: &'static [&'static str],
     directory: Directory,
     _only: MutexGuard<'static, ()>,
 }
@@ -246,16 +248,28 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes the files of so many replicas, all with these options, and starts all.
     pub(crate) fn start(name: &str, count: usize, format: &[&str]) -> Self {
+        // Several share the memory of the machine.
+        Self::start_with(name, count, format, &["--limit-memory=1GiB"])
+    }
+
+    /// The same, with the arguments for `start`.
+    pub(crate) fn start_with(
+        name: &str,
+        count: usize,
+        format: &[&str],
+        arguments: &'static [&'static str],
+    ) -> Self {
         static ONLY: Mutex<()> = Mutex::new(());
         let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Directory::new(name);
         for replica in 0..count {
-            let file = directory.file(&format!("{replica}.daftari"));
+            let file = data_file(&directory, replica);
             format_replica(&file, (replica, count), format);
         }
         let mut this = Self {
             servers: (0..count).map(|_| None).collect(),
             ports: (0..count).map(|_| free_port()).collect(),
+            arguments,
             directory,
             _only: only,
         };
@@ -278,11 +292,9 @@ impl Cluster {
         let addresses = self.addresses().join(",");
         for replica in 0..self.count() {
             if self.servers[replica].is_none() {
-                let file = self.directory.file(&format!("{replica}.daftari"));
-                // Several share the memory of the machine.
-                let memory = ["--limit-memory=1GiB"];
+                let file = self.file(replica);
                 let port = self.ports[replica];
-                let server = Server::spawn_among(&file, &addresses, port, &memory);
+                let server = Server::spawn_among(&file, &addresses, port, self.arguments);
                 self.servers[replica] = Some(server);
             }
         }
@@ -305,14 +317,54 @@ impl Cluster {
         usize::try_from(view).expect("64 bits") % self.count()
     }
 
-    /// SIGTERM to all.
-    pub(crate) fn terminate(self) {
-        for server in self.servers.into_iter().flatten() {
+    /// Waits until all replicas have the same checkpoint, and ends them by SIGTERM. Their checkpoints are
+    /// the same, byte by byte, and no file is damaged.
+    pub(crate) fn terminate(mut self) {
+        let started = Instant::now();
+        while let Err(text) = self.compare(&["--live"]) {
+            assert!(started.elapsed() < PATIENCE, "{text}");
+            thread::sleep(Duration::from_millis(200));
+        }
+        for server in self.servers.drain(..).flatten() {
             let (status, took) = server.terminate();
             assert!(status.success(), "{status}");
             assert!(took < Duration::from_secs(5), "{took:?}");
         }
+        self.compare(&[]).expect("the checkpoints are the same");
+        for replica in 0..self.count() {
+            let file = self.file(replica);
+            let output = run(&["inspect", "integrity", file.to_str().expect("UTF-8")]);
+            assert!(output.status.success(), "{}", text(&output));
+        }
     }
+
+    /// Whether `inspect compare` finds the checkpoints of all replicas to be the same; else what it says.
+    fn compare(&self, more: &[&str]) -> Result<(), String> {
+        let files: Vec<_> = (0..self.count())
+            .map(|replica| self.file(replica))
+            .collect();
+        let files = files.iter().map(|file| file.to_str().expect("UTF-8"));
+        let arguments = ["inspect", "compare"]
+            .into_iter()
+            .chain(more.iter().copied());
+        let arguments: Vec<&str> = arguments.chain(files).collect();
+        let output = run(&arguments);
+        let same = output.status.success() && text(&output).contains("identical");
+        if same { Ok(()) } else { Err(text(&output)) }
+    }
+
+    pub(crate) fn file(&self, replica: usize) -> PathBuf {
+        data_file(&self.directory, replica)
+    }
+
+    /// What a replica has logged.
+    pub(crate) fn log(&self, replica: usize) -> String {
+        self.servers[replica].as_ref().expect("it is up").log()
+    }
+}
+
+fn data_file(directory: &Directory, replica: usize) -> PathBuf {
+    directory.file(&format!("{replica}.daftari"))
 }
 
 struct Unpark(thread::Thread);

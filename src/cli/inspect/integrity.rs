@@ -2,18 +2,17 @@
 //!
 //! Damage is what the server would have to repair or refuse. A notice is what a crash leaves behind
 //! and the server settles by itself when it starts.
-#![expect(clippy::print_stderr, reason = "progress is for whoever waits")]
 
 use super::DataFile;
 use super::document::{Cell, Document};
 use super::journal::{self, Slot, State};
+use super::progress::Progress;
 use super::structure::{self, Structure};
 use super::{checkpoint, file};
 use crate::cli::exit::{Status, failure};
 use crate::stdx::{to_u64, to_usize};
 use crate::vsr::journal::{RecoveredLog, recover_cluster, recover_solo};
 use crate::vsr::log::Body;
-use std::io::IsTerminal;
 use storage_format::{ReplySlotHeader, SECTOR_SIZE, Superblock, checksum};
 use zerocopy::FromBytes;
 
@@ -24,31 +23,6 @@ struct Findings {
     damage: Vec<String>,
     notices: Vec<String>,
     progress: Progress,
-}
-
-/// Tells whoever waits at a terminal how far it is.
-#[derive(Debug)]
-struct Progress {
-    terminal: bool,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-        }
-    }
-}
-
-impl Progress {
-    fn step(&self, what: &str, done: u64, of: u64) {
-        if self.terminal && (done.is_multiple_of(256) || done == of) {
-            eprint!("\r{what}: {done} of {of}    ");
-            if done == of {
-                eprintln!();
-            }
-        }
-    }
 }
 
 /// Reads the whole file. The verdict is an error when the file is damaged.

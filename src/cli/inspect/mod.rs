@@ -6,11 +6,13 @@
 //!   which says so.
 
 mod checkpoint;
+mod compare;
 mod document;
 mod file;
 mod integrity;
 mod journal;
 mod manifest;
+mod progress;
 mod structure;
 mod superblock;
 
@@ -31,7 +33,9 @@ Examples:
   daftari inspect trees ledger.daftari
   daftari inspect block --address=12 ledger.daftari
   daftari inspect integrity ledger.daftari
-      Exit status 0 when the file is whole, 1 when it is damaged.";
+      Exit status 0 when the file is whole, 1 when it is damaged.
+  daftari inspect compare 0.daftari 1.daftari 2.daftari
+      Whether replicas have the same checkpoint, byte by byte.";
 
 /// What `inspect` is asked for.
 #[derive(Args, Clone, Debug)]
@@ -69,6 +73,9 @@ pub enum Topic {
     /// Every checksum in the file, and whether what is in its blocks fits together.
     #[command(after_help = "Examples:\n  daftari inspect integrity ledger.daftari")]
     Integrity(Target),
+    /// Whether the checkpoints of several replicas are the same, byte by byte.
+    #[command(after_help = "Examples:\n  daftari inspect compare 0.daftari 1.daftari 2.daftari")]
+    Compare(CompareTarget),
     /// The limits that are compiled in.
     #[command(after_help = "Examples:\n  daftari inspect constants --output=json")]
     Constants(ConstantsTarget),
@@ -96,6 +103,20 @@ pub struct BlockTarget {
     /// Where it is.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Data files to compare, and how to print.
+#[derive(Args, Clone, Debug)]
+pub struct CompareTarget {
+    /// Read although servers have the files open; what is read may be out of date or torn.
+    #[arg(long)]
+    pub live: bool,
+    /// Tables for people, or JSON.
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+    /// The data files, two or more.
+    #[arg(required = true, num_args = 2..)]
+    pub files: Vec<PathBuf>,
 }
 
 /// How to print what is in no file.
@@ -127,6 +148,11 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         Topic::Integrity(target) => {
             let (document, verdict) = integrity::run(&target.open()?)?;
+            document.print(target.output)?;
+            verdict
+        }
+        Topic::Compare(target) => {
+            let (document, verdict) = compare::run(&target.files, target.live)?;
             document.print(target.output)?;
             verdict
         }

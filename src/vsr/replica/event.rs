@@ -72,6 +72,8 @@ pub enum Event {
     ViewDurable,
     /// A prepare was read from the journal; nothing if it is not intact there.
     PrepareRead(Option<Prepare>),
+    /// A prepare was found damaged in the journal.
+    PrepareDamaged(Box<PrepareHeader>),
     /// Nothing happened for a moment: what was put off is to be done.
     Quiet,
     /// The op was executed; one reply for each entry, none for a session that is gone.

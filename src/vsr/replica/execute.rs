@@ -5,6 +5,7 @@ use crate::constants;
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::log::Body;
 use bytes::Bytes;
+use storage_format::PrepareHeader;
 
 impl Replica {
     /// Reads from the journal what is to be executed or sent.
@@ -28,15 +29,7 @@ impl Replica {
     pub(super) fn on_prepare_read(&mut self, prepare: Option<Prepare>) {
         let (header, purpose) = self.reading.take().expect("one was being read");
         let Some(prepare) = prepare else {
-            // Another prepare may have been written there meanwhile; if not, it is damaged.
-            if self.log.is_written(&header) {
-                tracing::error!(
-                    op = header.op.get(),
-                    "a prepare is damaged: asking the others"
-                );
-                self.log.lose(&header);
-                self.repair();
-            }
+            self.on_prepare_damaged(&header);
             return;
         };
         match purpose {
@@ -50,6 +43,17 @@ impl Replica {
                 }
             }
             Purpose::Peer(replica) => self.send_prepare(replica, &prepare),
+        }
+    }
+
+    /// A prepare is not intact in the journal, unless another was written there meanwhile. Alone there is
+    /// nobody to ask.
+    pub(super) fn on_prepare_damaged(&mut self, header: &PrepareHeader) {
+        if self.log.is_written(header) && !self.solo() {
+            let op = header.op.get();
+            tracing::error!(op, "a prepare is damaged: asking the others");
+            self.log.lose(header);
+            self.repair();
         }
     }
 

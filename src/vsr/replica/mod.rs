@@ -418,6 +418,7 @@ impl Replica {
             Event::HeadersDurable => self.on_headers_durable(),
             Event::ViewDurable => self.on_view_durable(),
             Event::PrepareRead(prepare) => self.on_prepare_read(prepare),
+            Event::PrepareDamaged(header) => self.on_prepare_damaged(&header),
             Event::Quiet => self.quiet = true,
             Event::Executed {
                 prepare,

@@ -17,6 +17,8 @@ pub struct Counts {
     pub clock_steps: u64,
     /// Journal slots that rotted.
     pub rotten: u64,
+    /// Of them, while the replica may have run.
+    pub rotten_at_rest: u64,
     /// Blocks that rotted.
     pub rotten_blocks: u64,
     /// Blocks sent to other replicas.
@@ -40,7 +42,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -48,6 +50,7 @@ impl Counts {
             ("partitions", &mut self.partitions),
             ("steps of clocks", &mut self.clock_steps),
             ("rotten slots", &mut self.rotten),
+            ("at rest", &mut self.rotten_at_rest),
             ("rotten blocks", &mut self.rotten_blocks),
             ("blocks sent", &mut self.blocks),
             ("syncs", &mut self.syncs),

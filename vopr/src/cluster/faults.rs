@@ -60,9 +60,10 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
     }
 }
 
-/// When pauses, partitions and steps of clocks begin.
+/// When pauses, partitions, steps of clocks and damage at rest begin.
 pub fn begin(world: &mut World) {
     super::clocks::begin(world);
+    super::rot::begin(world);
     let pause = world.options.processes.pause_distance;
     if pause > 0 {
         let at = now() + world.random.fault.exponential(pause);

@@ -4,12 +4,15 @@
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
 //! at most until it is whole again, header or prepare, and never together with a torn write.
 
+use super::phases::Phase;
 use super::quorum;
-use super::world::World;
+use super::world::{Action, World};
 use crate::random::{Random, mix};
 use crate::sim::disk::{Survived, Write, Zone};
 use crate::sim::draws::Draws;
+use crate::sim::options::MS;
 use crate::sim::platter;
+use crate::sim::world::now;
 use daftari::stdx::{to_u64, u64_to_usize};
 use std::collections::BTreeSet;
 use storage_format::SECTOR_SIZE;
@@ -52,30 +55,64 @@ fn permits_block(world: &World, address: u64, replica: u8) -> bool {
     })
 }
 
-/// Some blocks of the checkpoint of a replica that crashed may rot.
-fn blocks_at_crash(world: &mut World, replica: u8) {
+/// Some blocks of the checkpoint of a replica may rot.
+fn rot_blocks(world: &mut World, replica: u8) {
     if world.options.rot_blocks == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for address in world.checker.blocks(replica) {
         let permitted = permits_block(world, address, replica);
-        let random = &mut world.random.fault;
+        let random = &mut world.random.rot;
         if !permitted || !random.chance(world.options.rot_blocks) {
             continue;
         }
         world.checker.on_block_rot(replica, address);
         world.trace(|| format!("block {address} of {replica} rots"));
-        let random = &mut world.random.fault;
+        let random = &mut world.random.rot;
         // The first page has what all others are checked with.
         let disk = &mut world.disks[usize::from(replica)];
         disk.damage(geometry.block_offset(address), random);
     }
 }
 
+/// When what is at rest on the disk of a replica that runs rots first, or next.
+pub fn begin(world: &mut World) {
+    if world.options.rot + world.options.rot_blocks > 0 {
+        let at = now() + world.random.rot.exponential(5_000 * MS);
+        world.at(at, Action::Rot);
+    }
+}
+
+/// Blocks and a prepare of a replica rot, which may run: somebody reads them, or the scrubber does.
+pub fn at_rest(world: &mut World) {
+    if world.phases.phase != Phase::Faults {
+        return;
+    }
+    begin(world);
+    let random = &mut world.random.rot;
+    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    rot_blocks(world, replica);
+    let geometry = world.options.geometry;
+    let slots = u64::from(geometry.journal_slot_count.get());
+    let slot = world.random.rot.below(slots);
+    let permitted = world
+        .checker
+        .atlas
+        .permits(slot / to_u64(HEADERS_PER_SECTOR), replica);
+    if world.options.rot > 0 && permitted && world.checker.may_rot(replica, slot, false) {
+        world.checker.on_rot(replica, slot);
+        world.checker.counts.rotten_at_rest += 1;
+        world.trace(|| format!("slot {slot} of {replica} rots at rest"));
+        let random = &mut world.random.rot;
+        let disk = &mut world.disks[usize::from(replica)];
+        disk.damage(platter::slot_offset(&geometry, slot), random);
+    }
+}
+
 /// Some slots of a replica that crashed may rot.
 pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
-    blocks_at_crash(world, replica);
+    rot_blocks(world, replica);
     let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
     let torn = writes
         .iter()

@@ -66,6 +66,8 @@ pub enum Action {
     Pause,
     /// It goes on, if it is the same process.
     Resume(u8, u64),
+    /// Something at rest rots.
+    Rot,
     /// The clock of a replica is set.
     StepClock,
     /// The network falls apart.
@@ -115,6 +117,8 @@ pub struct Streams {
     pub partition: Random,
     /// Of clocks.
     pub clock: Random,
+    /// Of damage at rest.
+    pub rot: Random,
 }
 
 /// See the module.
@@ -165,6 +169,7 @@ impl World {
             fault: Random::stream(seed, 205),
             partition: Random::stream(seed, 206),
             clock: Random::stream(seed, 208),
+            rot: Random::stream(seed, 209),
         };
         let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
         let clocks: Vec<Clocks> = (0..options.replicas).map(clocks).collect();
@@ -255,6 +260,7 @@ impl World {
             Action::Start(replica) => self.start(replica),
             Action::Pause => super::faults::pause(self),
             Action::Resume(replica, incarnation) => self.resume(replica, incarnation),
+            Action::Rot => super::rot::at_rest(self),
             Action::StepClock => super::clocks::step(self),
             Action::Partition => super::faults::partition(self),
             Action::Heal => super::faults::heal(self),

@@ -107,7 +107,9 @@ impl Platter {
     /// Whether all blocks of the checkpoint are there, as far as is known.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.superblock.content_missing == 0 && self.protected.damaged.is_empty()
+        // What was damaged may have been released since, and never be written again.
+        let damaged = |address: u64| self.protected.damaged.contains(&address);
+        self.superblock.content_missing == 0 && !self.protected.addresses().any(damaged)
     }
 
     /// Reads everything.
