@@ -32,9 +32,9 @@ pub const PEER_FRAMES_MAX: usize = 64;
 /// Bytes of them: a whole pipeline, and the same again to repair from.
 pub const PEER_SEND_MEMORY: u64 = 2 * PIPELINE_PREPARES_MAX * to_u64(PEER_MESSAGE_SIZE_MAX);
 
-/// Between two attempts to connect: at first, and after many failures.
+/// Between two attempts to connect: at first, and after many failures. A peer that is back is needed at once.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// An attempt to connect takes no longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that has lasted so long counts as one: only then is it told, and does the pause start

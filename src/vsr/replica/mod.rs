@@ -27,6 +27,7 @@ mod event;
 mod execute;
 mod journal;
 mod normal;
+mod relay;
 mod repair;
 mod requests;
 mod sync;
@@ -42,12 +43,13 @@ use super::quorum::Quorums;
 use super::sessions::SharedSessions;
 use super::vote::Vote;
 use crate::constants;
-use crate::io::{ConnectionId, Incoming};
+use crate::io::Incoming;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
+use relay::Relay;
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
 use timers::Timers;
@@ -177,8 +179,10 @@ pub struct Replica {
     events_waiting: u64,
     /// As primary: requests are taken once everything up to this op is executed.
     view_start: u64,
-    /// Clients whose requests were passed on, and where their answers go.
-    relays: BTreeMap<u128, ConnectionId>,
+    /// Clients whose requests were passed on, or wait for a view to start.
+    relays: BTreeMap<u128, Relay>,
+    /// The view in which the requests of all of them were passed on.
+    relayed_in: Option<u32>,
     journal: JournalWrite,
     /// Prepares to be written, in order.
     to_write: VecDeque<Prepare>,
@@ -274,6 +278,7 @@ impl Replica {
             events_waiting: 0,
             view_start: 0,
             relays: BTreeMap::new(),
+            relayed_in: None,
             journal: JournalWrite::Idle,
             to_write: VecDeque::new(),
             headers_behind: VecDeque::new(),
@@ -317,7 +322,7 @@ impl Replica {
         (self.timers.now, self.timers.realtime) = (now, realtime);
         self.clock.observe(now, realtime);
         if first {
-            self.timers.progress = now;
+            (self.timers.progress, self.timers.heard) = (now, now);
             self.be_patient();
         }
     }
@@ -445,6 +450,7 @@ impl Replica {
             Event::SyncNeedless => self.on_sync_needless(),
             Event::ContentComplete => self.content_missing = false,
         }
+        self.relay_again(admission);
     }
 
     /// Nanoseconds until the next pending transfer expires; none for who does not see to it.
@@ -466,7 +472,7 @@ impl Replica {
                 self.on_request(way, request, body, admission);
             }
             (command::REQUEST, Way::Connection(connection)) => {
-                self.forward(connection, header, &body);
+                self.relay(connection, header, body);
             }
             (code, Way::Connection(_)) if command::is_of_peers(code) && self.is_peer(&common) => {
                 self.on_peer_frame(&common, header, body, admission);

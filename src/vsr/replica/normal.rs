@@ -34,6 +34,7 @@ impl Replica {
         if self.timers.due(self.timers.repair) {
             self.timers.repair = now + REPAIR;
             self.repair();
+            self.forget_relays();
         }
     }
 
@@ -251,6 +252,7 @@ impl Replica {
     /// The primary is there.
     pub(super) fn hear_primary(&mut self) {
         self.asking = None;
+        self.timers.heard = self.timers.now;
         self.be_patient();
     }
 

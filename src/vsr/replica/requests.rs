@@ -1,10 +1,9 @@
 //! Clients: their requests are checked, queued, and packed into prepares; each reply finds its way back.
 //!
-//! Only the primary does so. A backup passes requests on to it, and its answers back.
+//! Only the primary does so; see `relay` for backups.
 
 use super::{Admission, Effect, InFlight, Prepare, Queued, Replica, Route, Sender, Way};
 use crate::constants;
-use crate::io::ConnectionId;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::log::Body;
@@ -12,8 +11,8 @@ use crate::vsr::message;
 use crate::vsr::sessions::Standing;
 use crate::wire::header::command;
 use crate::wire::{
-    self, Answered, CommonHeader, Evicted, EvictionHeader, Operation, PingClientHeader, Rejection,
-    ReplyHeader, RequestHeader, build,
+    self, Answered, Evicted, Operation, PingClientHeader, Rejection, ReplyHeader, RequestHeader,
+    build,
 };
 use bytes::Bytes;
 use storage_format::{PrepareHeader, PrepareKind, RequestEntry, SECTOR_SIZE, checksum};
@@ -63,67 +62,6 @@ impl Replica {
                 let header = self.peer_header(command::RELAY);
                 self.send_peer(replica, message::frame(header, &frame));
             }
-        }
-    }
-
-    /// Passes a request on to the primary; without one the client asks again.
-    pub(super) fn forward(&mut self, connection: ConnectionId, header: &[u8; 256], body: &[u8]) {
-        let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
-        if !self.follows() {
-            return;
-        }
-        let sessions_max = to_usize(self.geometry.session_count_max.get());
-        if self.relays.len() >= sessions_max && !self.relays.contains_key(&request.client.get()) {
-            self.relays.pop_first();
-        }
-        self.relays.insert(request.client.get(), connection);
-        let frame = [&header[..], body].concat();
-        let header = self.peer_header(command::FORWARD);
-        let primary = self.primary_of(self.view);
-        self.send_peer(primary, message::frame(header, &frame));
-    }
-
-    /// A backup passes on what a client sent.
-    pub(super) fn on_forward(&mut self, backup: u8, frame: &Bytes, admission: &impl Admission) {
-        let inner = frame.first_chunk::<{ constants::HEADER_SIZE }>();
-        let Some(header) = inner else {
-            tracing::warn!("a request cut short is ignored");
-            return;
-        };
-        let body = frame.slice(constants::HEADER_SIZE..);
-        let info = wire::check_header(header, self.cluster);
-        let whole = info.is_ok_and(|info| {
-            info.command == command::REQUEST
-                && info.size == frame.len()
-                && wire::check_body(&info, &body).is_ok()
-        });
-        if whole && self.serves() {
-            self.on_frame(Way::Peer(backup), header, body, admission);
-        }
-    }
-
-    /// The primary answers a client that is connected here.
-    pub(super) fn on_relay(&mut self, frame: Bytes) {
-        let Some(header) = frame.first_chunk::<{ constants::HEADER_SIZE }>() else {
-            tracing::warn!("an answer cut short is ignored");
-            return;
-        };
-        let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
-        let client = match common.command {
-            command::REPLY => {
-                let reply = ReplyHeader::read_from_bytes(header).expect("256 bytes");
-                reply.client.get()
-            }
-            command::EVICTION => {
-                let eviction = EvictionHeader::read_from_bytes(header).expect("256 bytes");
-                eviction.client.get()
-            }
-            _ => return,
-        };
-        // One answer for each request that was passed on: what comes late is of no use any more.
-        if let Some(connection) = self.relays.remove(&client) {
-            let to = Way::Connection(connection);
-            self.effects.push_back(Effect::Send { to, frame });
         }
     }
 

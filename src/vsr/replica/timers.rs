@@ -6,7 +6,7 @@ const MS: u64 = 1_000_000;
 /// How often the primary says that it is there.
 pub(super) const HEARTBEAT: u64 = 100 * MS;
 /// How long a backup waits for its primary, and a replica for a view to start; up to half as much again.
-pub(super) const PATIENCE: u64 = 600 * MS;
+pub(super) const PATIENCE: u64 = 500 * MS;
 /// How often what may have been lost is said again.
 pub(super) const RESEND: u64 = 100 * MS;
 /// How often a replica looks for what it misses, and asks again.
@@ -26,6 +26,8 @@ pub(super) struct Timers {
     pub(super) ping: u64,
     /// To say that the primary is there.
     pub(super) heartbeat: u64,
+    /// When the primary was heard last.
+    pub(super) heard: u64,
     /// When patience with the primary, or with the view change, ends.
     pub(super) patience: u64,
     /// To say again what may have been lost.

@@ -46,6 +46,11 @@ impl Replica {
         self.ask_view(newest.max(self.view + 1));
     }
 
+    /// Whether heartbeats have failed to come, though not yet for long enough to ask for a view alone.
+    fn misses_primary(&self) -> bool {
+        !self.leads() && self.timers.due(self.timers.heard + PATIENCE / 2)
+    }
+
     /// Asks for a view.
     fn ask_view(&mut self, view: u32) {
         self.asking = Some(view);
@@ -70,6 +75,8 @@ impl Replica {
         match self.asking {
             Some(asking) if view > asking => self.ask_view(view),
             Some(_) => self.count_askers(),
+            // Somebody misses the primary that this replica has not heard for a while, too.
+            None if self.misses_primary() => self.ask_view(view),
             None => {}
         }
     }
@@ -98,7 +105,7 @@ impl Replica {
 
     /// What belongs to the view that is left goes.
     pub(super) fn leave(&mut self) {
-        self.queue.clear();
+        self.keep_queue();
         self.pipeline.clear();
         self.events_waiting = 0;
         self.asking = None;
@@ -108,6 +115,7 @@ impl Replica {
         self.primary_head = 0;
         self.asked_up_to = (0, 0);
         self.timers.progress = self.timers.now;
+        self.timers.heard = self.timers.now;
         self.be_patient();
     }
 
