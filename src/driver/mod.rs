@@ -291,7 +291,12 @@ impl<'a, I: Io> Driver<'a, I> {
                 tracing::info!(op, "all blocks of the checkpoint are here");
                 Event::ContentComplete
             }
-            Done::Block(done) => return self.repair.on_done(done),
+            Done::Block(done) => {
+                if !self.repair.on_done(done) {
+                    return;
+                }
+                Event::BlockRepaired
+            }
         };
         self.replica.handle(event, &self.commit);
     }

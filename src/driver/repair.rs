@@ -203,21 +203,26 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         }))
     }
 
-    /// A read or a write has completed.
-    pub(super) fn on_done(&mut self, done: Repaired) {
+    /// A read or a write has completed; whether a block was repaired by it.
+    pub(super) fn on_done(&mut self, done: Repaired) -> bool {
         match done {
             Repaired::Read { replica, frame } => {
                 self.serving -= 1;
                 if let Some(frame) = frame {
                     self.io.network().send_peer(replica, frame);
                 }
+                false
             }
             Repaired::Written(block) => {
                 tracing::info!(address = block.address.get(), "block repaired");
                 let _ = self.asked.remove(&block.address.get());
                 self.damage.repair_end(&block);
+                true
             }
-            Repaired::NoRoom(block) => self.damage.repair_failed(&block),
+            Repaired::NoRoom(block) => {
+                self.damage.repair_failed(&block);
+                false
+            }
         }
     }
 }

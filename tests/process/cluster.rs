@@ -273,6 +273,54 @@ fn all_replicas_are_killed_and_clients_go_on_when_they_are_back() {
 }
 
 #[test]
+fn whoever_is_cut_off_from_the_others_does_not_stop_them() {
+    under_load("cluster-cut", LONG, |cluster, load| {
+        for backup in [false, true] {
+            for (sends, receives) in [(true, true), (true, false), (false, true)] {
+                let alone = (cluster.primary() + usize::from(backup)) % cluster.count();
+                for other in (0..cluster.count()).filter(|other| *other != alone) {
+                    if sends {
+                        cluster.links.cut(alone, other);
+                    }
+                    if receives {
+                        cluster.links.cut(other, alone);
+                    }
+                }
+                load.goes_on();
+                cluster.links.heal();
+                load.goes_on();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_stands_still_is_replaced_and_does_no_harm_when_it_goes_on() {
+    under_load("cluster-pause", LONG, |cluster, load| {
+        for _ in 0..2 {
+            let primary = cluster.primary();
+            cluster.signal(primary, "STOP");
+            load.goes_on();
+            cluster.signal(primary, "CONT");
+            load.goes_on();
+        }
+    });
+}
+
+#[test]
+fn replicas_that_are_far_from_each_other_serve() {
+    under_load("cluster-far", LONG, |cluster, load| {
+        for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 1), (2, 0), (0, 2)] {
+            cluster.links.delay(from, to, Duration::from_millis(20));
+        }
+        load.goes_on();
+        cluster.kill(cluster.primary());
+        load.goes_on();
+        cluster.restart();
+    });
+}
+
+#[test]
 fn a_thousand_flipped_bits_are_found_and_mended() {
     let arguments = &["--limit-memory=1GiB", "--scrub-period=2s"];
     let cluster = Cluster::start_with("cluster-bits", 3, SHORT, arguments);

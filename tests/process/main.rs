@@ -17,6 +17,7 @@ mod crash;
 mod garbage;
 mod inspect;
 mod limits;
+mod links;
 mod official_client;
 mod raw;
 mod refusal;

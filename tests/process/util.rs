@@ -1,6 +1,7 @@
 //! Servers and clusters of them as processes, directories, ports, random numbers, and a bounded wait for
 //! futures.
 
+use crate::links::Links;
 use crate::raw::{Raw, view};
 use std::fs::{self, OpenOptions};
 use std::future::Future;
@@ -189,12 +190,16 @@ impl Server {
     /// SIGTERM; gives the status and how long it took.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
         let started = Instant::now();
+        self.signal("TERM");
+        (self.wait(), started.elapsed())
+    }
+
+    fn signal(&self, signal: &str) {
         let sent = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", self.child.id())])
+            .args(["-c", &format!("kill -{signal} {}", self.child.id())])
             .status()
             .expect("there is a shell");
         assert!(sent.success());
-        (self.wait(), started.elapsed())
     }
 
     /// Waits for a server that ends by itself.
@@ -239,6 +244,8 @@ impl Drop for Server {
 pub(crate) struct Cluster {
     servers: Vec<Option<Server>>,
     ports: Vec<u16>,
+    /// What lies between the replicas.
+    pub(crate) links: Links,
     /// Arguments of every start.
     arguments: &'static [&'static str],
     directory: Directory,
@@ -266,9 +273,11 @@ impl Cluster {
             let file = data_file(&directory, replica);
             format_replica(&file, (replica, count), format);
         }
+        let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let mut this = Self {
             servers: (0..count).map(|_| None).collect(),
-            ports: (0..count).map(|_| free_port()).collect(),
+            links: Links::new(&ports),
+            ports,
             arguments,
             directory,
             _only: only,
@@ -287,13 +296,34 @@ impl Cluster {
         addresses.collect()
     }
 
+    /// The addresses as a replica has them: it reaches the others through links.
+    fn addresses_for(&self, replica: usize) -> Vec<String> {
+        let address = |(other, own): (usize, String)| match other == replica {
+            true => own,
+            false => self.links.address(replica, other),
+        };
+        self.addresses()
+            .into_iter()
+            .enumerate()
+            .map(address)
+            .collect()
+    }
+
+    /// Stops a process, or has it go on.
+    pub(crate) fn signal(&self, replica: usize, signal: &str) {
+        self.servers[replica]
+            .as_ref()
+            .expect("it is up")
+            .signal(signal);
+    }
+
     /// Starts all that are down, and waits until they answer pings.
     pub(crate) fn restart(&mut self) {
-        let addresses = self.addresses().join(",");
         for replica in 0..self.count() {
             if self.servers[replica].is_none() {
                 let file = self.file(replica);
                 let port = self.ports[replica];
+                let addresses = self.addresses_for(replica).join(",");
                 let server = Server::spawn_among(&file, &addresses, port, self.arguments);
                 self.servers[replica] = Some(server);
             }

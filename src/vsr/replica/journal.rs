@@ -97,9 +97,14 @@ impl Replica {
 
     /// Highest op that may be prepared or accepted: its slot is not needed any more.
     pub(super) fn limit(&self) -> u64 {
+        self.limit_of(self.checkpoint.op())
+    }
+
+    /// That of a replica with its checkpoint at `op`.
+    pub(super) fn limit_of(&self, op: u64) -> u64 {
         let slots = u64::from(self.geometry.journal_slot_count.get());
         // The header of the checkpoint's op stays.
-        self.checkpoint.op() + slots - u64::from(!self.solo())
+        op + slots - u64::from(!self.solo())
     }
 
     /// Offset of the slot of `op` in the prepare ring.

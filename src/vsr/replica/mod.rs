@@ -448,6 +448,7 @@ impl Replica {
             }
             Event::Synced => self.on_synced(),
             Event::SyncNeedless => self.on_sync_needless(),
+            Event::BlockRepaired => self.timers.content = self.timers.now,
             Event::ContentComplete => self.content_missing = false,
         }
         self.relay_again(admission);

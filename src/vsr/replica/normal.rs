@@ -154,8 +154,7 @@ impl Replica {
         }
         ops[usize::from(self.replica)] = self.checkpoint_told();
         ops.sort_unstable_by(|a, b| b.cmp(a));
-        let slots = u64::from(self.geometry.journal_slot_count.get());
-        ops[usize::from(self.quorums.replication) - 1] + slots
+        self.limit_of(ops[usize::from(self.quorums.replication) - 1])
     }
 
     // A backup.

@@ -32,15 +32,28 @@ impl Replica {
         headers[0].op.get() < self.checkpoint.op() + 2 * slots
     }
 
+    /// Whether this replica has not got what it needs of a checkpoint from another one, so that it cannot
+    /// execute anything.
+    pub(super) fn lacks_state(&self) -> bool {
+        self.content_missing && !self.loaded
+    }
+
     /// Whether this backup has not come on for long, and others have a checkpoint that it could go on from.
     pub(super) fn is_stuck(&self) -> bool {
         let primary = &self.peers[usize::from(self.primary_of(self.view))];
-        let patience = if self.loaded { 5 } else { 20 };
+        let waits = if self.lacks_state() {
+            // Nobody may have the blocks any more that it waits for.
+            self.timers.content + 2 * PATIENCE
+        } else if self.loaded {
+            self.timers.progress + 5 * PATIENCE
+        } else {
+            self.timers.progress + 20 * PATIENCE
+        };
         self.follows()
             && self.syncing.is_none()
             && self.executed.0 < self.commit_max
             && primary.checkpoint_op > self.executed.0
-            && self.timers.due(self.timers.progress + patience * PATIENCE)
+            && self.timers.due(waits)
     }
 
     /// Goes on from `checkpoint`, in a view that has begun with the log that was decided.
@@ -85,6 +98,7 @@ impl Replica {
         self.executed = (checkpoint.op(), checkpoint.header.checksum);
         self.executing = checkpoint.op();
         self.timers.progress = self.timers.now;
+        self.timers.content = self.timers.now;
         self.renew_buffers();
         // The view may have been left again; the log view not, meanwhile.
         self.view_durable = (self.log_view, self.log_view);

@@ -38,6 +38,8 @@ pub(super) struct Timers {
     pub(super) start_view: u64,
     /// When something was committed last.
     pub(super) progress: u64,
+    /// When something of a checkpoint from another replica came last.
+    pub(super) content: u64,
     /// Draws of jitter so far.
     pub(super) draws: u64,
 }

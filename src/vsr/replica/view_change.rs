@@ -266,6 +266,14 @@ impl Replica {
             }
             return;
         };
+        if self.lacks_state() {
+            // As primary it would have nobody to get that from.
+            if self.asking.is_none() {
+                tracing::info!(view = self.view, "another replica has to lead");
+                self.ask_view(self.view + 1);
+            }
+            return;
+        }
         let head = decided.headers[0].op.get();
         if !self.fits(&decided.headers) || head < self.executed.0 {
             return;
