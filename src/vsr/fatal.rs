@@ -97,6 +97,16 @@ pub enum FatalReason {
         /// What does not fit.
         what: String,
     },
+    /// Other replicas have another checkpoint of the same op.
+    #[error(
+        "the checkpoint of op {op} is not the one that the other replicas have: one of them has computed \
+         something else from the same log, and this one cannot tell that it was not it; keep the data \
+         files of all replicas, and report this as a bug"
+    )]
+    Diverged {
+        /// The op.
+        op: u64,
+    },
     /// State and limit do not fit each other.
     #[error(
         "the ledger in the data file needs {needed} bytes of memory, more than the limit of {limit}: \
@@ -154,6 +164,7 @@ impl FatalReason {
             Self::MemoryLimit { .. } => 22,
             Self::Geometry { .. } => 23,
             Self::ReplicaCount { .. } => 24,
+            Self::Diverged { .. } => 26,
         }
     }
 }

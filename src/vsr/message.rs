@@ -5,7 +5,9 @@ use crate::stdx::{to_u64, to_usize};
 use crate::wire::frame::concat;
 use crate::wire::{Operation, PeerHeader};
 use bytes::Bytes;
-use storage_format::{BlockReference, PrepareHeader, PrepareKind, RequestEntry, Superblock};
+use storage_format::{
+    BlockReference, Checksum, PrepareHeader, PrepareKind, RequestEntry, Superblock, checksum,
+};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -56,6 +58,12 @@ impl CheckpointState {
             header: PrepareHeader::root(cluster),
             ..FromZeros::new_zeroed()
         }
+    }
+
+    /// What tells it from any other.
+    #[must_use]
+    pub fn identity(&self) -> Checksum {
+        checksum(self.as_bytes())
     }
 
     /// Its op.

@@ -50,15 +50,18 @@ impl Replica {
         }
     }
 
-    /// Adds to a message what its answer brings back.
+    /// Adds to a message what its answer brings back, and what identifies the checkpoint.
     pub(super) fn ask_time(&self, header: &mut PeerHeader) {
+        header.checksum_item = self.checkpoint_identity();
         header.nonce = self.nonce.into();
         header.monotonic = self.timers.now.into();
     }
 
     /// Answers with the time of day here.
     pub(super) fn tell_time(&mut self, ping: &PeerHeader) {
+        self.hear_checkpoint(ping);
         let mut pong = self.peer_header(command::PONG);
+        pong.checksum_item = self.checkpoint_identity();
         pong.nonce = ping.nonce;
         pong.monotonic = ping.monotonic;
         pong.realtime = self.timers.realtime.into();
@@ -66,6 +69,7 @@ impl Replica {
     }
 
     pub(super) fn on_pong(&mut self, pong: &PeerHeader) {
+        self.hear_checkpoint(pong);
         // Monotonic clocks begin anew with the machine, so only this process can have asked.
         if pong.nonce.get() == self.nonce {
             let (asked, now) = (pong.monotonic.get(), self.timers.now);

@@ -5,6 +5,7 @@
 use super::{Admission, Effect, Event, Prepare, Replica, Start, ViewState, Way};
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
+use crate::vsr::FatalReason;
 use crate::vsr::clock::TOLERANCE;
 use crate::vsr::journal::{SlotRead, recover_cluster};
 use crate::vsr::message::CheckpointState;
@@ -26,6 +27,7 @@ const SEEDS: u64 = 40;
 const SLOTS: u64 = 48;
 const INTERVAL: u64 = SLOTS - 24;
 const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
 const EPOCH: u64 = 1_800_000_000_000_000_000;
 
 struct Room;
@@ -152,6 +154,8 @@ struct Node {
     skew: i64,
     /// Whether no answer to its questions for the time arrives.
     hears_no_pongs: bool,
+    /// Whether its checkpoints are not what they should be.
+    diverges: bool,
 }
 
 #[derive(Clone)]
@@ -204,6 +208,8 @@ struct World {
     loss: u64,
     views: u32,
     syncs: u32,
+    /// Replicas that found that they must not go on.
+    stops: Vec<(usize, FatalReason)>,
 }
 
 fn is_pong(frame: &Bytes) -> bool {
@@ -261,6 +267,7 @@ impl World {
             cut_off: false,
             skew: 0,
             hears_no_pongs: false,
+            diverges: false,
         };
         let client = |index: u128| Client {
             state: ClientState {
@@ -294,6 +301,7 @@ impl World {
             loss,
             views: 0,
             syncs: 0,
+            stops: Vec::new(),
         };
         for index in 0..replicas {
             this.at(0, What::Start(index));
@@ -456,6 +464,13 @@ impl World {
                     self.next_superblock(index);
                 }
                 Effect::Sync(sync) => self.begin_sync(index, sync),
+                Effect::Stop(reason) => {
+                    self.stops.push((index, reason));
+                    self.nodes[index].replica = None;
+                    // What is under way comes to nothing.
+                    self.nodes[index].incarnation += 1;
+                    return;
+                }
                 Effect::ReadPrepare(header) => {
                     let disk = &self.nodes[index].disk;
                     let found = disk.slots[Disk::slot(header.op.get())].as_ref();
@@ -610,7 +625,8 @@ impl World {
             Write::Checkpoint(header) => {
                 node.superblock_busy = false;
                 node.executing = false;
-                let checkpoint = CheckpointState::of(&node.disk.superblock);
+                let mut checkpoint = CheckpointState::of(&node.disk.superblock);
+                checkpoint.ledger_state[0] ^= u8::from(node.diverges);
                 assert_eq!(checkpoint.header, header);
                 replica.handle(Event::Checkpointed(Box::new(checkpoint)), &Room);
                 self.next_superblock(index);
@@ -801,4 +817,36 @@ fn clusters_agree_whatever_happens() {
     }
 }
 
+/// A cluster without other faults.
+fn calm(skews: &[i64]) -> World {
+    let mut world = World::new(7, skews.len());
+    (world.loss, world.faults) = (0, false);
+    for (node, skew) in world.nodes.iter_mut().zip(skews) {
+        node.skew = *skew;
+    }
+    world
+}
+
+impl World {
+    fn pass(&mut self, time: u64) {
+        let end = self.now + time;
+        while self.now < end {
+            self.turn();
+        }
+    }
+
+    /// Ops that are committed while time passes.
+    fn committed_in(&mut self, time: u64) -> usize {
+        let before = self.history.len();
+        self.pass(time);
+        self.history.len() - before
+    }
+
+    fn view(&self) -> u32 {
+        let views = self.nodes.iter().map(|node| node.disk.superblock.view);
+        views.max().unwrap().get()
+    }
+}
+
 mod clocks;
+mod divergence;

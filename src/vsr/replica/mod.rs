@@ -23,6 +23,7 @@
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
 mod clocks;
+mod divergence;
 mod event;
 mod execute;
 mod journal;
@@ -125,6 +126,8 @@ enum Purpose {
 struct Peer {
     /// Op of its checkpoint.
     checkpoint_op: u64,
+    /// That op, and what identifies the checkpoint, when it told of both.
+    checkpoint: Option<(u64, Checksum)>,
     /// A view that it asks for, and when it did.
     asked: Option<(u32, u64)>,
     /// When it was heard last, and whether its time of day was one that a quorum agrees on.
@@ -166,6 +169,7 @@ pub struct Replica {
     executing: u64,
     commit_max: u64,
     checkpoint: CheckpointState,
+    checkpoint_id: Checksum,
     content_missing: bool,
     /// Whether the ledger is as the checkpoint has it, and goes on from there.
     loaded: bool,
@@ -218,6 +222,8 @@ pub struct Replica {
     /// The view in which trouble was told of last: once is enough.
     told: Option<u32>,
     shutdown: bool,
+    /// It has found that it must not go on.
+    stopped: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -267,6 +273,7 @@ impl Replica {
             executing: executed.op.get(),
             commit_max: superblock.commit_max.max(executed.op).get(),
             checkpoint: CheckpointState::of(superblock),
+            checkpoint_id: CheckpointState::of(superblock).identity(),
             content_missing: superblock.content_missing == 1,
             loaded: false,
             syncing: None,
@@ -301,6 +308,7 @@ impl Replica {
             asked_up_to: (0, 0),
             told: None,
             shutdown: false,
+            stopped: false,
             effects: VecDeque::new(),
         }
     }
@@ -435,7 +443,7 @@ impl Replica {
             Event::Checkpointed(checkpoint) => {
                 let op = checkpoint.op();
                 assert!(op > self.checkpoint.op() && op <= self.executed.0);
-                self.checkpoint = *checkpoint;
+                self.set_checkpoint(*checkpoint);
             }
             Event::Loaded {
                 pulse_next,
@@ -452,6 +460,11 @@ impl Replica {
             Event::ContentComplete => self.content_missing = false,
         }
         self.relay_again(admission);
+    }
+
+    fn set_checkpoint(&mut self, checkpoint: CheckpointState) {
+        self.checkpoint = checkpoint;
+        self.checkpoint_id = checkpoint.identity();
     }
 
     /// Nanoseconds until the next pending transfer expires; none for who does not see to it.

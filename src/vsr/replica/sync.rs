@@ -92,7 +92,7 @@ impl Replica {
 
     pub(super) fn on_synced(&mut self) {
         let checkpoint = self.syncing.take().expect("it was on its way");
-        self.checkpoint = checkpoint;
+        self.set_checkpoint(checkpoint);
         self.content_missing = true;
         self.loaded = false;
         self.executed = (checkpoint.op(), checkpoint.header.checksum);

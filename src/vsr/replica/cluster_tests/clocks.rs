@@ -2,39 +2,7 @@
 
 use super::*;
 
-const SECOND: u64 = 1000 * MS;
 const HOUR: i64 = 3_600_000_000_000;
-
-/// A cluster without other faults.
-fn calm(skews: &[i64]) -> World {
-    let mut world = World::new(7, skews.len());
-    (world.loss, world.faults) = (0, false);
-    for (node, skew) in world.nodes.iter_mut().zip(skews) {
-        node.skew = *skew;
-    }
-    world
-}
-
-impl World {
-    fn pass(&mut self, time: u64) {
-        let end = self.now + time;
-        while self.now < end {
-            self.turn();
-        }
-    }
-
-    /// Ops that are committed while time passes.
-    fn committed_in(&mut self, time: u64) -> usize {
-        let before = self.history.len();
-        self.pass(time);
-        self.history.len() - before
-    }
-
-    fn view(&self) -> u32 {
-        let views = self.nodes.iter().map(|node| node.disk.superblock.view);
-        views.max().unwrap().get()
-    }
-}
 
 #[test]
 fn c01_one_clock_of_three_is_an_hour_off_and_timestamps_are_those_of_the_others() {

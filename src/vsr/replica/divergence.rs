@@ -1,0 +1,52 @@
+//! Replicas that have executed the same ops have the same checkpoint, to the byte. They tell each other what
+//! identifies theirs; one whose checkpoint is another than that of the others has computed something else
+//! from the same log, whatever the reason, and must not serve or acknowledge any more.
+
+use super::timers::PATIENCE;
+use super::{Effect, Replica};
+use crate::vsr::FatalReason;
+use crate::wire::PeerHeader;
+use storage_format::Checksum;
+
+impl Replica {
+    /// What identifies the checkpoint that others may rely on.
+    pub(super) fn checkpoint_identity(&self) -> Checksum {
+        if self.checkpoint_told() == 0 {
+            Checksum::ZERO
+        } else {
+            self.checkpoint_id
+        }
+    }
+
+    /// Another replica tells of its checkpoint.
+    pub(super) fn hear_checkpoint(&mut self, message: &PeerHeader) {
+        let known = (message.checkpoint_op.get(), message.checksum_item);
+        self.peers[usize::from(message.replica)].checkpoint = Some(known);
+        self.compare_checkpoints();
+    }
+
+    /// Stops if no majority of those who are at the same checkpoint has the one of this replica. Who has
+    /// been heard lately and is not there yet is waited for.
+    fn compare_checkpoints(&mut self) {
+        let own = (self.checkpoint_told(), self.checkpoint_identity());
+        if own.0 == 0 || self.stopped {
+            return;
+        }
+        let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
+        let others = self.peers.iter().filter(|peer| fresh(peer.heard.0));
+        let (mut same, mut different) = (1, 0);
+        for peer in others {
+            match peer.checkpoint {
+                Some((op, _)) if op != own.0 => return,
+                Some(other) if other == own => same += 1,
+                Some(_) => different += 1,
+                None => return,
+            }
+        }
+        if different >= same {
+            self.stopped = true;
+            let reason = FatalReason::Diverged { op: own.0 };
+            self.effects.push_back(Effect::Stop(reason));
+        }
+    }
+}
