@@ -11,7 +11,11 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn start_options(line: &str) -> start::Options {
     match parse(line).unwrap() {
         Command::Start(options) => options,
-        Command::Format(_) | Command::Version(_) | Command::Inspect(_) | Command::Benchmark(_) => {
+        Command::Format(_)
+        | Command::Recover(_)
+        | Command::Version(_)
+        | Command::Inspect(_)
+        | Command::Benchmark(_) => {
             panic!("not start")
         }
     }

@@ -126,7 +126,7 @@ pub async fn run<I: Io>(io: &I, options: &RunOptions) -> Result<(), FatalReason>
     let mut driver = Driver::new(io, options, (state, replica, headers));
     let mut scrub = driver.scrub();
     loop {
-        driver.carry_out();
+        driver.carry_out()?;
         if driver.replica.is_shut_down() && driver.commit.is_idle() {
             // Whoever opens the file next may write the same blocks.
             while driver.works.next().await.is_some() {}
@@ -223,7 +223,7 @@ impl<'a, I: Io> Driver<'a, I> {
     }
 
     /// Does what the replica wants.
-    fn carry_out(&mut self) {
+    fn carry_out(&mut self) -> Result<(), FatalReason> {
         self.replica.tick(self.io.monotonic());
         self.repair.tick(self.io.monotonic());
         let io = self.io;
@@ -254,9 +254,11 @@ impl<'a, I: Io> Driver<'a, I> {
                 }
                 Effect::Send { to, frame } => send(io, to, frame),
                 Effect::Execute(prepare) => self.commit.push(prepare),
+                Effect::Stop(reason) => return Err(reason),
             }
         }
         self.begin_sync();
+        Ok(())
     }
 
     fn on_done(&mut self, done: Done) {

@@ -71,6 +71,8 @@ pub enum Bug {
     AcknowledgeWithoutHeader,
     /// A new primary takes requests before it has executed what its view began with.
     ServeBeforeExecuting,
+    /// A replica whose file was lost takes part at once.
+    RecoverAtOnce,
 }
 
 impl Bug {
@@ -113,6 +115,7 @@ impl Bug {
         Self::DropOnOneNack,
         Self::AcknowledgeWithoutHeader,
         Self::ServeBeforeExecuting,
+        Self::RecoverAtOnce,
     ];
 }
 

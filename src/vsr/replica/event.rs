@@ -3,6 +3,7 @@
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_usize};
+use crate::vsr::FatalReason;
 use crate::vsr::message::CheckpointState;
 use bytes::Bytes;
 use storage_format::{PrepareHeader, RequestEntry};
@@ -117,6 +118,8 @@ pub enum Effect {
     ReadPrepare(PrepareHeader),
     /// Execute the op; `Executed` follows.
     Execute(Prepare),
+    /// Stop for good.
+    Stop(FatalReason),
     /// Send a frame.
     Send {
         /// To whom.

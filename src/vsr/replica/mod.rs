@@ -19,12 +19,15 @@
 //! * Nothing of a new view is written to the journal, or said, before the superblock has the view.
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs, here or on
 //!   a replication quorum.
+//! * A replica whose file was lost promises nothing before it has joined a view that is higher than any of
+//!   its earlier life.
 //! * Timestamps strictly increase along the log, whatever the wall clock does.
 
 mod event;
 mod execute;
 mod journal;
 mod normal;
+mod recovery;
 mod repair;
 mod requests;
 mod sync;
@@ -45,6 +48,7 @@ use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
+use recovery::{CatchUp, Recovery};
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
 use timers::Timers;
@@ -104,7 +108,8 @@ enum Status {
     Normal,
     /// It waits for the view to start, or for the next one.
     ViewChange,
-    /// Its journal may have lost the end of its log: it has to hear from the primary of its view first.
+    /// Its journal may have lost the end of its log: it has to hear from the primary of its view first. Or
+    /// its file was lost.
     Recovering,
 }
 
@@ -122,6 +127,8 @@ struct Peer {
     checkpoint_op: u64,
     /// A view that it asks for, and when it did.
     asked: Option<(u32, u64)>,
+    /// When it was heard last, and remembered what it had promised.
+    heard: Option<u64>,
 }
 
 /// Where a replica starts from, beside its superblock.
@@ -205,6 +212,12 @@ pub struct Replica {
     asked_up_to: (u64, u64),
     /// The view in which trouble was told of last: once is enough.
     told: Option<u32>,
+    /// While it recovers from the loss of its file.
+    recovery: Option<Recovery>,
+    /// Prepares of earlier views may have been acknowledged by this replica before its file was lost.
+    recovered_view: u32,
+    /// Since it recovered, until it has what was lost.
+    catch_up: Option<CatchUp>,
     shutdown: bool,
     effects: VecDeque<Effect>,
 }
@@ -227,8 +240,11 @@ impl Replica {
             .map(|_| SectorBuf::zeroed(slot_size))
             .collect();
         let primary = view % u32::from(replica_count) == u32::from(replica);
+        let recovers = superblock.recovering == 1 && !planted(Bug::RecoverAtOnce);
+        let recovery = recovers.then(Recovery::default);
         let status = match start.certain {
             _ if replica_count == 1 => Status::Normal,
+            _ if recovers => Status::Recovering,
             // A primary may have sent prepares that it lost: the next view has to start.
             _ if primary || log_view < view => Status::ViewChange,
             true => Status::Normal,
@@ -284,6 +300,9 @@ impl Replica {
             primary_head: 0,
             asked_up_to: (0, 0),
             told: None,
+            recovery,
+            recovered_view: superblock.recovered_view.get(),
+            catch_up: None,
             shutdown: false,
             effects: VecDeque::new(),
         }
@@ -468,6 +487,11 @@ impl Replica {
         body: Bytes,
         admission: &impl Admission,
     ) {
+        if self.is_recovering()
+            && !matches!(common.command, command::START_VIEW | command::RECOVERY)
+        {
+            return;
+        }
         if common.command == command::PREPARE {
             let prepare = PrepareHeader::read_from_bytes(header).expect("256 bytes");
             return self.on_prepare(&prepare, body);
@@ -482,7 +506,12 @@ impl Replica {
         }
         let index = usize::from(common.replica);
         self.peers[index].checkpoint_op = peer.checkpoint_op.get();
+        if common.command != command::RECOVER {
+            self.peers[index].heard = Some(self.timers.now);
+        }
         match common.command {
+            command::RECOVER => self.on_recover(&peer),
+            command::RECOVERY => self.on_recovery(&peer, &body),
             command::PREPARE_OK => self.on_prepare_ok(&peer),
             command::COMMIT => self.on_commit(&peer),
             command::PONG => {}

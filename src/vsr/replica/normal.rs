@@ -38,6 +38,7 @@ impl Replica {
         if self.timers.due(self.timers.repair) {
             self.timers.repair = now + REPAIR;
             self.repair();
+            self.say_progress();
         }
     }
 

@@ -110,7 +110,10 @@ impl Fixture {
                     names.push(format!("send {}", connection.0));
                     self.sent.push((connection.0, frame));
                 }
-                Effect::WriteView(_) | Effect::ReadPrepare(_) | Effect::Sync(_) => {
+                Effect::WriteView(_)
+                | Effect::ReadPrepare(_)
+                | Effect::Sync(_)
+                | Effect::Stop(_) => {
                     panic!("alone it does none of these")
                 }
             }

@@ -13,6 +13,8 @@ pub(super) const RESEND: u64 = 100 * MS;
 pub(super) const REPAIR: u64 = 50 * MS;
 /// How long a question for a new view counts.
 pub(super) const ASKED: u64 = 500 * MS;
+/// How often a replica that recovers says in the log how far it is.
+pub(super) const PROGRESS: u64 = 2000 * MS;
 
 /// When to do what, on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]

@@ -36,18 +36,19 @@ impl Replica {
 
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
-        if self.leads() && !self.stalls() {
-            return;
+        if !self.leads() || self.stalls() {
+            self.ask_next_view();
         }
-        let asked = self.peers.iter().filter_map(|peer| peer.asked);
-        let fresh = asked.filter(|(_, at)| !self.timers.due(at + ASKED));
-        let newest = fresh.map(|(view, _)| view).max().unwrap_or(0);
-        self.ask_view(newest.max(self.view + 1));
     }
 
-    /// Asks for a view.
-    fn ask_view(&mut self, view: u32) {
-        self.asking = Some(view);
+    /// Asks for the next view, if the superblock has this one. So nobody ever enters a view before a
+    /// view-change quorum has the one before it durable; a replica that lost its file relies on that
+    /// to know which views it can have been in.
+    pub(super) fn ask_next_view(&mut self) {
+        if self.view_durable.0 != self.view || self.syncing.is_some() || self.is_recovering() {
+            return;
+        }
+        self.asking = Some(self.view + 1);
         self.send_start_view_change();
         self.count_askers();
     }
@@ -61,16 +62,13 @@ impl Replica {
     }
 
     pub(super) fn on_start_view_change(&mut self, ask: &PeerHeader) {
-        let view = ask.view_next.get();
-        self.peers[usize::from(ask.replica)].asked = Some((view, self.timers.now));
-        if view <= self.view {
-            return;
+        let wanted = ask.view_next.get();
+        self.peers[usize::from(ask.replica)].asked = Some((wanted, self.timers.now));
+        if ask.view.get() > self.view {
+            // A quorum has asked for that one.
+            self.enter(ask.view.get());
         }
-        match self.asking {
-            Some(asking) if view > asking => self.ask_view(view),
-            Some(_) => self.count_askers(),
-            None => {}
-        }
+        self.count_askers();
     }
 
     /// Enters the view that this replica asks for, once a quorum does.
@@ -137,6 +135,7 @@ impl Replica {
     pub(super) fn on_view_durable(&mut self) {
         let written = self.view_writing.take();
         self.view_durable = written.expect("it was being written");
+        self.end_recovery();
         // If it is another one by now, that is written next.
         if self.view_is_durable() {
             self.view_became_durable();
@@ -160,6 +159,10 @@ impl Replica {
 
     pub(super) fn resend(&mut self) {
         self.timers.resend = self.timers.now + RESEND;
+        if self.is_recovering() {
+            self.ask_recovery();
+            return;
+        }
         self.send_start_view_change();
         if self.is_voting() {
             self.send_vote();
@@ -187,7 +190,10 @@ impl Replica {
             held.fold(0, |bits, (at, _)| bits | 1 << at)
         };
         let present = |entry: &Entry| matches!(entry.body, Body::Written | Body::Durable);
-        let never_acknowledged = |entry: &Entry| !entry.promised || planted(Bug::NackLost);
+        let never_acknowledged = |entry: &Entry| {
+            let forgotten = entry.header.view.get() < self.recovered_view;
+            !(entry.promised || forgotten) || planted(Bug::NackLost)
+        };
         Vote {
             log_view: self.log_view,
             commit: self.commit_max,
@@ -319,7 +325,7 @@ impl Replica {
         self.repair();
     }
 
-    fn send_start_view(&mut self, replica: u8, nonce: u128) {
+    pub(super) fn send_start_view(&mut self, replica: u8, nonce: u128) {
         let mut header = self.peer_header(command::START_VIEW);
         let headers = self.log.newest(VIEW_HEADERS_MAX);
         header.op = headers[0].op;
@@ -344,6 +350,7 @@ impl Replica {
         }
         let wanted = match self.status {
             _ if self.syncing.is_some() => false,
+            _ if self.is_recovering() => self.may_join(view),
             _ if view > self.view => true,
             // An answer that was late knows less than what was acknowledged since.
             Status::Normal => self.is_stuck() && headers[0].op >= self.log.head().op,
@@ -358,7 +365,8 @@ impl Replica {
             headers,
             commit: header.commit.get(),
         };
-        if self.is_stuck() || !self.fits(&decided.headers) {
+        let behind = self.is_recovering() && !self.is_in_journals(&checkpoint, &decided);
+        if behind || self.is_stuck() || !self.fits(&decided.headers) {
             self.sync(view, checkpoint, &decided);
             return;
         }
