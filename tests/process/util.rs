@@ -275,16 +275,8 @@ impl Cluster {
 
     /// Starts all that are down, and waits until they answer pings.
     pub(crate) fn restart(&mut self) {
-        let addresses = self.addresses().join(",");
         for replica in 0..self.count() {
-            if self.servers[replica].is_none() {
-                let file = self.directory.file(&format!("{replica}.daftari"));
-                // Several share the memory of the machine.
-                let memory = ["--limit-memory=1GiB"];
-                let port = self.ports[replica];
-                let server = Server::spawn_among(&file, &addresses, port, &memory);
-                self.servers[replica] = Some(server);
-            }
+            let _started = self.spawn(replica);
         }
         self.servers
             .iter_mut()
@@ -292,9 +284,78 @@ impl Cluster {
             .for_each(Server::wait_ready);
     }
 
+    /// Starts one, and waits until it answers pings; whether it was down.
+    pub(crate) fn restart_one(&mut self, replica: usize) -> bool {
+        let started = self.spawn(replica);
+        self.servers[replica]
+            .as_mut()
+            .expect("it is up")
+            .wait_ready();
+        started
+    }
+
+    fn spawn(&mut self, replica: usize) -> bool {
+        if self.servers[replica].is_some() {
+            return false;
+        }
+        let addresses = self.addresses().join(",");
+        // Several share the memory of the machine.
+        let memory = ["--limit-memory=1GiB"];
+        let port = self.ports[replica];
+        let server = Server::spawn_among(&self.file(replica), &addresses, port, &memory);
+        self.servers[replica] = Some(server);
+        true
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self, replica: usize) {
         self.servers[replica].take().expect("it is up").kill();
+    }
+
+    /// The replica's process is killed, if it runs, and its file is gone.
+    pub(crate) fn lose(&mut self, replica: usize) {
+        drop(self.servers[replica].take());
+        fs::remove_file(self.file(replica)).expect("it is there");
+    }
+
+    fn file(&self, replica: usize) -> PathBuf {
+        self.directory.file(&format!("{replica}.daftari"))
+    }
+
+    /// What `daftari recover` says for a replica.
+    pub(crate) fn recover(&self, replica: usize, more: &[&str]) -> Output {
+        let (index, addresses) = (
+            format!("--replica={replica}"),
+            format!("--addresses={}", self.addresses().join(",")),
+        );
+        let file = self.file(replica);
+        let mut arguments = vec!["recover", "--cluster=0", &index, &addresses];
+        arguments.extend_from_slice(more);
+        arguments.push(file.to_str().expect("the path is UTF-8"));
+        run(&arguments)
+    }
+
+    /// Waits until a replica has logged some words.
+    pub(crate) fn wait_logged(&self, replica: usize, words: &str) {
+        let server = self.servers[replica].as_ref().expect("it is up");
+        let started = Instant::now();
+        while !server.log().contains(words) {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no '{words}':\n{}",
+                server.log()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts a replica that ends by itself; its status, and what it has printed.
+    pub(crate) fn start_refused(&self, replica: usize) -> (ExitStatus, String) {
+        let addresses = self.addresses().join(",");
+        let memory = ["--limit-memory=1GiB"];
+        let port = self.ports[replica];
+        let mut server = Server::spawn_among(&self.file(replica), &addresses, port, &memory);
+        (server.wait(), server.log())
     }
 
     /// The primary of the newest view that a replica has heard of.

@@ -36,6 +36,14 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
         return;
     }
     super::rot::at_crash(world, replica, writes);
+    let options = &mut world.options;
+    if options.losses > 0
+        && world.random.fault.chance(options.loss)
+        && world.checker.may_lose(replica)
+    {
+        options.losses -= 1;
+        world.lose_disk(replica);
+    }
     if world.options.clock_steps {
         let random = &mut world.random.fault;
         let (back, step) = (random.chance(500), random.exponential(2_000 * MS));

@@ -3,6 +3,7 @@
 use super::network::LinkFaults;
 use super::quorum;
 use crate::random::Random;
+use crate::sim::disk::Disk;
 use crate::sim::draws::Draws;
 use crate::sim::options::{DiskSpeed, MS};
 use daftari::constants;
@@ -93,6 +94,10 @@ pub struct Options {
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
     /// lacks: so that it does not have to go on from a checkpoint of theirs.
     pub lag_limit: bool,
+    /// Disks that are lost at a crash, at most; nothing else is damaged then.
+    pub losses: u64,
+    /// Of 1000 crashes, those that take the disk with them.
+    pub loss: u64,
 }
 
 fn geometry(random: &mut Random) -> Geometry {
@@ -141,8 +146,9 @@ impl Options {
         let skew_max = random.pick(&[0, 1, 10, 100, 5_000]) * MS;
         let skews = (0..replicas).map(|_| random.below(skew_max + 1)).collect();
         let ordered = random.chance(500);
+        let loses = replicas >= 3 && seed_loses(seed, weather);
         let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
-        Self {
+        let mut options = Self {
             replicas,
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
@@ -173,8 +179,38 @@ impl Options {
             clock_steps: random.chance(300),
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: random.chance(500),
+            losses: 0,
+            loss: 0,
+        };
+        if loses {
+            options.lose_disks(random);
         }
+        options
     }
+
+    /// An empty disk of a replica.
+    #[must_use]
+    pub fn disk(&self, replica: u8) -> Disk {
+        let mut disk = Disk::new(self.geometry, self.tear_inside_sectors);
+        disk.loses_headers = self.uncertain[usize::from(replica)];
+        disk
+    }
+
+    /// Disks are lost, and nothing is damaged beside that: a lost replica counts as a fault of everything
+    /// until it has recovered.
+    fn lose_disks(&mut self, random: &mut Random) {
+        self.losses = random.between(1, u64::from(self.replicas) + 2);
+        self.loss = random.between(50, 300);
+        (self.rot, self.rot_blocks) = (0, 0);
+        self.uncertain.fill(false);
+        let crashes = &mut self.processes.crashes;
+        *crashes = (*crashes).max(2 * u64::from(self.replicas));
+    }
+}
+
+/// Whether disks are lost in a seed; a stream of its own, so that other seeds stay what they are.
+fn seed_loses(seed: u64, weather: Weather) -> bool {
+    weather != Weather::Calm && Random::stream(seed, 208).chance(350)
 }
 
 fn uncertain(random: &mut Random, replicas: u8) -> Vec<bool> {
