@@ -73,6 +73,8 @@ pub enum Bug {
     ServeBeforeExecuting,
     /// A replica whose file was lost takes part at once.
     RecoverAtOnce,
+    /// It denies what it has forgotten.
+    DenyForgotten,
 }
 
 impl Bug {
@@ -116,6 +118,7 @@ impl Bug {
         Self::AcknowledgeWithoutHeader,
         Self::ServeBeforeExecuting,
         Self::RecoverAtOnce,
+        Self::DenyForgotten,
     ];
 }
 

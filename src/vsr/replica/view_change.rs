@@ -191,7 +191,8 @@ impl Replica {
         };
         let present = |entry: &Entry| matches!(entry.body, Body::Written | Body::Durable);
         let never_acknowledged = |entry: &Entry| {
-            let forgotten = entry.header.view.get() < self.recovered_view;
+            let forgotten =
+                entry.header.view.get() < self.recovered_view && !planted(Bug::DenyForgotten);
             !(entry.promised || forgotten) || planted(Bug::NackLost)
         };
         Vote {

@@ -75,6 +75,18 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
     }
 }
 
+/// A replica whose disk was lost takes part again, and has next to nothing yet: the primary may crash now, so
+/// that it is asked for what it remembers.
+pub fn on_recovered(world: &mut World, replica: u8) {
+    let primary = world.checker.primary();
+    let crashes = world.options.processes.crashes > 0 && primary != replica;
+    if crashes && may_fail(world, primary) && world.random.fault.chance(500) {
+        world.options.processes.crashes -= 1;
+        let delay = world.random.fault.exponential(50 * MS);
+        world.at(now() + delay, Action::Crash(primary));
+    }
+}
+
 /// When pauses and partitions begin.
 pub fn begin(world: &mut World) {
     let pause = world.options.processes.pause_distance;

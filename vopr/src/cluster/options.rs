@@ -3,7 +3,6 @@
 use super::network::LinkFaults;
 use super::quorum;
 use crate::random::Random;
-use crate::sim::disk::Disk;
 use crate::sim::draws::Draws;
 use crate::sim::options::{DiskSpeed, MS};
 use daftari::constants;
@@ -188,19 +187,11 @@ impl Options {
         options
     }
 
-    /// An empty disk of a replica.
-    #[must_use]
-    pub fn disk(&self, replica: u8) -> Disk {
-        let mut disk = Disk::new(self.geometry, self.tear_inside_sectors);
-        disk.loses_headers = self.uncertain[usize::from(replica)];
-        disk
-    }
-
     /// Disks are lost, and nothing is damaged beside that: a lost replica counts as a fault of everything
     /// until it has recovered.
     fn lose_disks(&mut self, random: &mut Random) {
         self.losses = random.between(1, u64::from(self.replicas) + 2);
-        self.loss = random.between(50, 300);
+        self.loss = random.between(100, 500);
         (self.rot, self.rot_blocks) = (0, 0);
         self.uncertain.fill(false);
         let crashes = &mut self.processes.crashes;
@@ -210,7 +201,7 @@ impl Options {
 
 /// Whether disks are lost in a seed; a stream of its own, so that other seeds stay what they are.
 fn seed_loses(seed: u64, weather: Weather) -> bool {
-    weather != Weather::Calm && Random::stream(seed, 208).chance(350)
+    weather != Weather::Calm && Random::stream(seed, 208).chance(500)
 }
 
 fn uncertain(random: &mut Random, replicas: u8) -> Vec<bool> {

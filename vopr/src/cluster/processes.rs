@@ -97,7 +97,8 @@ impl World {
         process.served = false;
         if process.lost {
             // A file that was not made to its end is removed.
-            self.disks[usize::from(replica)] = self.options.disk(replica);
+            let disk = &mut self.disks[usize::from(replica)];
+            *disk = disk.successor();
         }
         faults::plan_crash(self, replica, true);
         Handle::current().restart(self.node(replica));
@@ -137,7 +138,8 @@ impl World {
         self.note(kind::CRASH, replica, b"lost");
         self.trace(|| format!("the disk of {replica} is lost"));
         self.checker.on_lost(replica);
-        self.disks[usize::from(replica)] = self.options.disk(replica);
+        let disk = &mut self.disks[usize::from(replica)];
+        *disk = disk.successor();
         self.process(replica).lost = true;
     }
 
@@ -271,8 +273,12 @@ impl World {
         self.note(kind::WRITE_DONE, replica, &write.offset.to_le_bytes());
         self.trace(|| format!("{replica} has written {}", describe::write(&write)));
         if !self.disks[usize::from(replica)].formatting {
+            let before = self.checker.counts.recovered;
             let verdict = self.checker.on_write_done(&self.disks, replica, &write);
             self.judge(verdict);
+            if self.checker.counts.recovered > before {
+                faults::on_recovered(self, replica);
+            }
         }
         self.finish_access(replica, id);
     }

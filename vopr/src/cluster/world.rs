@@ -162,11 +162,15 @@ impl World {
         };
         let client = |_| Client::new(cluster, &mut random.client);
         let clients = (0..=options.clients).map(client).collect();
-        let disks = (0..options.replicas).map(|replica| options.disk(replica));
+        let disk = |loses_headers: &bool| {
+            let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
+            disk.loses_headers = *loses_headers;
+            disk
+        };
         let skews = options.skews.iter();
         Self {
             cluster,
-            disks: disks.collect(),
+            disks: options.uncertain.iter().map(disk).collect(),
             processes: skews.map(|skew| Process::new(*skew)).collect(),
             network: Network::new(options.replicas),
             checker: Checker::new(cluster, &options, bug),

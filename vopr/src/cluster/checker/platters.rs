@@ -28,8 +28,8 @@ pub struct Platter {
     pub commit_named: u64,
     /// Ops that it lacks, when that was measured last.
     lacking: u64,
-    /// What was on a disk that was lost, until all of that is here again.
-    lost: Option<Lost>,
+    /// What was on disks that were lost, until all of that is here again.
+    lost: Vec<Lost>,
     /// The newest view of all disks that were lost.
     view_lost: u32,
 }
@@ -52,7 +52,7 @@ impl Platter {
             protected: Protected::default(),
             commit_named: 0,
             lacking: 0,
-            lost: None,
+            lost: Vec::new(),
             view_lost: 0,
         }
     }
@@ -63,7 +63,8 @@ impl Platter {
         empty.view_lost = self.newest_view();
         let whole = self.superblock.content_missing == 0;
         let checkpoint = if whole { self.checkpoint() } else { 0 };
-        empty.lost = Some(Lost {
+        empty.lost = std::mem::take(&mut self.lost);
+        empty.lost.push(Lost {
             prepares: std::mem::take(&mut self.prepares),
             checkpoint,
         });
@@ -77,15 +78,18 @@ impl Platter {
 
     /// The prepare of an op that was on a disk which was lost.
     pub(super) fn forgotten(&self, op: u64) -> Option<&PrepareHeader> {
-        let lost = self.lost.as_ref()?;
-        let found = lost.prepares[u64_to_usize(op % to_u64(lost.prepares.len()))].as_ref();
-        found.filter(|found| found.op.get() == op && found.kind() != PrepareKind::Empty)
+        let slot = u64_to_usize(op % self.slots());
+        let mut found = self
+            .lost
+            .iter()
+            .filter_map(|lost| lost.prepares[slot].as_ref());
+        found.find(|found| found.op.get() == op && found.kind() != PrepareKind::Empty)
     }
 
     /// Whether a disk that was lost had a checkpoint for what the slot of an op held before.
     pub(super) fn covered(&self, op: u64, slots: u64) -> bool {
-        let lost = self.lost.as_ref();
-        lost.is_some_and(|lost| lost.checkpoint + slots >= op)
+        let mut lost = self.lost.iter();
+        lost.any(|lost| lost.checkpoint + slots >= op)
     }
 
     fn slots(&self) -> u64 {
@@ -252,14 +256,14 @@ impl Checker {
         let others: Vec<u8> = others.collect();
         for other in &others {
             if self.is_restored(*other) {
-                self.platters[usize::from(*other)].lost = None;
+                self.platters[usize::from(*other)].lost.clear();
             }
         }
         let platters = others.iter().map(|other| self.platter(*other));
-        let lacking = platters.clone().filter(|platter| platter.lost.is_some());
+        let lacking = platters.clone().filter(|platter| !platter.lost.is_empty());
         let whole = platters
             .clone()
-            .all(|platter| platter.superblock.content_missing == 0 || platter.lost.is_some());
+            .all(|platter| platter.superblock.content_missing == 0 || !platter.lost.is_empty());
         lacking.count() + 1 < quorum::replication(self.replicas) && whole
     }
 
@@ -278,6 +282,10 @@ impl Checker {
         superblock.recovering == 0
             && superblock.sequence > 1
             && platter.is_complete()
+            && !platter
+                .lost
+                .iter()
+                .any(|lost| lost.checkpoint > platter.checkpoint())
             && committed.all(held)
             && log.all(held)
     }
