@@ -259,12 +259,11 @@ impl Checker {
             format!("replica {replica} writes op {op} over op {newer}")
         })?;
         let quorum = quorum::replication(self.replicas);
-        // Nobody may rely on a checkpoint whose blocks are on their way.
-        let whole = self
-            .platters
-            .iter()
-            .filter(|platter| platter.superblock.content_missing == 0);
-        let covering = whole.filter(|platter| covers(platter) || platter.covered(op, slots));
+        // Nobody may rely on a checkpoint whose blocks are on their way; one that was lost counts as a fault.
+        let covering = self.platters.iter().filter(|platter| {
+            let whole = platter.superblock.content_missing == 0;
+            (whole && covers(platter)) || platter.covered(op, slots)
+        });
         require(covering.count() >= quorum, "I12", || {
             format!(
                 "replica {replica} writes op {op}, and no quorum has a checkpoint of {}",
