@@ -263,3 +263,197 @@ fn sizes(geometry: &Geometry) -> String {
         geometry.session_count_max, geometry.file_size_max
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{IMPOSTOR, RecoveryAnswer};
+    use crate::constants::RELEASE;
+    use crate::io::{ConnectionId, Incoming};
+    use crate::vsr::FatalReason;
+    use crate::vsr::log::{Entry, Log};
+    use crate::vsr::message;
+    use crate::vsr::replica::{Admission, Effect, Event, Replica, Start, Way};
+    use crate::vsr::sessions::Sessions;
+    use crate::wire::PeerHeader;
+    use crate::wire::header::command;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use storage_format::{Geometry, PrepareHeader, Superblock};
+    use zerocopy::{FromBytes, IntoBytes};
+
+    const MS: u64 = 1_000_000;
+    const NONCE: u128 = 77;
+
+    struct Room;
+
+    impl Admission for Room {
+        fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
+            true
+        }
+    }
+
+    fn geometry() -> Geometry {
+        Geometry {
+            message_size_max: 4096.into(),
+            journal_slot_count: 32.into(),
+            journal_slot_size: 8192.into(),
+            session_count_max: 8.into(),
+            block_size: (256 << 10).into(),
+            reserved: 0.into(),
+            file_size_max: (1 << 40).into(),
+        }
+    }
+
+    fn replica(index: u8, count: u8, recovering: bool) -> Replica {
+        let mut superblock = Superblock::zeroed();
+        superblock.geometry = geometry();
+        (superblock.replica, superblock.replica_count) = (index, count);
+        superblock.recovering = u8::from(recovering);
+        superblock.checkpoint = PrepareHeader::root(0);
+        let start = Start {
+            log: Log::new(&vec![Entry::empty(); 32], &superblock.checkpoint),
+            certain: true,
+            executed: superblock.checkpoint,
+        };
+        let sessions = Rc::new(RefCell::new(Sessions::new(8)));
+        Replica::new(&superblock, start, sessions, NONCE)
+    }
+
+    /// All that a replica wants at a moment: frames to others, by command, and why it stops.
+    fn poll(replica: &mut Replica, now: u64) -> (Vec<(u8, PeerHeader, Vec<u8>)>, Vec<FatalReason>) {
+        replica.tick(now);
+        let (mut sent, mut stops) = (Vec::new(), Vec::new());
+        while let Some(effect) = replica.poll_effect(1) {
+            match effect {
+                Effect::Send {
+                    to: Way::Peer(to),
+                    frame,
+                } => {
+                    let (header, body) = PeerHeader::read_from_prefix(&frame).unwrap();
+                    sent.push((to, header, body.to_vec()));
+                }
+                Effect::Stop(reason) => stops.push(reason),
+                other => panic!("{other:?}"),
+            }
+        }
+        (sent, stops)
+    }
+
+    fn say(replica: &mut Replica, from: u8, command: u8, view: u32, body: &[u8]) {
+        let mut header = PeerHeader::zeroed();
+        header.release = RELEASE.into();
+        header.command = command;
+        header.replica = from;
+        header.view = view.into();
+        header.nonce = NONCE.into();
+        let frame = message::frame(header, body);
+        let incoming = Incoming::Frame {
+            connection: ConnectionId(0),
+            header: Box::new(frame[..256].try_into().unwrap()),
+            body: frame.slice(256..),
+        };
+        replica.handle(Event::Incoming(incoming), &Room);
+    }
+
+    fn answer(impostor: u8, geometry: Geometry) -> Vec<u8> {
+        let answer = RecoveryAnswer {
+            geometry,
+            impostor,
+            reserved: [0; 7],
+        };
+        answer.as_bytes().to_vec()
+    }
+
+    /// The view that it asks for, when it has asked all others.
+    fn asks_for(replica: &mut Replica, now: u64) -> Option<u32> {
+        let (sent, stops) = poll(replica, now);
+        assert!(stops.is_empty(), "{stops:?}");
+        assert!(
+            sent.iter()
+                .all(|(_, header, _)| header.command == command::RECOVER)
+        );
+        sent.last().map(|(_, header, _)| header.view_next.get())
+    }
+
+    #[test]
+    fn two_views_more_than_enough_others_have() {
+        // (replicas, views of those who answer, the view that is asked for)
+        let cases: [(u8, &[u32], u32); 6] = [
+            (3, &[4], 0),
+            (3, &[4, 6], 9),
+            (4, &[5, 5], 7),
+            (5, &[9, 1], 0),
+            (5, &[9, 1, 2], 11),
+            (6, &[0, 3, 1], 5),
+        ];
+        for (count, views, expected) in cases {
+            let mut own = replica(2, count, true);
+            assert_eq!(asks_for(&mut own, MS), Some(0));
+            let others = (0..count).filter(|other| *other != 2);
+            for (other, view) in others.zip(views) {
+                // What it hears beside answers means nothing to it.
+                say(&mut own, other, command::COMMIT, 100, &[]);
+                say(
+                    &mut own,
+                    other,
+                    command::RECOVERY,
+                    *view,
+                    &answer(0, geometry()),
+                );
+            }
+            let asked = asks_for(&mut own, 200 * MS).unwrap();
+            // Not 8 of three: replica 2 would have to start that.
+            assert_eq!(asked, expected, "{count} replicas, {views:?}");
+            assert_eq!(own.view, 0);
+        }
+    }
+
+    #[test]
+    fn other_sizes_stop_it() {
+        let mut own = replica(1, 3, true);
+        assert_eq!(asks_for(&mut own, MS), Some(0));
+        let mut sizes = geometry();
+        sizes.session_count_max = 9.into();
+        say(&mut own, 0, command::RECOVERY, 1, &answer(0, sizes));
+        let (_, stops) = poll(&mut own, 2 * MS);
+        let text = stops[0].to_string();
+        assert!(
+            text.contains("--sessions=8") && text.contains("--sessions=9"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_process_that_others_hear_keeps_another_from_its_place() {
+        let mut other = replica(0, 3, false);
+        drop(poll(&mut other, MS));
+        let heard = |other: &mut Replica, now| {
+            say(other, 1, command::RECOVER, 0, &[]);
+            let (sent, _) = poll(other, now);
+            let found = sent
+                .iter()
+                .find(|(_, header, _)| header.command == command::RECOVERY);
+            let (_, _, body) = found.unwrap();
+            RecoveryAnswer::read_from_bytes(body).unwrap().impostor
+        };
+        assert_eq!(heard(&mut other, 2 * MS), 0);
+        say(&mut other, 1, command::PONG, 0, &[]);
+        assert_eq!(heard(&mut other, 3 * MS), 1);
+        assert_eq!(
+            heard(&mut other, 2000 * MS),
+            1,
+            "the clock moves after the answer"
+        );
+        assert_eq!(heard(&mut other, 2001 * MS), 0);
+
+        let mut own = replica(1, 3, true);
+        assert_eq!(asks_for(&mut own, MS), Some(0));
+        say(&mut own, 2, command::RECOVERY, 4, &answer(0, geometry()));
+        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry()));
+        assert_eq!(asks_for(&mut own, 200 * MS), Some(0), "that is no answer");
+        drop(poll(&mut own, MS + IMPOSTOR));
+        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry()));
+        let (_, stops) = poll(&mut own, 2 * MS + IMPOSTOR);
+        assert_eq!(stops, [FatalReason::ReplicaRuns { replica: 1 }]);
+    }
+}
