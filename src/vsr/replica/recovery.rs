@@ -319,8 +319,11 @@ mod tests {
         Replica::new(&superblock, start, sessions, NONCE)
     }
 
+    /// A frame to another replica: to whom, header and body.
+    type Sent = (u8, PeerHeader, Vec<u8>);
+
     /// All that a replica wants at a moment: frames to others, by command, and why it stops.
-    fn poll(replica: &mut Replica, now: u64) -> (Vec<(u8, PeerHeader, Vec<u8>)>, Vec<FatalReason>) {
+    fn poll(replica: &mut Replica, now: u64) -> (Vec<Sent>, Vec<FatalReason>) {
         replica.tick(now);
         let (mut sent, mut stops) = (Vec::new(), Vec::new());
         while let Some(effect) = replica.poll_effect(1) {
@@ -333,7 +336,13 @@ mod tests {
                     sent.push((to, header, body.to_vec()));
                 }
                 Effect::Stop(reason) => stops.push(reason),
-                other => panic!("{other:?}"),
+                other @ (Effect::WritePrepare(_)
+                | Effect::WriteHeaders(_)
+                | Effect::WriteView(_)
+                | Effect::Sync(_)
+                | Effect::ReadPrepare(_)
+                | Effect::Execute(_)
+                | Effect::Send { .. }) => panic!("{other:?}"),
             }
         }
         (sent, stops)
