@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
-Example:
+Examples:
   daftari recover --cluster=7 --replica=2 \\
       --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
   daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger

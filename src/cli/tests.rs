@@ -133,7 +133,7 @@ fn check_examples(command: &mut clap::Command, depth: usize) {
         seen += 1;
     }
     if depth == 0 {
-        assert_eq!(seen, 5);
+        assert_eq!(seen, 6);
     }
 }
 
