@@ -3,6 +3,10 @@
     clippy::disallowed_types,
     reason = "whether the replica still runs is asked before there is a server"
 )]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the sockets of a killed process take a moment"
+)]
 
 use super::exit::{Status, failure};
 use super::parse::{self, Addresses};
@@ -30,6 +34,10 @@ The log says how far it is. A cluster of one or two replicas has not enough othe
 
 /// How long the address of the replica may take to answer, if somebody is there.
 const PROBE: Duration = Duration::from_secs(2);
+/// How often it is tried, and what lies between: the sockets of a process that was killed just before
+/// accept until the kernel has torn them down.
+const PROBE_ATTEMPTS: u32 = 40;
+const PROBE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What `recover` is asked for.
 #[derive(Args, Clone, Debug)]
@@ -141,7 +149,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Whether somebody listens on an address.
 fn answers(address: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&address, PROBE).is_ok()
+    (0..PROBE_ATTEMPTS).all(|attempt| {
+        if attempt > 0 {
+            std::thread::sleep(PROBE_PAUSE);
+        }
+        TcpStream::connect_timeout(&address, PROBE).is_ok()
+    })
 }
 
 #[cfg(test)]
