@@ -23,7 +23,10 @@ Examples:
       The files of three replicas, each on its own machine.
 
 The file must not exist. Its sizes are chosen here, once and for all; the replicas of a cluster need the
-same. Three replicas go on without any one of them, five without any two.";
+same. Three replicas go on without any one of them, five without any two.
+
+If the file of a replica of such a cluster is lost, `daftari recover` makes another one. Never use `format`
+for that: what it makes believes that it never promised anything, and the others may lose transfers.";
 
 /// Slots of the journal, unless told otherwise.
 const JOURNAL_SLOTS_DEFAULT: u32 = 1024;
@@ -152,13 +155,13 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             ),
         ));
     }
-    make(options, &geometry)
+    make(options, &geometry, false)
 }
 
 /// Writes the file; the options were checked. What a failure leaves behind is removed.
-fn make(options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
+pub(super) fn make(options: &Options, geometry: &Geometry, recovering: bool) -> anyhow::Result<()> {
     let file = DataFile::create(&options.file, geometry.grid_offset())?;
-    let made = write(file, options, geometry);
+    let made = write(file, options, geometry, recovering);
     if made.is_err()
         && let Err(error) = std::fs::remove_file(&options.file)
     {
@@ -167,7 +170,12 @@ fn make(options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
     made
 }
 
-fn write(file: DataFile, options: &Options, geometry: &Geometry) -> anyhow::Result<()> {
+fn write(
+    file: DataFile,
+    options: &Options,
+    geometry: &Geometry,
+    recovering: bool,
+) -> anyhow::Result<()> {
     // Space is claimed here, so that the journal never meets a full disk and never waits for the
     // filesystem to note that a block is in use.
     let journal = geometry.prepares_offset();
@@ -180,6 +188,7 @@ fn write(file: DataFile, options: &Options, geometry: &Geometry) -> anyhow::Resu
         replica: options.replica,
         replica_count: options.replica_count,
         geometry: *geometry,
+        recovering,
     };
     let formatted = server::block_on_file(file, move |storage| async move {
         Box::pin(driver::format(&storage, &format)).await

@@ -10,6 +10,7 @@ pub mod format;
 pub mod inspect;
 pub mod logging;
 pub mod parse;
+pub mod recover;
 pub mod start;
 pub mod version;
 
@@ -31,6 +32,10 @@ Examples:
   daftari format --cluster=7 --replica=2 --replica-count=3 /data/ledger
   daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
       The last one of three replicas that keep a ledger together.
+
+  daftari recover --cluster=7 --replica=2 \
+      --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
+      The file of that replica was lost: another one, which gets all that it had from the others.
 
   daftari inspect integrity ledger.daftari
       Reads the whole file and says whether it is damaged.
@@ -54,6 +59,8 @@ pub struct Cli {
 pub enum Command {
     /// Make a data file.
     Format(format::Options),
+    /// Make a data file in the place of one that was lost, of a replica of several.
+    Recover(recover::Options),
     /// Serve a data file.
     Start(start::Options),
     /// Print the release, the protocol and the limits.
@@ -76,6 +83,7 @@ pub fn run() -> ExitCode {
 fn dispatch(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Format(options) => format::run(options),
+        Command::Recover(options) => recover::run(options),
         Command::Start(options) => start::run(options),
         Command::Version(options) => version::run(options),
         Command::Inspect(options) => inspect::run(options),

@@ -84,15 +84,7 @@ impl Options {
                 addresses.len()
             ));
         }
-        if let Some(address) = addresses.iter().find(|address| address.port() == 0)
-            && addresses.len() > 1
-        {
-            return usage(format!(
-                "--addresses: {address} takes any free port, and the other replicas have to know \
-                 which; write the port"
-            ));
-        }
-        Ok(())
+        check_ports(&self.addresses)
     }
 
     /// Where the replica of the file listens, and where the others do.
@@ -114,6 +106,24 @@ impl Options {
         let others = (0..).zip(addresses.iter().copied());
         let others = others.filter(|(replica, _)| *replica != own).collect();
         Ok((addresses[usize::from(own)], others))
+    }
+}
+
+/// Whether replicas can find each other.
+///
+/// # Errors
+/// When an address of several has no port.
+pub(super) fn check_ports(addresses: &Addresses) -> anyhow::Result<()> {
+    let addresses = &addresses.0;
+    match addresses.iter().find(|address| address.port() == 0) {
+        Some(address) if addresses.len() > 1 => Err(failure(
+            Status::Usage,
+            format!(
+                "--addresses: {address} takes any free port, and the other replicas have to know \
+                 which; write the port"
+            ),
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -159,6 +169,13 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         driver::read_superblock(&storage).await
     })??;
     let (address, peers) = options.places(&superblock)?;
+    if superblock.recovering == 1 {
+        tracing::info!(
+            replica = superblock.replica,
+            "recovering: the file takes the place of one that was lost; until the others have told what \
+             it promised, this replica takes part in nothing"
+        );
+    }
     let sessions = u64::from(superblock.geometry.session_count_max.get());
     let ledger = options
         .limit_memory

@@ -11,7 +11,11 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
 fn start_options(line: &str) -> start::Options {
     match parse(line).unwrap() {
         Command::Start(options) => options,
-        Command::Format(_) | Command::Version(_) | Command::Inspect(_) | Command::Benchmark(_) => {
+        Command::Format(_)
+        | Command::Recover(_)
+        | Command::Version(_)
+        | Command::Inspect(_)
+        | Command::Benchmark(_) => {
             panic!("not start")
         }
     }
@@ -129,7 +133,7 @@ fn check_examples(command: &mut clap::Command, depth: usize) {
         seen += 1;
     }
     if depth == 0 {
-        assert_eq!(seen, 5);
+        assert_eq!(seen, 6);
     }
 }
 

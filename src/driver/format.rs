@@ -21,6 +21,8 @@ pub struct FormatOptions {
     pub replica_count: u8,
     /// Sizes.
     pub geometry: Geometry,
+    /// Whether the file takes the place of one that was lost.
+    pub recovering: bool,
 }
 
 /// Writes under way at the same time.
@@ -78,6 +80,7 @@ pub async fn format<S: Storage>(storage: &S, options: &FormatOptions) -> Result<
     superblock.replica = options.replica;
     superblock.replica_count = options.replica_count;
     superblock.geometry = *geometry;
+    superblock.recovering = u8::from(options.recovering);
     superblock.checkpoint = PrepareHeader::root(options.cluster);
     superblock.seal();
     write_copies(storage, &superblock).await;

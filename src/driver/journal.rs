@@ -227,6 +227,7 @@ mod tests {
     fn made() -> (MemoryIo, Superblock) {
         let io = MemoryIo::default();
         let options = FormatOptions {
+            recovering: false,
             cluster: CLUSTER,
             replica: 0,
             replica_count: 1,

@@ -108,6 +108,11 @@ async fn complete_content<I: Io>(listing: Listing<'_, I>, superblock: Rc<Keeper>
 }
 
 fn set_view(next: &mut Superblock, view: &ViewState) {
+    if next.recovering == 1 {
+        // It is the first view that this replica takes part in since its file was lost.
+        next.recovering = 0;
+        next.recovered_view = view.log_view.into();
+    }
     next.view = view.view.into();
     next.log_view = view.log_view.into();
     next.commit_max = next.commit_max.get().max(view.commit_max).into();

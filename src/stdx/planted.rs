@@ -73,6 +73,10 @@ pub enum Bug {
     ServeBeforeExecuting,
     /// A primary goes by its own clock, whatever the others say.
     TrustOwnClock,
+    /// A replica whose file was lost takes part at once.
+    RecoverAtOnce,
+    /// It denies what it has forgotten.
+    DenyForgotten,
 }
 
 impl Bug {
@@ -116,6 +120,8 @@ impl Bug {
         Self::AcknowledgeWithoutHeader,
         Self::ServeBeforeExecuting,
         Self::TrustOwnClock,
+        Self::RecoverAtOnce,
+        Self::DenyForgotten,
     ];
 }
 

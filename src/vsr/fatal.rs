@@ -118,6 +118,27 @@ pub enum FatalReason {
         /// Bytes allowed.
         limit: u64,
     },
+    /// A file that takes the place of a lost one has other sizes than those of the cluster.
+    #[error(
+        "this file was made with {own}, those of the other replicas with {others}: remove it, and \
+         run `daftari recover` again with the sizes of the others"
+    )]
+    RecoverySizes {
+        /// Sizes of this file.
+        own: String,
+        /// Sizes of theirs.
+        others: String,
+    },
+    /// The others hear a replica whose file is said to be lost.
+    #[error(
+        "replica {replica} still runs, the others hear it: two processes of one replica would lose \
+         transfers. Check --replica; if it is the right one, stop the other process, then start this \
+         file again"
+    )]
+    ReplicaRuns {
+        /// The replica.
+        replica: u8,
+    },
     /// The geometry asked for at format is not usable.
     #[error("the sizes asked for do not make a data file: {what}")]
     Geometry {
@@ -164,7 +185,9 @@ impl FatalReason {
             Self::MemoryLimit { .. } => 22,
             Self::Geometry { .. } => 23,
             Self::ReplicaCount { .. } => 24,
-            Self::Diverged { .. } => 26,
+            Self::RecoverySizes { .. } => 25,
+            Self::ReplicaRuns { .. } => 26,
+            Self::Diverged { .. } => 27,
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::wire::frame::concat;
 use crate::wire::{Operation, PeerHeader};
 use bytes::Bytes;
 use storage_format::{
-    BlockReference, Checksum, PrepareHeader, PrepareKind, RequestEntry, Superblock, checksum,
+    BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, RequestEntry, Superblock,
+    checksum,
 };
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -71,6 +72,20 @@ impl CheckpointState {
     pub fn op(&self) -> u64 {
         self.header.op.get()
     }
+}
+
+/// What a replica tells one whose file was lost, beside its view.
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct RecoveryAnswer {
+    /// The sizes of its data file, which are those of all replicas.
+    pub geometry: Geometry,
+    /// 1 if somebody speaks as the replica that asks, and remembers: its file is not lost.
+    pub impostor: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// Ops and views are below these: no cluster gets there.

@@ -56,6 +56,10 @@ pub mod command {
     pub const FORWARD: u8 = 30;
     /// What the primary answers to it, on its way back to the client.
     pub const RELAY: u8 = 31;
+    /// A replica whose file was lost asks what it may have promised.
+    pub const RECOVER: u8 = 32;
+    /// The answer to it.
+    pub const RECOVERY: u8 = 33;
 
     /// Whether only replicas send such frames.
     #[must_use]

@@ -57,8 +57,12 @@ pub struct Superblock {
     pub checkpoint_block_count: U64,
     /// 1 while blocks of the checkpoint may be missing, which came from another replica.
     pub content_missing: u8,
+    /// 1 while the replica recovers from the loss of its file: it remembers nothing that it promised.
+    pub recovering: u8,
     /// Zero.
-    pub reserved_checkpoint: [u8; 7],
+    pub reserved_checkpoint: [u8; 2],
+    /// Prepares of earlier views may have been acknowledged before the file was lost; 0 if none was.
+    pub recovered_view: U32,
     /// State of the ledger beside its tables; the ledger knows the layout.
     pub ledger_state: [u8; 256],
     /// Zero.

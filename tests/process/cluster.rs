@@ -7,7 +7,8 @@
 )]
 
 use crate::util::{
-    Cluster, PATIENCE, Random, accounts, block_on, inspect, number_from_environment,
+    Cluster, PATIENCE, Random, accounts, block_on, free_port, inspect, number_from_environment,
+    run, text,
 };
 use daftari::stdx::SectorBuf;
 use std::fs::OpenOptions;
@@ -320,6 +321,39 @@ fn replicas_that_are_far_from_each_other_serve() {
     });
 }
 
+/// A file is lost under load and replaced; then another replica is killed for good, and what is left has to
+/// answer from the new file.
+fn replace_a_lost_file(name: &str, format: &[&str], lost: impl Fn(usize) -> usize) {
+    under_load(name, format, |cluster, load| {
+        let lost = lost(cluster.primary()) % cluster.count();
+        cluster.lose(lost);
+        load.goes_on();
+        let output = cluster.recover(lost, format);
+        assert!(output.status.success(), "{}", text(&output));
+        cluster.restart();
+        load.goes_on();
+        cluster.wait_logged(lost, "recovering: 2 of 2 answers");
+        cluster.wait_logged(lost, "recovered: this replica has all that was lost");
+        load.goes_on();
+        let other = cluster.primary();
+        let other = if other == lost {
+            (lost + 1) % cluster.count()
+        } else {
+            other
+        };
+        cluster.kill(other);
+        load.goes_on();
+        // The third has had everything all the time: it is not asked.
+        while cluster.primary() != lost {
+            let third = 3 - lost - other;
+            cluster.kill(third);
+            let restarted = cluster.restart_one(third);
+            assert!(restarted, "it is down");
+            load.goes_on();
+        }
+    });
+}
+
 #[test]
 fn a_thousand_flipped_bits_are_found_and_mended() {
     let arguments = &["--limit-memory=1GiB", "--scrub-period=2s"];
@@ -391,4 +425,84 @@ fn flip_bits(file: &Path, count: u64) {
         sector[usize::try_from(at - offset).expect("64 bits")] ^= 1 << random.below(8);
         direct.write_all_at(&sector, offset).expect("it is written");
     }
+}
+
+#[test]
+fn a_lost_file_is_replaced_with_what_the_journals_of_others_hold() {
+    replace_a_lost_file("cluster-recover-journal", LONG, |primary| primary + 1);
+}
+
+#[test]
+fn a_lost_file_is_replaced_with_a_checkpoint_of_others() {
+    replace_a_lost_file("cluster-recover-checkpoint", SHORT, |primary| primary);
+}
+
+#[test]
+fn a_file_is_not_replaced_when_that_is_not_safe() {
+    let mut cluster = Cluster::start("cluster-recover-refused", 3, SHORT);
+    create_accounts(&cluster);
+    let refused = |arguments: &[&str], status: i32, words: &str| {
+        let output = run(arguments);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(status), "{text}");
+        assert!(text.contains(words), "'{words}' is not in: {text}");
+    };
+    let one = format!("--addresses=127.0.0.1:{}", free_port());
+    let two = format!("{one},127.0.0.1:{}", free_port());
+    let recover = |addresses| {
+        [
+            "recover",
+            "--cluster=0",
+            "--replica=0",
+            addresses,
+            "no-file",
+        ]
+    };
+    refused(&recover(&one), 2, "nobody else has what its file had");
+    refused(&recover(&two), 2, "one alone cannot prove");
+
+    let output = cluster.recover(1, SHORT);
+    assert!(
+        text(&output).contains("exists already"),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(output.status.code(), Some(5));
+    // A file that nobody has, for a replica that runs.
+    let file = std::env::temp_dir().join(format!("daftari-recover-{}", std::process::id()));
+    let addresses = format!("--addresses={}", cluster.addresses().join(","));
+    let path = file.to_str().expect("the path is UTF-8");
+    let running = ["recover", "--cluster=0", "--replica=1", &addresses, path];
+    refused(&running, 5, "its file is not lost while it runs");
+    assert!(!file.exists());
+
+    // Other sizes than those of the cluster.
+    cluster.lose(1);
+    let output = cluster.recover(1, &["--development", "--journal-slots=128"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let (status, log) = cluster.start_refused(1);
+    assert_eq!(status.code(), Some(25), "{log}");
+    assert!(log.contains("--journal-slots=64 --sessions=64"), "{log}");
+
+    // With two lost of three, the new file waits; with one of them back, it does not any more.
+    cluster.lose(1);
+    let output = cluster.recover(1, SHORT);
+    assert!(output.status.success(), "{}", text(&output));
+    cluster.kill(2);
+    assert!(cluster.restart_one(1));
+    cluster.wait_logged(1, "recovering: 1 of 2 answers; without them nothing proves");
+    assert!(cluster.restart_one(2));
+    cluster.wait_logged(1, "recovered: this replica has all that was lost");
+    create_nothing_twice(&cluster);
+    cluster.terminate();
+}
+
+/// The accounts are there already.
+fn create_nothing_twice(cluster: &Cluster) {
+    let client = connect(&cluster.addresses().join(","));
+    let results = block_on(client.create_accounts(&accounts([1, 2]))).expect("it is answered");
+    let exists =
+        |result: &tb::CreateAccountResult| result.status == tb::CreateAccountStatus::Exists;
+    assert!(results.iter().all(exists), "{results:?}");
+    block_on(client.close()).expect("it closes");
 }

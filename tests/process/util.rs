@@ -320,13 +320,7 @@ impl Cluster {
     /// Starts all that are down, and waits until they answer pings.
     pub(crate) fn restart(&mut self) {
         for replica in 0..self.count() {
-            if self.servers[replica].is_none() {
-                let file = self.file(replica);
-                let port = self.ports[replica];
-                let addresses = self.addresses_for(replica).join(",");
-                let server = Server::spawn_among(&file, &addresses, port, self.arguments);
-                self.servers[replica] = Some(server);
-            }
+            let _started = self.spawn(replica);
         }
         self.servers
             .iter_mut()
@@ -334,9 +328,72 @@ impl Cluster {
             .for_each(Server::wait_ready);
     }
 
+    /// Starts one, and waits until it answers pings; whether it was down.
+    pub(crate) fn restart_one(&mut self, replica: usize) -> bool {
+        let started = self.spawn(replica);
+        self.servers[replica]
+            .as_mut()
+            .expect("it is up")
+            .wait_ready();
+        started
+    }
+
+    fn spawn(&mut self, replica: usize) -> bool {
+        if self.servers[replica].is_some() {
+            return false;
+        }
+        let addresses = self.addresses_for(replica).join(",");
+        let port = self.ports[replica];
+        let server = Server::spawn_among(&self.file(replica), &addresses, port, self.arguments);
+        self.servers[replica] = Some(server);
+        true
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self, replica: usize) {
         self.servers[replica].take().expect("it is up").kill();
+    }
+
+    /// The replica's process is killed, if it runs, and its file is gone.
+    pub(crate) fn lose(&mut self, replica: usize) {
+        drop(self.servers[replica].take());
+        fs::remove_file(self.file(replica)).expect("it is there");
+    }
+
+    /// What `daftari recover` says for a replica.
+    pub(crate) fn recover(&self, replica: usize, more: &[&str]) -> Output {
+        let (index, addresses) = (
+            format!("--replica={replica}"),
+            format!("--addresses={}", self.addresses().join(",")),
+        );
+        let file = self.file(replica);
+        let mut arguments = vec!["recover", "--cluster=0", &index, &addresses];
+        arguments.extend_from_slice(more);
+        arguments.push(file.to_str().expect("the path is UTF-8"));
+        run(&arguments)
+    }
+
+    /// Waits until a replica has logged some words.
+    pub(crate) fn wait_logged(&self, replica: usize, words: &str) {
+        let server = self.servers[replica].as_ref().expect("it is up");
+        let started = Instant::now();
+        while !server.log().contains(words) {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no '{words}':\n{}",
+                server.log()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts a replica that ends by itself; its status, and what it has printed.
+    pub(crate) fn start_refused(&self, replica: usize) -> (ExitStatus, String) {
+        let addresses = self.addresses_for(replica).join(",");
+        let port = self.ports[replica];
+        let file = self.file(replica);
+        let mut server = Server::spawn_among(&file, &addresses, port, self.arguments);
+        (server.wait(), server.log())
     }
 
     /// The primary of the newest view that a replica has heard of.
@@ -347,11 +404,14 @@ impl Cluster {
         usize::try_from(view).expect("64 bits") % self.count()
     }
 
-    /// Waits until all replicas have the same checkpoint, and ends them by SIGTERM. Their checkpoints are
+    /// Waits until all that are up have the same checkpoint, and ends them by SIGTERM. Their checkpoints are
     /// the same, byte by byte, and no file is damaged.
     pub(crate) fn terminate(mut self) {
         let started = Instant::now();
-        while let Err(text) = self.compare(&["--live"]) {
+        let up: Vec<usize> = (0..self.count())
+            .filter(|replica| self.servers[*replica].is_some())
+            .collect();
+        while let Err(text) = self.compare(&up, &["--live"]) {
             assert!(started.elapsed() < PATIENCE, "{text}");
             thread::sleep(Duration::from_millis(200));
         }
@@ -360,19 +420,18 @@ impl Cluster {
             assert!(status.success(), "{status}");
             assert!(took < Duration::from_secs(5), "{took:?}");
         }
-        self.compare(&[]).expect("the checkpoints are the same");
-        for replica in 0..self.count() {
+        self.compare(&up, &[])
+            .expect("the checkpoints are the same");
+        for replica in up {
             let file = self.file(replica);
             let output = run(&["inspect", "integrity", file.to_str().expect("UTF-8")]);
             assert!(output.status.success(), "{}", text(&output));
         }
     }
 
-    /// Whether `inspect compare` finds the checkpoints of all replicas to be the same; else what it says.
-    fn compare(&self, more: &[&str]) -> Result<(), String> {
-        let files: Vec<_> = (0..self.count())
-            .map(|replica| self.file(replica))
-            .collect();
+    /// Whether `inspect compare` finds the checkpoints of replicas to be the same; else what it says.
+    fn compare(&self, replicas: &[usize], more: &[&str]) -> Result<(), String> {
+        let files: Vec<_> = replicas.iter().map(|replica| self.file(*replica)).collect();
         let files = files.iter().map(|file| file.to_str().expect("UTF-8"));
         let arguments = ["inspect", "compare"]
             .into_iter()

@@ -68,6 +68,13 @@ pub fn run(file: &DataFile) -> anyhow::Result<(Document, anyhow::Result<()>)> {
 }
 
 fn check_superblock(findings: &mut Findings, copies: &[Superblock], winner: &Superblock) {
+    if winner.recovering == 1 {
+        findings.notices.push(
+            "the file takes the place of one that was lost, and has nothing yet: start the replica, \
+             and it recovers from the others"
+                .into(),
+        );
+    }
     if winner.content_missing == 1 {
         findings.notices.push(
             "the checkpoint came from another replica, and blocks of it may not be here yet: start \

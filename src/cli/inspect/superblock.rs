@@ -79,6 +79,8 @@ fn describe(document: &mut Document, superblock: &Superblock, copies: u64) {
                 "content_missing",
                 u32::from(superblock.content_missing).into(),
             ),
+            ("recovering", u32::from(superblock.recovering).into()),
+            ("recovered_view", superblock.recovered_view.get().into()),
             ("checkpoint_index_address", index.address.get().into()),
             (
                 "checkpoint_index_checksum",

@@ -4,8 +4,8 @@
 //! one, or if nobody is heard at all, it stops saying that it is there, and another takes over; when none
 //! has, a change would help nobody.
 
-use super::Replica;
 use super::timers::{HEARTBEAT, PATIENCE, PING};
+use super::{Peer, Replica};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::message;
 use crate::wire::PeerHeader;
@@ -41,7 +41,7 @@ impl Replica {
                 );
             }
         }
-        if self.timers.due(self.timers.ping) {
+        if self.timers.due(self.timers.ping) && !self.is_recovering() {
             let settled = self.astray.is_none();
             self.timers.ping = now + if settled { PING } else { HEARTBEAT };
             let mut header = self.peer_header(command::PING);
@@ -89,9 +89,15 @@ impl Replica {
         if !self.tells_of_clocks() {
             return false;
         }
-        let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
-        let mut heard = self.peers.iter().filter(|peer| fresh(peer.heard.0));
+        let mut heard = self.peers_heard();
         let nobody = heard.clone().next().is_none();
-        nobody || heard.any(|peer| peer.heard.1)
+        nobody || heard.any(|peer| peer.synchronized)
+    }
+
+    /// Those of the other replicas that have been heard lately.
+    pub(super) fn peers_heard(&self) -> impl Iterator<Item = &Peer> + Clone {
+        let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
+        let peers = self.peers.iter();
+        peers.filter(move |peer| peer.heard.is_some_and(fresh))
     }
 }

@@ -1,13 +1,14 @@
 //! Whole clusters of replicas without storage engine: messages late, lost and repeated, crashes that
-//! tear what is written, partitions. The simulator does the same with all of the code; this one does
+//! tear what is written, partitions, disks that are lost and replaced by empty ones. The simulator does the same with all of the code; this one does
 //! thousands of seeds in seconds, for the protocol alone.
 
-use super::{Admission, Effect, Event, Prepare, Replica, Start, ViewState, Way};
+use super::{Admission, Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::FatalReason;
 use crate::vsr::clock::TOLERANCE;
 use crate::vsr::journal::{SlotRead, recover_cluster};
+use crate::vsr::log::Body;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::quorum::Quorums;
 use crate::vsr::sessions::{Sessions, SharedSessions};
@@ -24,6 +25,8 @@ use zerocopy::FromBytes;
 
 /// Seeds for each number of replicas.
 const SEEDS: u64 = 40;
+/// The same, when disks are lost.
+const SEEDS_OF_LOSS: u64 = 250;
 const SLOTS: u64 = 48;
 const INTERVAL: u64 = SLOTS - 24;
 const MS: u64 = 1_000_000;
@@ -121,6 +124,10 @@ impl Disk {
             }
             Write::View(view) => {
                 let superblock = &mut self.superblock;
+                if superblock.recovering == 1 {
+                    superblock.recovering = 0;
+                    superblock.recovered_view = view.log_view.into();
+                }
                 superblock.view = view.view.into();
                 superblock.log_view = view.log_view.into();
                 superblock.commit_max = view.commit_max.into();
@@ -156,6 +163,10 @@ struct Node {
     hears_no_pongs: bool,
     /// Whether its checkpoints are not what they should be.
     diverges: bool,
+    /// What a disk held that was lost.
+    forgotten: Vec<Checksum>,
+    /// Whether the replica lacks some of that.
+    lacks: bool,
 }
 
 #[derive(Clone)]
@@ -165,6 +176,7 @@ enum What {
     Tick(usize),
     Start(usize),
     Crash(usize),
+    Lose(usize),
     Cut(usize, bool),
     Client(usize, u64),
     ToClient(usize, Bytes),
@@ -210,6 +222,11 @@ struct World {
     syncs: u32,
     /// Replicas that found that they must not go on.
     stops: Vec<(usize, FatalReason)>,
+    /// Whether disks are lost.
+    loses: bool,
+    losses: u32,
+    /// By view and replica: log view and head of its votes.
+    votes: BTreeMap<(u32, usize), (u32, u64)>,
 }
 
 fn is_pong(frame: &Bytes) -> bool {
@@ -268,6 +285,8 @@ impl World {
             skew: 0,
             hears_no_pongs: false,
             diverges: false,
+            forgotten: Vec::new(),
+            lacks: false,
         };
         let client = |index: u128| Client {
             state: ClientState {
@@ -302,6 +321,9 @@ impl World {
             views: 0,
             syncs: 0,
             stops: Vec::new(),
+            loses: false,
+            losses: 0,
+            votes: BTreeMap::new(),
         };
         for index in 0..replicas {
             this.at(0, What::Start(index));
@@ -365,6 +387,11 @@ impl World {
         };
         let replica = self.nodes[index].replica.as_mut();
         replica.unwrap().handle(loaded, &Room);
+        let node = &mut self.nodes[index];
+        if node.disk.superblock.content_missing == 1 {
+            node.superblock_writes.push_back(Write::Complete);
+            self.next_superblock(index);
+        }
     }
 
     /// Power fails: a write under way is done, not begun, or torn.
@@ -386,6 +413,48 @@ impl World {
         node.executing = false;
         node.superblock_writes.clear();
         node.superblock_busy = false;
+    }
+
+    /// Whether a replica has all that a disk held which it lost.
+    fn is_restored(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        let Some(replica) = &node.replica else {
+            return false;
+        };
+        let superblock = &node.disk.superblock;
+        let head = replica.head().op.get();
+        let held = |op| {
+            let entry = replica.log.entry(op);
+            entry.is_some_and(|entry| entry.body == Body::Durable)
+        };
+        superblock.recovering == 0
+            && superblock.content_missing == 0
+            && replica.status == Status::Normal
+            && head + 1 >= to_u64(self.history.len())
+            && (superblock.checkpoint.op.get() + 1..=head).all(held)
+    }
+
+    /// A disk is lost, unless as many are that all copies of an op could be among them.
+    fn lose(&mut self, index: usize) {
+        for other in 0..self.nodes.len() {
+            self.nodes[other].lacks &= !self.is_restored(other);
+        }
+        let count = self.nodes.len();
+        let quorums = Quorums::new(u8::try_from(count).unwrap());
+        let others = self.nodes.iter().enumerate();
+        let others = others.filter(|(other, node)| *other != index && node.lacks);
+        if others.count() + 1 >= usize::from(quorums.replication) {
+            return;
+        }
+        self.crash(index);
+        let node = &mut self.nodes[index];
+        let held = node.disk.slots.iter().flatten();
+        node.forgotten
+            .extend(held.map(|(header, _)| header.checksum));
+        node.disk = Disk::new(index, count);
+        node.disk.superblock.recovering = 1;
+        node.lacks = true;
+        self.losses += 1;
     }
 
     fn begin(&mut self, index: usize, delay: u64, write: Write) {
@@ -465,6 +534,12 @@ impl World {
                 }
                 Effect::Sync(sync) => self.begin_sync(index, sync),
                 Effect::Stop(reason) => {
+                    if matches!(reason, FatalReason::ReplicaRuns { .. }) {
+                        // Frames of its earlier life are late.
+                        self.crash(index);
+                        self.at(100 * MS, What::Start(index));
+                        return;
+                    }
                     self.stops.push((index, reason));
                     self.nodes[index].replica = None;
                     // What is under way comes to nothing.
@@ -518,10 +593,20 @@ impl World {
     }
 
     /// No frame is ahead of the superblock, and what is acknowledged is there.
-    fn check_sent(&self, index: usize, frame: &Bytes) {
+    fn check_sent(&mut self, index: usize, frame: &Bytes) {
         let header = CommonHeader::read_from_bytes(&frame[..256]).unwrap();
         let disk = &self.nodes[index].disk;
+        if disk.superblock.recovering == 1 {
+            assert_eq!(header.command, command::RECOVER, "it remembers nothing");
+            return;
+        }
         assert!(header.view <= disk.superblock.view, "I06");
+        if header.command == command::DO_VIEW_CHANGE {
+            let vote = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+            let vote = (vote.log_view.get(), vote.op.get());
+            let known = self.votes.entry((header.view.get(), index)).or_insert(vote);
+            assert_eq!(*known, vote, "I07: also in another life");
+        }
         if header.command == command::PREPARE_OK {
             let ok = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
             let slot = Disk::slot(ok.op.get());
@@ -552,10 +637,10 @@ impl World {
         assert_eq!(prepare.header.parent, last.checksum, "I02");
         assert!(prepare.header.timestamp > last.timestamp, "I02");
         self.check_timestamp(prepare);
-        let holders = self
-            .nodes
-            .iter()
-            .filter(|node| node.disk.holds(&prepare.header));
+        let holders = self.nodes.iter().filter(|node| {
+            let forgotten = &node.forgotten;
+            node.disk.holds(&prepare.header) || forgotten.contains(&prepare.header.checksum)
+        });
         let quorums = Quorums::new(u8::try_from(self.nodes.len()).unwrap());
         assert!(holders.count() >= usize::from(quorums.replication), "I03");
         let bytes = prepare.buffer[..prepare.size()].to_vec();
@@ -590,9 +675,6 @@ impl World {
                 node.executing = false;
                 replica.handle(Event::Synced, &Room);
                 self.loaded(index);
-                self.nodes[index]
-                    .superblock_writes
-                    .push_back(Write::Complete);
                 self.next_superblock(index);
             }
             Write::Complete => {
@@ -719,6 +801,13 @@ impl World {
                     self.at(delay, What::Start(index));
                 }
             }
+            What::Lose(index) => {
+                if self.faults {
+                    self.lose(index);
+                    let delay = self.random.below(800 * MS);
+                    self.at(delay, What::Start(index));
+                }
+            }
             What::Cut(index, off) => {
                 self.nodes[index].cut_off = off && self.faults;
                 if off {
@@ -735,10 +824,11 @@ impl World {
         while self.now < faults_until {
             if self.random.chance(2) {
                 let index = u64_to_usize(self.random.below(to_u64(self.nodes.len())));
-                match self.random.below(7) {
+                match self.random.below(if self.loses { 9 } else { 7 }) {
                     0..3 => self.at(0, What::Crash(index)),
                     3..6 => self.at(0, What::Cut(index, true)),
-                    _ => (0..self.nodes.len()).for_each(|index| self.at(0, What::Crash(index))),
+                    6 => (0..self.nodes.len()).for_each(|index| self.at(0, What::Crash(index))),
+                    _ => self.at(0, What::Lose(index)),
                 }
             }
             self.turn();
@@ -770,8 +860,9 @@ impl World {
             .map(|node| {
                 let replica = node.replica.as_ref().unwrap();
                 format!(
-                    "{:?} view {}/{} head {} tail {} executed {} commit {} checkpoint {}",
+                    "{:?} {:?} view {}/{} head {} tail {} executed {} commit {} checkpoint {}",
                     replica.status,
+                    replica.recovery,
                     replica.view,
                     replica.log_view,
                     replica.head().op,
@@ -786,33 +877,47 @@ impl World {
     }
 }
 
-fn run(replicas: usize, seeds: std::ops::Range<u64>) -> (usize, u32, u32) {
-    let (mut ops, mut views, mut syncs) = (0, 0, 0);
+/// What happened in some seeds.
+#[derive(Debug, Default)]
+struct Sums {
+    ops: usize,
+    views: u32,
+    syncs: u32,
+    losses: u32,
+}
+
+fn run(replicas: usize, seeds: std::ops::Range<u64>, loses: bool) -> Sums {
+    let mut sums = Sums::default();
     for seed in seeds {
         let mut world = World::new(seed, replicas);
+        world.loses = loses;
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             world.run(5000 * MS);
-            (world.history.len(), world.views, world.syncs)
         }));
-        match done {
-            Ok((more, seen, synced)) => {
-                ops += more;
-                views += seen;
-                syncs += synced;
-            }
-            Err(_) => panic!("seed {seed} with {replicas} replicas"),
-        }
+        assert!(done.is_ok(), "seed {seed} with {replicas} replicas");
+        sums.ops += world.history.len();
+        sums.views += world.views;
+        sums.syncs += world.syncs;
+        sums.losses += world.losses;
     }
-    (ops, views, syncs)
+    sums
 }
 
 #[test]
 fn clusters_agree_whatever_happens() {
     for replicas in 2..=6 {
-        let (ops, views, syncs) = run(replicas, 0..SEEDS);
+        let sums = run(replicas, 0..SEEDS, false);
+        assert!(sums.ops > 1000 && sums.views > 40, "{sums:?}");
+    }
+}
+
+#[test]
+fn clusters_lose_nothing_when_disks_are_lost() {
+    for replicas in 3..=6 {
+        let sums = run(replicas, 0..SEEDS_OF_LOSS, true);
         assert!(
-            ops > 1000 && views > 40,
-            "{ops} ops, {views} views, {syncs} syncs"
+            sums.ops > 1000 && sums.losses > 20 && sums.syncs > 10,
+            "{sums:?}"
         );
     }
 }

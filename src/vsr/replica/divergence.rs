@@ -2,7 +2,6 @@
 //! identifies theirs; one whose checkpoint is another than that of the others has computed something else
 //! from the same log, whatever the reason, and must not serve or acknowledge any more.
 
-use super::timers::PATIENCE;
 use super::{Effect, Replica};
 use crate::vsr::FatalReason;
 use crate::wire::PeerHeader;
@@ -32,10 +31,8 @@ impl Replica {
         if own.0 == 0 || self.stopped {
             return;
         }
-        let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
-        let others = self.peers.iter().filter(|peer| fresh(peer.heard.0));
         let (mut same, mut different) = (1, 0);
-        for peer in others {
+        for peer in self.peers_heard() {
             match peer.checkpoint {
                 Some((op, _)) if op != own.0 => return,
                 Some(other) if other == own => same += 1,

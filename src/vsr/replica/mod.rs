@@ -19,6 +19,8 @@
 //! * Nothing of a new view is written to the journal, or said, before the superblock has the view.
 //! * No op is prepared that would overwrite a slot the last durable checkpoint still needs, here or on
 //!   a replication quorum.
+//! * A replica whose file was lost promises nothing before it has joined a view that is higher than any of
+//!   its earlier life.
 //! * Timestamps strictly increase along the log, whatever the clocks do, and are given out only while a
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
@@ -28,6 +30,7 @@ mod event;
 mod execute;
 mod journal;
 mod normal;
+mod recovery;
 mod relay;
 mod repair;
 mod requests;
@@ -50,6 +53,7 @@ use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
+use recovery::{CatchUp, Recovery};
 use relay::Relay;
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
@@ -110,7 +114,8 @@ enum Status {
     Normal,
     /// It waits for the view to start, or for the next one.
     ViewChange,
-    /// Its journal may have lost the end of its log: it has to hear from the primary of its view first.
+    /// Its journal may have lost the end of its log: it has to hear from the primary of its view first. Or
+    /// its file was lost.
     Recovering,
 }
 
@@ -130,8 +135,10 @@ struct Peer {
     checkpoint: Option<(u64, Checksum)>,
     /// A view that it asks for, and when it did.
     asked: Option<(u32, u64)>,
-    /// When it was heard last, and whether its time of day was one that a quorum agrees on.
-    heard: (u64, bool),
+    /// When it was heard last, and remembered what it had promised.
+    heard: Option<u64>,
+    /// Whether its time of day was one that a quorum agrees on.
+    synchronized: bool,
 }
 
 /// Where a replica starts from, beside its superblock.
@@ -221,6 +228,12 @@ pub struct Replica {
     asked_up_to: (u64, u64),
     /// The view in which trouble was told of last: once is enough.
     told: Option<u32>,
+    /// While it recovers from the loss of its file.
+    recovery: Option<Recovery>,
+    /// Prepares of earlier views may have been acknowledged by this replica before its file was lost.
+    recovered_view: u32,
+    /// Since it recovered, until it has what was lost.
+    catch_up: Option<CatchUp>,
     shutdown: bool,
     /// It has found that it must not go on.
     stopped: bool,
@@ -245,8 +258,11 @@ impl Replica {
             .map(|_| SectorBuf::zeroed(slot_size))
             .collect();
         let primary = view % u32::from(replica_count) == u32::from(replica);
+        let recovers = superblock.recovering == 1 && !planted(Bug::RecoverAtOnce);
+        let recovery = recovers.then(Recovery::default);
         let status = match start.certain {
             _ if replica_count == 1 => Status::Normal,
+            _ if recovers => Status::Recovering,
             // A primary may have sent prepares that it lost: the next view has to start.
             _ if primary || log_view < view => Status::ViewChange,
             true => Status::Normal,
@@ -307,6 +323,9 @@ impl Replica {
             primary_head: 0,
             asked_up_to: (0, 0),
             told: None,
+            recovery,
+            recovered_view: superblock.recovered_view.get(),
+            catch_up: None,
             shutdown: false,
             stopped: false,
             effects: VecDeque::new(),
@@ -509,6 +528,11 @@ impl Replica {
         body: Bytes,
         admission: &impl Admission,
     ) {
+        if self.is_recovering()
+            && !matches!(common.command, command::START_VIEW | command::RECOVERY)
+        {
+            return;
+        }
         if common.command == command::PREPARE {
             let prepare = PrepareHeader::read_from_bytes(header).expect("256 bytes");
             return self.on_prepare(&prepare, body);
@@ -523,8 +547,13 @@ impl Replica {
         }
         let index = usize::from(common.replica);
         self.peers[index].checkpoint_op = peer.checkpoint_op.get();
-        self.peers[index].heard = (self.timers.now, peer.synchronized == 1);
+        if common.command != command::RECOVER {
+            self.peers[index].heard = Some(self.timers.now);
+            self.peers[index].synchronized = peer.synchronized == 1;
+        }
         match common.command {
+            command::RECOVER => self.on_recover(&peer),
+            command::RECOVERY => self.on_recovery(&peer, &body),
             command::PREPARE_OK => self.on_prepare_ok(&peer),
             command::COMMIT => self.on_commit(&peer),
             command::PING => self.tell_time(&peer),

@@ -35,6 +35,7 @@ impl Replica {
             self.timers.repair = now + REPAIR;
             self.repair();
             self.forget_relays();
+            self.say_progress();
         }
     }
 
@@ -43,7 +44,9 @@ impl Replica {
     pub fn until_tick(&self) -> Option<u64> {
         let timers = &self.timers;
         let mut next = timers.patience.min(timers.resend).min(timers.repair);
-        next = next.min(timers.ping);
+        if !self.is_recovering() {
+            next = next.min(timers.ping);
+        }
         if self.leads() && !self.stalls() {
             next = next.min(timers.heartbeat);
         }

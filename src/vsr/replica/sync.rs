@@ -38,6 +38,12 @@ impl Replica {
         self.content_missing && !self.loaded
     }
 
+    /// Whether a log is all in the journals of others, from its first op on.
+    pub(super) fn is_in_journals(&self, checkpoint: &CheckpointState, decided: &Decided) -> bool {
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        checkpoint.op() == 0 && decided.headers[0].op.get() < slots
+    }
+
     /// Whether this backup has not come on for long, and others have a checkpoint that it could go on from.
     pub(super) fn is_stuck(&self) -> bool {
         let primary = &self.peers[usize::from(self.primary_of(self.view))];
@@ -102,6 +108,7 @@ impl Replica {
         self.renew_buffers();
         // The view may have been left again; the log view not, meanwhile.
         self.view_durable = (self.log_view, self.log_view);
+        self.end_recovery();
         if self.view_is_durable() {
             self.view_became_durable();
         }

@@ -15,6 +15,8 @@ pub(super) const REPAIR: u64 = 50 * MS;
 pub(super) const PING: u64 = 1000 * MS;
 /// How long a question for a new view counts.
 pub(super) const ASKED: u64 = 500 * MS;
+/// How often a replica that recovers says in the log how far it is.
+pub(super) const PROGRESS: u64 = 2000 * MS;
 
 /// When to do what, on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]

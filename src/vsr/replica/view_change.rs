@@ -37,13 +37,9 @@ impl Replica {
 
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
-        if self.leads() && !self.stalls() {
-            return;
+        if !self.leads() || self.stalls() {
+            self.ask_next_view();
         }
-        let asked = self.peers.iter().filter_map(|peer| peer.asked);
-        let fresh = asked.filter(|(_, at)| !self.timers.due(at + ASKED));
-        let newest = fresh.map(|(view, _)| view).max().unwrap_or(0);
-        self.ask_view(newest.max(self.view + 1));
     }
 
     /// Whether heartbeats have failed to come, though not yet for long enough to ask for a view alone.
@@ -51,9 +47,14 @@ impl Replica {
         !self.leads() && self.timers.due(self.timers.heard + PATIENCE / 2)
     }
 
-    /// Asks for a view.
-    fn ask_view(&mut self, view: u32) {
-        self.asking = Some(view);
+    /// Asks for the next view, if the superblock has this one. So nobody ever enters a view before a
+    /// view-change quorum has the one before it durable; a replica that lost its file relies on that
+    /// to know which views it can have been in.
+    pub(super) fn ask_next_view(&mut self) {
+        if self.view_durable.0 != self.view || self.syncing.is_some() || self.is_recovering() {
+            return;
+        }
+        self.asking = Some(self.view + 1);
         self.send_start_view_change();
         self.count_askers();
     }
@@ -67,18 +68,17 @@ impl Replica {
     }
 
     pub(super) fn on_start_view_change(&mut self, ask: &PeerHeader) {
-        let view = ask.view_next.get();
-        self.peers[usize::from(ask.replica)].asked = Some((view, self.timers.now));
-        if view <= self.view {
-            return;
+        let wanted = ask.view_next.get();
+        self.peers[usize::from(ask.replica)].asked = Some((wanted, self.timers.now));
+        if ask.view.get() > self.view {
+            // A quorum has asked for that one.
+            self.enter(ask.view.get());
         }
-        match self.asking {
-            Some(asking) if view > asking => self.ask_view(view),
-            Some(_) => self.count_askers(),
+        if self.asking.is_none() && wanted == self.view + 1 && self.misses_primary() {
             // Somebody misses the primary that this replica has not heard for a while, too.
-            None if self.misses_primary() => self.ask_view(view),
-            None => {}
+            self.ask_next_view();
         }
+        self.count_askers();
     }
 
     /// Enters the view that this replica asks for, once a quorum does.
@@ -146,6 +146,7 @@ impl Replica {
     pub(super) fn on_view_durable(&mut self) {
         let written = self.view_writing.take();
         self.view_durable = written.expect("it was being written");
+        self.end_recovery();
         // If it is another one by now, that is written next.
         if self.view_is_durable() {
             self.view_became_durable();
@@ -169,6 +170,10 @@ impl Replica {
 
     pub(super) fn resend(&mut self) {
         self.timers.resend = self.timers.now + RESEND;
+        if self.is_recovering() {
+            self.ask_recovery();
+            return;
+        }
         self.send_start_view_change();
         if self.is_voting() {
             self.send_vote();
@@ -196,7 +201,11 @@ impl Replica {
             held.fold(0, |bits, (at, _)| bits | 1 << at)
         };
         let present = |entry: &Entry| matches!(entry.body, Body::Written | Body::Durable);
-        let never_acknowledged = |entry: &Entry| !entry.promised || planted(Bug::NackLost);
+        let never_acknowledged = |entry: &Entry| {
+            let forgotten =
+                entry.header.view.get() < self.recovered_view && !planted(Bug::DenyForgotten);
+            !(entry.promised || forgotten) || planted(Bug::NackLost)
+        };
         Vote {
             log_view: self.log_view,
             commit: self.commit_max,
@@ -270,7 +279,7 @@ impl Replica {
             // As primary it would have nobody to get that from.
             if self.asking.is_none() {
                 tracing::info!(view = self.view, "another replica has to lead");
-                self.ask_view(self.view + 1);
+                self.ask_next_view();
             }
             return;
         }
@@ -336,7 +345,7 @@ impl Replica {
         self.repair();
     }
 
-    fn send_start_view(&mut self, replica: u8, nonce: u128) {
+    pub(super) fn send_start_view(&mut self, replica: u8, nonce: u128) {
         let mut header = self.peer_header(command::START_VIEW);
         let headers = self.log.newest(VIEW_HEADERS_MAX);
         header.op = headers[0].op;
@@ -361,6 +370,7 @@ impl Replica {
         }
         let wanted = match self.status {
             _ if self.syncing.is_some() => false,
+            _ if self.is_recovering() => self.may_join(view),
             _ if view > self.view => true,
             // An answer that was late knows less than what was acknowledged since.
             Status::Normal => self.is_stuck() && headers[0].op >= self.log.head().op,
@@ -375,7 +385,8 @@ impl Replica {
             headers,
             commit: header.commit.get(),
         };
-        if self.is_stuck() || !self.fits(&decided.headers) {
+        let behind = self.is_recovering() && !self.is_in_journals(&checkpoint, &decided);
+        if behind || self.is_stuck() || !self.fits(&decided.headers) {
             self.sync(view, checkpoint, &decided);
             return;
         }

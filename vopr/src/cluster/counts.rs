@@ -27,6 +27,10 @@ pub struct Counts {
     pub syncs: u64,
     /// Replicas that were brought back before they lagged too far.
     pub lags: u64,
+    /// Disks that were lost.
+    pub lost: u64,
+    /// Replicas that take part again since.
+    pub recovered: u64,
     /// Views that were started.
     pub views: u64,
     /// Prepares that a replica asked for, and got.
@@ -42,7 +46,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 19] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -55,6 +59,8 @@ impl Counts {
             ("blocks sent", &mut self.blocks),
             ("syncs", &mut self.syncs),
             ("brought back", &mut self.lags),
+            ("disks lost", &mut self.lost),
+            ("recovered", &mut self.recovered),
             ("views started", &mut self.views),
             ("prepares repaired", &mut self.repaired),
             ("votes", &mut self.votes),

@@ -10,6 +10,7 @@ use super::world::{Action, World, kind};
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Write};
 use crate::sim::draws::Draws;
+use crate::sim::options::MS;
 use crate::sim::world::now;
 
 /// Chooses when the next crash of a replica comes; `starting` when it is about to recover.
@@ -35,6 +36,14 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
         return;
     }
     super::rot::at_crash(world, replica, writes);
+    let options = &mut world.options;
+    if options.losses > 0
+        && world.random.fault.chance(options.loss)
+        && world.checker.may_lose(replica)
+    {
+        options.losses -= 1;
+        world.lose_disk(replica);
+    }
     let options = world.options.processes;
     let down = world.random.fault.exponential(options.down);
     world.at(now() + down, Action::Start(replica));
@@ -57,6 +66,18 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
             world.options.processes.crashes -= 1;
             world.at(now(), Action::Crash(other));
         }
+    }
+}
+
+/// A replica whose disk was lost takes part again, and has next to nothing yet: the primary may crash now, so
+/// that it is asked for what it remembers.
+pub fn on_recovered(world: &mut World, replica: u8) {
+    let primary = world.checker.primary();
+    let crashes = world.options.processes.crashes > 0 && primary != replica;
+    if crashes && may_fail(world, primary) && world.random.fault.chance(500) {
+        world.options.processes.crashes -= 1;
+        let delay = world.random.fault.exponential(50 * MS);
+        world.at(now() + delay, Action::Crash(primary));
     }
 }
 

@@ -102,19 +102,24 @@ async fn process(replica: u8) {
     let io = ClusterIo::new(replica);
     let (phase, cluster, options) =
         with(|world| (world.phases.phase, world.cluster, world.options.clone()));
-    if phase == Phase::Format {
+    let lost = with(|world| world.processes[usize::from(replica)].lost);
+    if phase == Phase::Format || lost {
         let format = FormatOptions {
             cluster,
             replica,
             replica_count: options.replicas,
             geometry: options.geometry,
+            recovering: lost,
         };
         let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
         with(|world| match result {
+            Ok(()) if lost => world.on_replaced(replica),
             Ok(()) => phases::on_formatted(world),
             Err(reason) => world.judge(fail("fatal", reason.to_string())),
         });
-        return;
+        if !lost {
+            return;
+        }
     }
     let options = RunOptions {
         cluster: Some(cluster),

@@ -92,6 +92,10 @@ pub struct Options {
     /// Whether a replica is brought back, and the load held, before others overwrite ops that it
     /// lacks: so that it does not have to go on from a checkpoint of theirs.
     pub lag_limit: bool,
+    /// Disks that are lost at a crash, at most; nothing else is damaged then.
+    pub losses: u64,
+    /// Of 1000 crashes, those that take the disk with them.
+    pub loss: u64,
 }
 
 fn geometry(random: &mut Random) -> Geometry {
@@ -138,8 +142,9 @@ impl Options {
         let speeds = (0..replicas).map(|_| DiskSpeed::new(random, stalls, false));
         let speeds = speeds.collect();
         let ordered = random.chance(500);
+        let loses = replicas >= 3 && seed_loses(seed, weather);
         let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
-        Self {
+        let mut options = Self {
             replicas,
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
@@ -169,8 +174,30 @@ impl Options {
             },
             client_crashes: if random.chance(300) { 20 } else { 0 },
             lag_limit: random.chance(500),
+            losses: 0,
+            loss: 0,
+        };
+        if loses {
+            options.lose_disks(random);
         }
+        options
     }
+
+    /// Disks are lost, and nothing is damaged beside that: a lost replica counts as a fault of everything
+    /// until it has recovered.
+    fn lose_disks(&mut self, random: &mut Random) {
+        self.losses = random.between(1, u64::from(self.replicas) + 2);
+        self.loss = random.between(100, 500);
+        (self.rot, self.rot_blocks) = (0, 0);
+        self.uncertain.fill(false);
+        let crashes = &mut self.processes.crashes;
+        *crashes = (*crashes).max(2 * u64::from(self.replicas));
+    }
+}
+
+/// Whether disks are lost in a seed; a stream of its own, so that other seeds stay what they are.
+fn seed_loses(seed: u64, weather: Weather) -> bool {
+    weather != Weather::Calm && Random::stream(seed, 208).chance(500)
 }
 
 fn uncertain(random: &mut Random, replicas: u8) -> Vec<bool> {

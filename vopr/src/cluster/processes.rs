@@ -37,6 +37,8 @@ pub struct Process {
     pub incarnation: u64,
     /// Whether it wrote a prepare or sent a frame since.
     pub served: bool,
+    /// Whether its disk was lost, and has no data file yet.
+    pub lost: bool,
     /// When its next crash comes.
     pub plan: CrashPlan,
     /// Its clocks.
@@ -54,6 +56,7 @@ impl Process {
             state: State::Down,
             incarnation: 0,
             served: false,
+            lost: false,
             plan: CrashPlan::Never,
             clocks,
             slow: (0, None),
@@ -93,6 +96,11 @@ impl World {
         process.state = State::Up;
         process.incarnation += 1;
         process.served = false;
+        if process.lost {
+            // A file that was not made to its end is removed.
+            let disk = &mut self.disks[usize::from(replica)];
+            *disk = disk.successor();
+        }
         clocks::on_resume(self, replica);
         faults::plan_crash(self, replica, true);
         Handle::current().restart(self.node(replica));
@@ -120,9 +128,30 @@ impl World {
                 .map(|(write, survived)| format!("{} {survived:?}", describe::write(write)));
             format!("{replica} crashes: {}", list.collect::<Vec<_>>().join(", "))
         });
-        let verdict = self.checker.on_crash(&self.disks, replica, &writes);
-        self.judge(verdict);
+        if !self.disks[usize::from(replica)].formatting {
+            let verdict = self.checker.on_crash(&self.disks, replica, &writes);
+            self.judge(verdict);
+        }
         faults::after_crash(self, replica, &writes);
+    }
+
+    /// The disk of a replica that is down is lost.
+    pub fn lose_disk(&mut self, replica: u8) {
+        self.note(kind::CRASH, replica, b"lost");
+        self.trace(|| format!("the disk of {replica} is lost"));
+        self.checker.on_lost(replica);
+        let disk = &mut self.disks[usize::from(replica)];
+        *disk = disk.successor();
+        self.process(replica).lost = true;
+    }
+
+    /// There is a data file again in the place of the one that was lost.
+    pub fn on_replaced(&mut self, replica: u8) {
+        self.trace(|| format!("{replica} has an empty data file"));
+        let disk = &mut self.disks[usize::from(replica)];
+        disk.formatting = false;
+        self.checker.on_formatted(disk, replica);
+        self.process(replica).lost = false;
     }
 
     /// A replica stands still.
@@ -156,6 +185,12 @@ impl World {
         self.note(kind::EXIT, replica, format!("{result:?}").as_bytes());
         self.trace(|| format!("{replica} exits: {result:?}"));
         self.process(replica).state = State::Down;
+        if matches!(result, Err(FatalReason::ReplicaRuns { .. })) {
+            // Frames of its earlier life are late; its operator tries again.
+            self.network.crash(replica);
+            self.at(now() + 1_000 * MS, Action::Start(replica));
+            return;
+        }
         self.judge(match result {
             Ok(()) => fail("liveness", format!("replica {replica} left")),
             Err(reason) => fail("fatal", format!("replica {replica}: {reason:?}: {reason}")),
@@ -170,7 +205,7 @@ impl World {
         let disk = &self.disks[usize::from(replica)];
         let zone = disk.zone(offset);
         self.trace(|| format!("{replica} writes {}", describe::bytes(zone, offset, data)));
-        if self.phases.phase != Phase::Format {
+        if !disk.formatting {
             let verdict = self
                 .checker
                 .on_write_start(&self.disks, replica, (offset, data));
@@ -241,9 +276,13 @@ impl World {
         };
         self.note(kind::WRITE_DONE, replica, &write.offset.to_le_bytes());
         self.trace(|| format!("{replica} has written {}", describe::write(&write)));
-        if self.phases.phase != Phase::Format {
+        if !self.disks[usize::from(replica)].formatting {
+            let before = self.checker.counts.recovered;
             let verdict = self.checker.on_write_done(&self.disks, replica, &write);
             self.judge(verdict);
+            if self.checker.counts.recovered > before {
+                faults::on_recovered(self, replica);
+            }
         }
         self.finish_access(replica, id);
     }

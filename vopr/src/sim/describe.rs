@@ -122,13 +122,18 @@ pub fn bytes(zone: Zone, offset: u64, data: &[u8]) -> String {
             let (view, log_view) = (header.view, header.log_view);
             let (commit, checkpoint) = (header.commit_max, header.checkpoint.op);
             format!(
-                "superblock {} copy {} view {view} log_view {log_view} commit_max {commit} checkpoint {checkpoint}{}",
+                "superblock {} copy {} view {view} log_view {log_view} commit_max {commit} checkpoint {checkpoint}{}{}",
                 header.sequence,
                 offset / 8192,
                 if header.content_missing == 0 {
                     ""
                 } else {
                     " without its blocks"
+                },
+                if header.recovering == 0 {
+                    ""
+                } else {
+                    " recovering"
                 },
             )
         }

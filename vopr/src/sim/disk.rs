@@ -112,6 +112,15 @@ impl Disk {
         }
     }
 
+    /// An empty disk in its place. Accesses to the old one that were under way mean nothing to it.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        let mut new = Self::new(self.geometry, self.tear_inside_sectors);
+        new.loses_headers = self.loses_headers;
+        new.next_id = self.next_id;
+        new
+    }
+
     /// Bytes of the file.
     #[must_use]
     pub fn size(&self) -> u64 {

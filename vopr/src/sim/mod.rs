@@ -202,6 +202,7 @@ async fn process() {
     });
     if phase == Phase::Format {
         let options = FormatOptions {
+            recovering: false,
             cluster,
             replica: 0,
             replica_count: 1,

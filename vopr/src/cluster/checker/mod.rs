@@ -107,6 +107,13 @@ impl Checker {
         &self.platters[usize::from(replica)]
     }
 
+    /// A disk is lost, with all that it held. What its replica promised stays promised: it may take part again
+    /// only with a log that keeps it.
+    pub fn on_lost(&mut self, replica: u8) {
+        self.counts.lost += 1;
+        self.platters[usize::from(replica)].lose();
+    }
+
     /// A data file was made.
     pub fn on_formatted(&mut self, disk: &Disk, replica: u8) {
         self.platters[usize::from(replica)].reread(disk, &self.geometry);
@@ -145,6 +152,8 @@ impl Checker {
         }
         let checkpointed = platter.superblock.checkpoint.op > before.checkpoint.op;
         self.counts.checkpoints += u64::from(checkpointed);
+        let recovered = platter.superblock.recovering < before.recovering;
+        self.counts.recovered += u64::from(recovered);
         let synced = platter.superblock.content_missing > before.content_missing;
         self.counts.syncs += u64::from(synced);
         if self.replicas == 1 && write.zone == Zone::Prepares {
@@ -185,7 +194,8 @@ impl Checker {
             let parent = parent.checksum;
             let mut copies: BTreeMap<(u32, Checksum), Vec<u8>> = BTreeMap::new();
             for replica in 0..self.replicas {
-                if let Some(header) = self.platter(replica).prepare(next) {
+                let platter = self.platter(replica);
+                if let Some(header) = platter.prepare(next).or(platter.forgotten(next)) {
                     let key = (header.view.get(), header.checksum);
                     copies.entry(key).or_default().push(replica);
                 }
@@ -194,7 +204,8 @@ impl Checker {
             let held = |holders: &Vec<u8>| holders.len() >= enough;
             let mut candidates = copies.values().filter(|holders| held(holders)).rev();
             let chosen = candidates.find_map(|holders| {
-                let first = self.platter(holders[0]).prepare(next)?;
+                let mut copies = holders.iter().map(|holder| self.platter(*holder));
+                let first = copies.find_map(|platter| platter.prepare(next))?;
                 (first.parent == parent).then(|| (*first, holders.clone()))
             });
             let Some((header, holders)) = chosen else {
@@ -251,12 +262,11 @@ impl Checker {
             format!("replica {replica} writes op {op} over op {newer}")
         })?;
         let quorum = quorum::replication(self.replicas);
-        // Nobody may rely on a checkpoint whose blocks are on their way.
-        let whole = self
-            .platters
-            .iter()
-            .filter(|platter| platter.superblock.content_missing == 0);
-        let covering = whole.filter(|platter| covers(platter));
+        // Nobody may rely on a checkpoint whose blocks are on their way; one that was lost counts as a fault.
+        let covering = self.platters.iter().filter(|platter| {
+            let whole = platter.superblock.content_missing == 0;
+            (whole && covers(platter)) || platter.covered(op, slots)
+        });
         require(covering.count() >= quorum, "I12", || {
             format!(
                 "replica {replica} writes op {op}, and no quorum has a checkpoint of {}",

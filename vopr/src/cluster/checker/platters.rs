@@ -1,6 +1,7 @@
 //! What each replica's disk holds, as far as it was written: damage at rest is left out of it.
 
 use super::Checker;
+use crate::cluster::quorum;
 use crate::sim::disk::{Disk, Write, Zone};
 use crate::sim::platter;
 use crate::sim::protected::Protected;
@@ -27,6 +28,17 @@ pub struct Platter {
     pub commit_named: u64,
     /// Ops that it lacks, when that was measured last.
     lacking: u64,
+    /// What was on disks that were lost, until all of that is here again.
+    lost: Vec<Lost>,
+    /// The newest view of all disks that were lost.
+    view_lost: u32,
+}
+
+/// What was on a disk that was lost: others may still count on it.
+#[derive(Debug)]
+struct Lost {
+    prepares: Vec<Option<PrepareHeader>>,
+    checkpoint: u64,
 }
 
 impl Platter {
@@ -40,7 +52,44 @@ impl Platter {
             protected: Protected::default(),
             commit_named: 0,
             lacking: 0,
+            lost: Vec::new(),
+            view_lost: 0,
         }
+    }
+
+    /// The disk is lost.
+    pub(super) fn lose(&mut self) {
+        let mut empty = Self::new(self.slots());
+        empty.view_lost = self.newest_view();
+        let whole = self.superblock.content_missing == 0;
+        let checkpoint = if whole { self.checkpoint() } else { 0 };
+        empty.lost = std::mem::take(&mut self.lost);
+        empty.lost.push(Lost {
+            prepares: std::mem::take(&mut self.prepares),
+            checkpoint,
+        });
+        *self = empty;
+    }
+
+    /// The newest view that the replica has ever had durable.
+    pub(super) fn newest_view(&self) -> u32 {
+        self.superblock.view.get().max(self.view_lost)
+    }
+
+    /// The prepare of an op that was on a disk which was lost.
+    pub(super) fn forgotten(&self, op: u64) -> Option<&PrepareHeader> {
+        let slot = u64_to_usize(op % self.slots());
+        let mut found = self
+            .lost
+            .iter()
+            .filter_map(|lost| lost.prepares[slot].as_ref());
+        found.find(|found| found.op.get() == op && found.kind() != PrepareKind::Empty)
+    }
+
+    /// Whether a disk that was lost had a checkpoint for what the slot of an op held before.
+    pub(super) fn covered(&self, op: u64, slots: u64) -> bool {
+        let mut lost = self.lost.iter();
+        lost.any(|lost| lost.checkpoint + slots >= op)
     }
 
     fn slots(&self) -> u64 {
@@ -200,6 +249,47 @@ impl Checker {
         self.platters
             .iter()
             .any(|platter| platter.lacking > platter.slots() / 3)
+    }
+
+    /// Whether a disk may be lost: all others have blocks for their checkpoints, and fewer disks than hold an
+    /// op are lost and not replaced in full.
+    pub fn may_lose(&mut self, replica: u8) -> bool {
+        let others = (0..self.replicas).filter(|other| *other != replica);
+        let others: Vec<u8> = others.collect();
+        for other in &others {
+            if self.is_restored(*other) {
+                self.platters[usize::from(*other)].lost.clear();
+            }
+        }
+        let platters = others.iter().map(|other| self.platter(*other));
+        let lacking = platters.clone().filter(|platter| !platter.lost.is_empty());
+        let whole = platters
+            .clone()
+            .all(|platter| platter.superblock.content_missing == 0 || !platter.lost.is_empty());
+        lacking.count() + 1 < quorum::replication(self.replicas) && whole
+    }
+
+    /// Whether a replica has all that may have been on a disk that it lost.
+    fn is_restored(&self, replica: u8) -> bool {
+        let platter = self.platter(replica);
+        let superblock = &platter.superblock;
+        let held = |header: &PrepareHeader| {
+            let op = header.op.get();
+            op <= platter.checkpoint() || platter.prepare(op) == Some(header)
+        };
+        let ops = platter.checkpoint() + 1..=self.history.head();
+        let mut committed = ops.filter_map(|op| self.history.prepare(op));
+        let log = superblock.view_headers.iter();
+        let mut log = log.take_while(|header| header.kind > PrepareKind::Empty.code());
+        superblock.recovering == 0
+            && superblock.sequence > 1
+            && platter.is_complete()
+            && !platter
+                .lost
+                .iter()
+                .any(|lost| lost.checkpoint > platter.checkpoint())
+            && committed.all(held)
+            && log.all(held)
     }
 
     /// Whether a slot may rot: it is whole, and others keep what it holds for long enough. Beyond the

@@ -22,7 +22,7 @@ fn headers(body: &[u8]) -> Result<&[PrepareHeader], Failure> {
 
 impl Checker {
     fn check_view(&self, replica: u8, view: u32, what: impl Fn() -> String) -> Verdict {
-        let durable = self.platter(replica).superblock.view.get();
+        let durable = self.platter(replica).newest_view();
         require(view <= durable, "I06", || {
             format!(
                 "replica {replica} sends {} of view {view}, durable is {durable}",
@@ -105,6 +105,15 @@ impl Checker {
         require(from != to && to < self.replicas, "I15", || {
             format!("replica {from} sends a frame to replica {to}")
         })?;
+        let recovering = self.platter(from).superblock.recovering == 1;
+        require(
+            !recovering || common.command == command::RECOVER,
+            "I05",
+            || {
+                let command = common.command;
+                format!("replica {from} remembers nothing, and sends command {command}")
+            },
+        )?;
         if common.command == command::PREPARE {
             return self.check_prepare_sent(disks, (from, to), frame);
         }
