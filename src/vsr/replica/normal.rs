@@ -1,6 +1,6 @@
 //! A view at work: the primary sends prepares, backups acknowledge them, quorums commit.
 
-use super::timers::{HEARTBEAT, REPAIR};
+use super::timers::{HEARTBEAT, PATIENCE, REPAIR};
 use super::{Effect, Prepare, Replica, Status, Way};
 use crate::constants::{self, REPLICA_COUNT_MAX};
 use crate::stdx::planted::{Bug, planted};
@@ -254,6 +254,10 @@ impl Replica {
     /// The primary is there.
     pub(super) fn hear_primary(&mut self) {
         self.asking = None;
+        if self.timers.due(self.timers.heard + 2 * PATIENCE) {
+            // It was cut off, and what it lacks may come now.
+            self.timers.progress = self.timers.now;
+        }
         self.timers.heard = self.timers.now;
         self.be_patient();
     }

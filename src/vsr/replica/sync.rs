@@ -11,6 +11,7 @@
 use super::timers::PATIENCE;
 use super::{JournalWrite, Replica};
 use crate::stdx::{SectorBuf, to_usize, u64_to_usize};
+use crate::vsr::log::Body;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::replica::Effect;
 use crate::vsr::vote::Decided;
@@ -44,13 +45,19 @@ impl Replica {
         checkpoint.op() == 0 && decided.headers[0].op.get() < slots
     }
 
+    /// Whether the next op to execute is in the journal of the primary no more.
+    fn is_overwritten(&self) -> bool {
+        let slots = u64::from(self.geometry.journal_slot_count.get());
+        self.primary_head > self.executed.0 + slots
+    }
+
     /// Whether this backup has not come on for long, and others have a checkpoint that it could go on from.
     pub(super) fn is_stuck(&self) -> bool {
         let primary = &self.peers[usize::from(self.primary_of(self.view))];
         let waits = if self.lacks_state() {
             // Nobody may have the blocks any more that it waits for.
             self.timers.content + 2 * PATIENCE
-        } else if self.loaded {
+        } else if self.loaded && self.is_overwritten() {
             self.timers.progress + 5 * PATIENCE
         } else {
             self.timers.progress + 20 * PATIENCE
@@ -89,6 +96,15 @@ impl Replica {
         self.commit_max = self.commit_max.max(op);
         for prepare in std::mem::take(&mut self.ready).into_values() {
             self.recycle(prepare.buffer);
+        }
+        for prepare in std::mem::take(&mut self.to_write) {
+            if prepare.header.op.get() > op {
+                self.to_write.push_back(prepare);
+            } else {
+                // The checkpoint has it.
+                let _ = self.log.set_body(&prepare.header, Body::Missing);
+                self.recycle(prepare.buffer);
+            }
         }
         self.syncing = Some(checkpoint);
         let state = self.view_state();

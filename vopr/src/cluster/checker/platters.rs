@@ -292,8 +292,8 @@ impl Checker {
             && log.all(held)
     }
 
-    /// Whether a slot may rot: it is whole, and others keep what it holds for long enough. Beyond the
-    /// head only if the replica may be uncertain of that.
+    /// Whether a slot may rot: it is whole, and others keep what it holds for long enough. At the head and
+    /// beyond only if the replica may be uncertain of that.
     #[must_use]
     pub fn may_rot(&self, replica: u8, slot: u64, uncertain: bool) -> bool {
         let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
@@ -304,7 +304,8 @@ impl Checker {
         let op = held.op.get();
         let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
         let kept = op + platter.slots() / 4 >= newest;
-        platter.is_whole(slot) && if needed { kept } else { uncertain }
+        let below = needed && op < platter.head();
+        platter.is_whole(slot) && (!needed || kept) && (below || uncertain)
     }
 
     /// A block of a replica's checkpoint rots.
