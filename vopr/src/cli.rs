@@ -5,6 +5,8 @@
     reason = "threads share a list of failures, and a time budget needs a clock"
 )]
 
+mod scenarios;
+
 use daftari::stdx::planted::Bug;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -21,6 +23,8 @@ const HELP: &str = "\
 usage: cargo vopr [options]
   --cluster             clusters of several replicas instead of a single one
   --replicas R          clusters of so many (with --cluster)
+  --list                print every directed scenario, with what it shows
+  --scenario NAME       run one of them, or a family by its letter, or all; with 20 seeds from 0 on
   --seed N              run one seed (decimal, or hexadecimal with 0x)
   --minutes M           fresh seeds for so long; 1 by default
   --seeds N             so many seeds instead
@@ -42,12 +46,15 @@ struct Arguments {
     seed: Option<u64>,
     time: Duration,
     seeds: Option<u64>,
-    first_seed: u64,
+    first_seed: Option<u64>,
+    fresh_seed: u64,
     jobs: u64,
     check_determinism: bool,
     bug: Option<Bug>,
     mutants: bool,
     list_bugs: bool,
+    list: bool,
+    scenario: Option<String>,
     log: bool,
 }
 
@@ -67,7 +74,13 @@ pub fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let passed = if arguments.mutants {
+    if arguments.list {
+        scenarios::list();
+        return ExitCode::SUCCESS;
+    }
+    let passed = if let Some(word) = &arguments.scenario {
+        scenarios::play(word, &arguments)
+    } else if arguments.mutants {
         mutants(&arguments)
     } else {
         seeds(&arguments)
@@ -90,12 +103,15 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seed: None,
         time: Duration::from_secs(60),
         seeds: None,
-        first_seed: fresh << 12,
+        first_seed: None,
+        fresh_seed: fresh << 12,
         jobs: u64::try_from(jobs).map_err(|error| error.to_string())?,
         check_determinism: false,
         bug: None,
         mutants: false,
         list_bugs: false,
+        list: false,
+        scenario: None,
         log: false,
     };
     while let Some(word) = words.next() {
@@ -106,7 +122,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--seed" => arguments.seed = Some(number(&value()?)?),
             "--minutes" => arguments.time = Duration::from_secs(60 * number(&value()?)?),
             "--seeds" => arguments.seeds = Some(number(&value()?)?),
-            "--first-seed" => arguments.first_seed = number(&value()?)?,
+            "--first-seed" => arguments.first_seed = Some(number(&value()?)?),
+            "--list" => arguments.list = true,
+            "--scenario" => arguments.scenario = Some(value()?),
             "--jobs" => arguments.jobs = number(&value()?)?.max(1),
             "--check-determinism" => arguments.check_determinism = true,
             "--bug" => arguments.bug = Some(bug(&value()?)?),
@@ -275,7 +293,8 @@ impl Totals {
 /// Runs seeds as the arguments say; whether all passed.
 fn seeds(arguments: &Arguments) -> bool {
     let start = Instant::now();
-    let first = arguments.seed.unwrap_or(arguments.first_seed);
+    let first = arguments.first_seed.unwrap_or(arguments.fresh_seed);
+    let first = arguments.seed.unwrap_or(first);
     let count = if arguments.seed.is_some() {
         Some(1)
     } else {
@@ -354,7 +373,7 @@ fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
 
 /// Plants each bug; whether every one was found.
 fn mutants(arguments: &Arguments) -> bool {
-    let first = arguments.first_seed;
+    let first = arguments.first_seed.unwrap_or(arguments.fresh_seed);
     let mut missed = 0;
     let mut found = 0;
     let bugs = if arguments.cluster {

@@ -35,7 +35,8 @@ impl World {
             self.at(later, Action::Replay(replica, frame.clone()));
         }
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(link, &faults, now(), random) {
+        let at = self.network.send(link, &faults, now(), random);
+        if let Some(at) = self.pass(link, &frame, at) {
             self.at(at, Action::FromClient(replica, client, connection, frame));
         }
     }
