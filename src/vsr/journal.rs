@@ -229,9 +229,9 @@ pub fn recover_cluster(
     {
         log.install(&known);
     }
-    if superblock.log_view == superblock.view {
-        log.follow(superblock.log_view.get(), bounds.limit - 1);
-    }
+    // Also when a later view is durable: the superblock lacks what could not be read when that was written,
+    // and may have been acknowledged. A view that is left takes no more prepares.
+    log.follow(superblock.log_view.get(), bounds.limit - 1);
     let beyond = log.head().op.get() + 1..bounds.limit;
     let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
     let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty);
