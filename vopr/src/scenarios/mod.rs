@@ -10,6 +10,7 @@
 
 mod normal;
 pub mod script;
+mod views;
 
 use crate::cluster::options::Options;
 use crate::cluster::{Outcome, Play, run};
@@ -83,7 +84,7 @@ impl Scenario {
 
 /// All of them, by family.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [normal::ALL].into_iter().flatten()
+    [normal::ALL, views::ALL].into_iter().flatten()
 }
 
 /// Those that a word names: a number, a name, the letter of a family, or `all`.

@@ -3,7 +3,6 @@
 use super::Scenario;
 use super::script::{Script, check};
 use crate::cluster::directed::{any_frame, frames};
-use crate::cluster::world::World;
 use crate::sim::disk::Zone;
 use crate::sim::verdict::Verdict;
 use daftari::wire::header::command::{COMMIT, PREPARE, PREPARE_OK, REPLY};
@@ -78,7 +77,7 @@ async fn primary_slow_disk(s: Script) -> Verdict {
     let op = s.committed() + 1;
     s.issue(0);
     let commit = frames(COMMIT).from(a).to(b);
-    let committed = |world: &mut World| world.checker.history.head() == op;
+    let committed = || s.committed() == op;
     s.until("two backups are enough", committed).await?;
     s.some_since(mark, &frames(PREPARE_OK).from(b).to(a).op(op), "a quorum")?;
     s.some_since(mark, &frames(PREPARE_OK).from(c).to(a).op(op), "a quorum")?;

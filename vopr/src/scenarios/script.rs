@@ -2,10 +2,11 @@
 
 use crate::cluster::directed::{Filter, Handling, Rule, Sent};
 use crate::cluster::network::Place;
-use crate::cluster::phases::new_request;
+use crate::cluster::phases::{Phase, new_request};
 use crate::cluster::processes::State;
 use crate::cluster::world::{World, with};
 use crate::cluster::{faults, quorum};
+use crate::sim::client::Client;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Zone};
 use crate::sim::options::MS;
@@ -29,6 +30,11 @@ pub struct Script;
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(usize);
 
+impl Mark {
+    /// All frames.
+    pub const START: Self = Self(0);
+}
+
 /// Waits until something holds. It is looked at after every event.
 ///
 /// # Errors
@@ -36,12 +42,12 @@ pub struct Mark(usize);
 pub async fn within(
     milliseconds: u64,
     what: impl Into<String>,
-    mut holds: impl FnMut(&mut World) -> bool,
+    mut holds: impl FnMut() -> bool,
 ) -> Verdict {
     let deadline = now() + milliseconds * MS;
     let what = what.into();
     std::future::poll_fn(|_| {
-        if with(&mut holds) {
+        if holds() {
             Poll::Ready(Ok(()))
         } else if now() > deadline {
             Poll::Ready(fail("scenario", format!("it does not happen: {what}")))
@@ -69,11 +75,7 @@ impl Script {
     ///
     /// # Errors
     /// When it does not within a minute.
-    pub async fn until(
-        self,
-        what: impl Into<String>,
-        holds: impl FnMut(&mut World) -> bool,
-    ) -> Verdict {
+    pub async fn until(self, what: impl Into<String>, holds: impl FnMut() -> bool) -> Verdict {
         within(LIMIT, what, holds).await
     }
 
@@ -98,11 +100,11 @@ impl Script {
         self,
         milliseconds: u64,
         what: &str,
-        mut holds: impl FnMut(&mut World) -> bool,
+        mut holds: impl FnMut() -> bool,
     ) -> Verdict {
         let end = now() + milliseconds * MS;
         std::future::poll_fn(|_| {
-            if !with(&mut holds) {
+            if !holds() {
                 Poll::Ready(fail("scenario", format!("it does not stay so: {what}")))
             } else if now() >= end {
                 Poll::Ready(Ok(()))
@@ -129,10 +131,12 @@ impl Script {
         let mut looked = mark.0;
         let mut found = None;
         let what = format!("a frame is sent, {filter:?}");
-        let find = |world: &mut World| {
-            let sent = &world.directed().sent;
-            found = sent[looked..].iter().find(|it| filter.matches(it)).cloned();
-            looked = sent.len();
+        let find = || {
+            with(|world| {
+                let sent = &world.directed().sent;
+                found = sent[looked..].iter().find(|it| filter.matches(it)).cloned();
+                looked = sent.len();
+            });
             found.is_some()
         };
         self.until(what, find).await?;
@@ -325,10 +329,8 @@ impl Script {
     /// # Errors
     /// When it is not within a minute.
     pub async fn down(self, replica: u8) -> Verdict {
-        self.until(format!("{replica} is down"), move |world| {
-            world.processes[usize::from(replica)].state == State::Down
-        })
-        .await
+        self.until(format!("{replica} is down"), || !self.is_up(replica))
+            .await
     }
 
     /// A replica stands still until it is told to go on.
@@ -367,13 +369,15 @@ impl Script {
     /// When it has not within a minute.
     pub async fn exited(self, replica: u8) -> Result<daftari::vsr::FatalReason, Failure> {
         let mut reason = None;
-        self.until(format!("{replica} exits"), |world| {
-            let mut exits = world.directed().exits.iter();
-            let found = exits.find(|(other, _)| *other == replica);
-            reason = found.map(|(_, reason)| reason.clone());
+        let find = || {
+            reason = with(|world| {
+                let mut exits = world.directed().exits.iter();
+                let found = exits.find(|(other, _)| *other == replica);
+                found.map(|(_, reason)| reason.clone())
+            });
             reason.is_some()
-        })
-        .await?;
+        };
+        self.until(format!("{replica} exits"), find).await?;
         Ok(reason.expect("it was found just now"))
     }
 
@@ -406,11 +410,9 @@ impl Script {
     /// # Errors
     /// When it has not within a minute.
     pub async fn answered(self, client: usize) -> Verdict {
-        self.until(format!("client {client} has its answer"), move |world| {
-            let client = &world.clients[client];
-            client.in_flight.is_none() && client.script.is_empty()
-        })
-        .await
+        let answered = || with(|world| is_idle(&world.clients[client]));
+        self.until(format!("client {client} has its answer"), answered)
+            .await
     }
 
     /// Whether a client waits for an answer.
@@ -448,12 +450,12 @@ impl Script {
     /// # Errors
     /// When they are not within a minute.
     pub async fn idle(self) -> Verdict {
-        self.until("all clients have their answers", |world| {
+        let idle = |world: &mut World| {
             let issued = world.phases.issued() >= world.options.requests;
-            let mut clients = world.clients.iter();
-            issued && clients.all(|it| it.in_flight.is_none() && it.script.is_empty())
-        })
-        .await
+            issued && world.clients.iter().all(is_idle)
+        };
+        self.until("all clients have their answers", || with(idle))
+            .await
     }
 
     // Platters.
@@ -540,10 +542,12 @@ impl Script {
     /// When they have not within a minute.
     pub async fn settle(self) -> Verdict {
         self.idle().await?;
-        self.until("all replicas have the same", |world| {
-            world.checker.missing(&world.disks).is_none()
+        let missing = || with(|world| world.checker.missing(&world.disks));
+        let same = self.until("all replicas have the same", || missing().is_none());
+        same.await.map_err(|failure| Failure {
+            what: format!("{}: {:?}", failure.what, missing()),
+            ..failure
         })
-        .await
     }
 
     /// Waits until a replica has all that is committed, and has said so.
@@ -551,7 +555,7 @@ impl Script {
     /// # Errors
     /// When it has not within a minute.
     pub async fn caught_up(self, replica: u8) -> Verdict {
-        self.until(format!("{replica} has all that is committed"), |world| {
+        let whole = |world: &mut World| {
             let head = world.checker.history.head();
             let platter = world.checker.platter(replica);
             let mut ops = platter.checkpoint() + 1..=head;
@@ -561,6 +565,9 @@ impl Script {
                 found.as_ref() == world.checker.history.prepare(op)
             });
             whole && platter.commit_named == head
+        };
+        self.until(format!("{replica} has all that is committed"), || {
+            with(whole)
         })
         .await
     }
@@ -576,8 +583,8 @@ impl Script {
     pub async fn begin<const COUNT: usize>(self) -> Result<[u8; COUNT], Failure> {
         let clients = with(|world| world.clients.len() - 1);
         for client in 0..clients {
-            self.until("the data files are made", |world| {
-                world.phases.phase == crate::cluster::phases::Phase::Faults
+            self.until("the data files are made", || {
+                with(|world| world.phases.phase == Phase::Faults)
             })
             .await?;
             self.issue(client);
@@ -737,6 +744,11 @@ impl Script {
     pub fn below(self, bound: u64) -> u64 {
         with(|world| world.random.fault.below(bound))
     }
+}
+
+/// Whether a client has nothing to do.
+fn is_idle(client: &Client) -> bool {
+    client.in_flight.is_none() && client.script.is_empty()
 }
 
 fn overwrite(world: &mut World, replica: u8, offset: u64, bytes: &[u8]) {
