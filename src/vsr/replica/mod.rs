@@ -504,8 +504,9 @@ impl Replica {
     fn sender(&self) -> Sender {
         Sender {
             cluster: self.cluster,
-            // Nobody hears of a view before the superblock has it.
-            view: self.view_durable.0,
+            // Clients hear of views that have a log only: they ask for nothing in an earlier one any more,
+            // and a quorum may still be in that.
+            view: self.view_durable.1,
             release: constants::RELEASE,
             replica: self.replica,
         }
