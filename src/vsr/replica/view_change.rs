@@ -37,6 +37,8 @@ impl Replica {
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
         if self.leads() && !self.stalls() {
+            // Trouble that is over.
+            self.asking = None;
             return;
         }
         let asked = self.peers.iter().filter_map(|peer| peer.asked);
