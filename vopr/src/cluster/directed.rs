@@ -382,7 +382,10 @@ impl World {
         let bytes = sent.bytes.clone();
         let action = match (sent.from, sent.to) {
             (Place::Replica(from), Place::Replica(to)) => Action::FromPeer(to, from, bytes),
-            (Place::Client(_), Place::Replica(to)) => Action::Replay(to, bytes),
+            (Place::Client(client), Place::Replica(to)) => {
+                let connection = self.network.connect(client, to);
+                Action::FromClient(to, client, connection, bytes)
+            }
             (_, Place::Client(client)) => Action::ToClient(client, bytes),
         };
         self.at(now() + MS / 10, action);

@@ -8,7 +8,11 @@
 //! Names and purposes are those of the project's fault specification; where the protocol works in another
 //! way than that assumes, the line of the scenario says what it does instead.
 
+mod duplicates;
 mod normal;
+mod partitions;
+mod queues;
+mod replies;
 pub mod script;
 mod views;
 
@@ -84,7 +88,16 @@ impl Scenario {
 
 /// All of them, by family.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [normal::ALL, views::ALL].into_iter().flatten()
+    [
+        normal::ALL,
+        views::ALL,
+        partitions::ALL,
+        queues::ALL,
+        duplicates::ALL,
+        replies::ALL,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Those that a word names: a number, a name, the letter of a family, or `all`.

@@ -4,20 +4,23 @@ use crate::cluster::directed::{Filter, Handling, Rule, Sent};
 use crate::cluster::network::Place;
 use crate::cluster::phases::{Phase, new_request};
 use crate::cluster::processes::State;
-use crate::cluster::world::{World, with};
+use crate::cluster::world::{Action, World, with};
 use crate::cluster::{faults, quorum};
 use crate::sim::client::Client;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Zone};
+use crate::sim::garbage;
 use crate::sim::options::MS;
 use crate::sim::platter;
 use crate::sim::verdict::{Failure, Verdict, fail, require};
 use crate::sim::world::now;
+use bytes::Bytes;
 use daftari::stdx::{to_u64, u64_to_usize};
-use daftari::wire::Operation;
+use daftari::wire::{ClientState, Evicted, Operation, RequestHeader};
 use std::task::Poll;
 use storage_format::geometry::{HEADERS_PER_SECTOR, SUPERBLOCK_COPY_SIZE};
-use storage_format::{Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock};
+use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock};
+use zerocopy::FromBytes;
 
 /// Longest that something may take which a script waits for, in milliseconds.
 const LIMIT: u64 = 60_000;
@@ -405,6 +408,74 @@ impl Script {
         });
     }
 
+    /// A client sends this frame to a replica, beside all else that it does.
+    pub fn send_raw(self, client: usize, replica: u8, frame: &Bytes) {
+        with(|world| {
+            // What is executed has to be what somebody sent.
+            world.checker.history.on_request_made(frame);
+            let connection = world.network.connect(client, replica);
+            let action = Action::FromClient(replica, client, connection, frame.clone());
+            world.at(now() + MS, action);
+        });
+    }
+
+    /// A client gets an eviction for this reason, and deserves it.
+    pub fn provoke(self, client: usize, reason: Evicted) {
+        with(|world| {
+            let client = world.clients[client].state.client;
+            world.checker.on_provoked(client, reason.code());
+        });
+    }
+
+    /// A replica gets a frame that no client would send.
+    pub fn send_garbage(self, client: usize, replica: u8) {
+        let garbage = with(|world| {
+            let state = &world.clients[client].state;
+            let garbage = garbage::draw(state, &mut world.random.client);
+            for reason in &garbage.reasons {
+                world.checker.on_provoked(garbage.client, *reason);
+            }
+            if state.session == 0 {
+                // It names a session, and the client is about to get one.
+                let reason = Evicted::NoSession.code();
+                world.checker.on_provoked(garbage.client, reason);
+            }
+            garbage
+        });
+        self.send_raw(client, replica, &garbage.frame);
+    }
+
+    /// What the next request of a client says of its sender.
+    #[must_use]
+    pub fn client_state(self, client: usize) -> ClientState {
+        with(|world| world.clients[client].state)
+    }
+
+    /// The request that a client waits for the answer of.
+    #[must_use]
+    pub fn in_flight(self, client: usize) -> Option<(Checksum, Bytes)> {
+        with(|world| {
+            let in_flight = world.clients[client].in_flight.as_ref()?;
+            let header = RequestHeader::read_from_prefix(&in_flight.frame);
+            let (header, _) = header.expect("a whole frame");
+            Some((header.checksum, in_flight.frame.clone()))
+        })
+    }
+
+    /// The ops that executed a request.
+    #[must_use]
+    pub fn executed(self, request: &Checksum) -> Vec<u64> {
+        with(|world| world.checker.history.executed(request).to_vec())
+    }
+
+    /// A client dies, and goes on as somebody else: what it waited for is sent again.
+    pub fn client_dies(self, client: usize) {
+        with(|world| {
+            world.clients[client].start_again(false, &mut world.random.client);
+            world.arm(client, 0);
+        });
+    }
+
     /// Waits until a client has all its answers.
     ///
     /// # Errors
@@ -572,7 +643,7 @@ impl Script {
         .await
     }
 
-    /// Waits until a view is at work, all clients have a session, and all replicas have the same. Gives
+    /// Waits until a view is at work, the first two clients have a session, and all replicas have the same. Gives
     /// the replicas, the primary first, and then in the order in which they become it.
     ///
     /// # Errors
@@ -582,7 +653,7 @@ impl Script {
     /// When there are not so many replicas.
     pub async fn begin<const COUNT: usize>(self) -> Result<[u8; COUNT], Failure> {
         let clients = with(|world| world.clients.len() - 1);
-        for client in 0..clients {
+        for client in 0..clients.min(2) {
             self.until("the data files are made", || {
                 with(|world| world.phases.phase == Phase::Faults)
             })
@@ -691,7 +762,7 @@ impl Script {
         let geometry = self.geometry();
         for slot in 0..u64::from(geometry.session_count_max.get()) {
             let offset = geometry.replies_offset() + slot * geometry.reply_slot_size();
-            self.damage(replica, offset, Zone::Replies);
+            self.overwrite(replica, offset, &[0xa5; SECTOR_SIZE], Zone::Replies);
         }
     }
 
