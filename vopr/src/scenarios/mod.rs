@@ -8,12 +8,17 @@
 //! Names and purposes are those of the project's fault specification; where the protocol works in another
 //! way than that assumes, the line of the scenario says what it does instead.
 
+mod checkpoint;
 mod duplicates;
+mod grid;
+mod journal;
 mod normal;
 mod partitions;
 mod queues;
 mod replies;
 pub mod script;
+mod superblock;
+mod sync;
 mod views;
 
 use crate::cluster::options::Options;
@@ -95,6 +100,11 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         queues::ALL,
         duplicates::ALL,
         replies::ALL,
+        journal::ALL,
+        sync::ALL,
+        checkpoint::ALL,
+        grid::ALL,
+        superblock::ALL,
     ]
     .into_iter()
     .flatten()
