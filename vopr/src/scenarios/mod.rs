@@ -9,6 +9,7 @@
 //! way than that assumes, the line of the scenario says what it does instead.
 
 mod checkpoint;
+mod clocks;
 mod duplicates;
 mod grid;
 mod journal;
@@ -17,6 +18,7 @@ mod partitions;
 mod queues;
 mod replies;
 pub mod script;
+mod solo;
 mod superblock;
 mod sync;
 mod views;
@@ -105,6 +107,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         checkpoint::ALL,
         grid::ALL,
         superblock::ALL,
+        clocks::ALL,
+        solo::ALL,
     ]
     .into_iter()
     .flatten()

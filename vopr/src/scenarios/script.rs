@@ -6,9 +6,10 @@ use crate::cluster::phases::{Phase, new_request};
 use crate::cluster::processes::State;
 use crate::cluster::world::{Action, World, with};
 use crate::cluster::{faults, quorum};
+use crate::model::layout::{Account, Layout, Transfer};
 use crate::sim::client::Client;
 use crate::sim::crash_plan::CrashPlan;
-use crate::sim::disk::{Survived, Zone};
+use crate::sim::disk::{Disk, Survived, Zone};
 use crate::sim::garbage;
 use crate::sim::options::MS;
 use crate::sim::platter;
@@ -17,6 +18,7 @@ use crate::sim::world::now;
 use bytes::Bytes;
 use daftari::stdx::{to_u64, u64_to_usize};
 use daftari::wire::{ClientState, Evicted, Operation, RequestHeader};
+use std::ops::Range;
 use std::task::Poll;
 use storage_format::geometry::{HEADERS_PER_SECTOR, SUPERBLOCK_COPY_SIZE};
 use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock};
@@ -408,6 +410,28 @@ impl Script {
         });
     }
 
+    /// A client creates accounts with these ids.
+    pub fn create_accounts(self, client: usize, ids: Range<u128>) {
+        let mut body = Vec::new();
+        for id in ids {
+            let account = Account {
+                id,
+                ledger: 1,
+                code: 1,
+                ..Account::zeroed()
+            };
+            account.encode(&mut body);
+        }
+        self.issue_this(client, Operation::CreateAccountsUnbatched, body);
+    }
+
+    /// A client creates a transfer between two accounts.
+    pub fn create_transfer(self, client: usize, transfer: &Transfer) {
+        let mut body = Vec::new();
+        transfer.encode(&mut body);
+        self.issue_this(client, Operation::CreateTransfersUnbatched, body);
+    }
+
     /// A client sends this frame to a replica, beside all else that it does.
     pub fn send_raw(self, client: usize, replica: u8, frame: &Bytes) {
         with(|world| {
@@ -614,7 +638,17 @@ impl Script {
     pub async fn settle(self) -> Verdict {
         self.idle().await?;
         let missing = || with(|world| world.checker.missing(&world.disks));
-        let same = self.until("all replicas have the same", || missing().is_none());
+        let written = |disk: &Disk| {
+            let copies = platter::copies(disk);
+            let same = copies
+                .windows(2)
+                .all(|pair| pair[0].checksum == pair[1].checksum);
+            same && disk.writes().next().is_none()
+        };
+        let quiet = || with(|world| world.disks.iter().all(written));
+        let same = self.until("all replicas have the same", || {
+            missing().is_none() && quiet()
+        });
         same.await.map_err(|failure| Failure {
             what: format!("{}: {:?}", failure.what, missing()),
             ..failure

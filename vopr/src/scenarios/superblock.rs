@@ -28,6 +28,12 @@ pub(super) const ALL: &[Scenario] = &[
         |s| Box::pin(misdirected_copy(s)),
     ),
     Scenario::new(
+        "B03",
+        "superblock-one-rotted-plus-torn",
+        "one copy has rotted, and a crash tears another one: the file opens",
+        |s| Box::pin(rotted_and_torn(s)),
+    ),
+    Scenario::new(
         "B04",
         "superblock-copies-of-two",
         "a crash after one new copy leaves the old superblock, one after two the new one",
@@ -95,6 +101,18 @@ async fn misdirected_copy(s: Script) -> Verdict {
     s.misdirect_write(b, Zone::Superblock, other);
     let write = 2 + s.below(7);
     crash_in_view_change(s, (a, b), (write, Survived::Torn)).await?;
+    let mark = s.mark();
+    s.start(b);
+    new_view(s, mark).await?;
+    s.requests(0, 1).await?;
+    s.start(a);
+    s.settle().await
+}
+
+async fn rotted_and_torn(s: Script) -> Verdict {
+    let [a, b, _] = s.begin().await?;
+    s.damage_copy(b, usize::try_from(s.below(4)).expect("below 4"));
+    crash_in_view_change(s, (a, b), (1 + s.below(8), Survived::Torn)).await?;
     let mark = s.mark();
     s.start(b);
     new_view(s, mark).await?;
