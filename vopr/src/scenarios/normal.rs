@@ -224,9 +224,10 @@ async fn batch_bounds(s: Script) -> Verdict {
     let head = s.committed();
     s.provoke(1, Evicted::InvalidBodySize);
     s.provoke(1, Evicted::InvalidBody);
-    let body = vec![0; (events + 1) * 128];
+    // Its answer would not fit a message.
+    let body = vec![7; 2 * events * 16];
     let state = s.client_state(1);
-    let frame = daftari::wire::build::request(&state, Operation::CreateTransfersUnbatched, &body);
+    let frame = daftari::wire::build::request(&state, Operation::LookupAccountsUnbatched, &body);
     let mark = s.mark();
     s.send_raw(1, a, &frame);
     s.sent_since(mark, frames(EVICTION).to_client(1)).await?;
