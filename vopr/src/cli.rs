@@ -32,7 +32,8 @@ usage: cargo vopr [options]
   --jobs J              threads; as many as processors by default
   --check-determinism   run each seed twice and compare the hashes of all events
   --bug NAME            plant a bug
-  --mutants             plant each bug in turn; each has to be found within 200 seeds
+  --mutants             plant each bug in turn; each has to be found within 200 seeds, or by its
+                        scenario (with --cluster)
   --list-bugs           print their names
   --log full            print every event (with --seed)";
 
@@ -69,7 +70,7 @@ pub fn main() -> ExitCode {
     };
     catch_panics();
     if arguments.list_bugs {
-        for bug in Bug::ALL.iter().chain(Bug::OF_CLUSTERS) {
+        for bug in all_bugs() {
             println!("{bug:?}");
         }
         return ExitCode::SUCCESS;
@@ -152,9 +153,13 @@ fn number(text: &str) -> Result<u64, String> {
     parsed.map_err(|error| format!("{text}: {error}"))
 }
 
+fn all_bugs() -> impl Iterator<Item = &'static Bug> {
+    let clusters = Bug::OF_CLUSTERS.iter().chain(Bug::OF_SCENARIOS);
+    Bug::ALL.iter().chain(clusters)
+}
+
 fn bug(name: &str) -> Result<Bug, String> {
-    let mut all = Bug::ALL.iter().chain(Bug::OF_CLUSTERS);
-    let found = all.find(|bug| format!("{bug:?}") == name);
+    let found = all_bugs().find(|bug| format!("{bug:?}") == name);
     found
         .copied()
         .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
@@ -419,6 +424,10 @@ fn mutants(arguments: &Arguments) -> bool {
                 println!("{bug:?}: NOT FOUND in {MUTANT_SEEDS} seeds, {seconds} s");
             }
         }
+    }
+    if arguments.cluster {
+        let (more, fewer) = scenarios::mutants(arguments);
+        (found, missed) = (found + more, missed + fewer);
     }
     println!("{found} passed, {missed} failed");
     missed == 0

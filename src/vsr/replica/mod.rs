@@ -506,7 +506,10 @@ impl Replica {
             cluster: self.cluster,
             // Clients hear of views that have a log only: they ask for nothing in an earlier one any more,
             // and a quorum may still be in that.
-            view: self.view_durable.1,
+            view: match planted(Bug::TellUnstartedView) {
+                true => self.view_durable.0,
+                false => self.view_durable.1,
+            },
             release: constants::RELEASE,
             replica: self.replica,
         }

@@ -31,7 +31,7 @@ impl Replica {
     /// another has to try.
     pub(super) fn stalls(&self) -> bool {
         let waits = self.log.head().op.get() > self.executed.0;
-        waits && self.timers.due(self.timers.progress + 5 * PATIENCE)
+        waits && self.timers.due(self.timers.progress + 5 * PATIENCE) && !planted(Bug::NeverGiveUp)
     }
 
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
@@ -82,7 +82,8 @@ impl Replica {
             peer.asked
                 .is_some_and(|(asked, at)| asked == view && !self.timers.due(at + ASKED))
         });
-        if others.count() + 1 >= usize::from(self.quorums.view_change) {
+        let quorum = usize::from(self.quorums.view_change);
+        if others.count() + 1 >= quorum || planted(Bug::EnterViewAlone) {
             self.enter(view);
         }
     }
@@ -351,7 +352,7 @@ impl Replica {
             Status::Normal => self.is_stuck() && headers[0].op >= self.log.head().op,
             Status::ViewChange => self.log_view < view,
             // Only an answer knows everything that this replica may have acknowledged.
-            Status::Recovering => header.nonce.get() == self.nonce,
+            Status::Recovering => header.nonce.get() == self.nonce || planted(Bug::TakeStaleStart),
         };
         if !wanted {
             return;

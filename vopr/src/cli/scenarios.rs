@@ -1,6 +1,6 @@
 //! The command line of the directed scenarios.
 
-use super::{Arguments, Failure, Instant, Mutex, commit};
+use super::{Arguments, Bug, Failure, Instant, Mutex, commit};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vopr::scenarios::{self, Scenario};
@@ -75,6 +75,7 @@ pub(super) fn play(word: &str, arguments: &Arguments) -> bool {
             tally
                 .failures
                 .extend(failure.map(|failure| (*seed, failure)));
+            tally.failures.sort_by_key(|(seed, _)| *seed);
             if tally.runs == count {
                 let passed = report(scenario, tally, arguments);
                 failed.fetch_add(usize::from(!passed), Ordering::Relaxed);
@@ -117,4 +118,32 @@ fn report(scenario: &Scenario, tally: &Tally, arguments: &Arguments) -> bool {
     let id = scenario.id;
     println!("repeat it with: cargo vopr --scenario {id} --seed {seed:#x}{bug} --log full");
     false
+}
+
+/// Plants each bug that a scenario shows; how many were found, and how many were not.
+pub(super) fn mutants(arguments: &Arguments) -> (u64, u64) {
+    let (mut found, mut missed) = (0, 0);
+    for bug in Bug::OF_SCENARIOS {
+        let scenario = scenarios::of_bug(*bug);
+        let first = arguments.first_seed.unwrap_or(0);
+        let failed = (first..first + scenarios::SEEDS).find_map(|seed| {
+            scenario
+                .run(seed, Some(*bug), false)
+                .failure
+                .map(|it| (seed, it))
+        });
+        let title = scenario.title();
+        match failed {
+            Some((seed, failure)) => {
+                found += 1;
+                let (kind, what) = (failure.kind, failure.what);
+                println!("{bug:?}: found by {title}, seed {seed:#x}: {kind}: {what}");
+            }
+            None => {
+                missed += 1;
+                println!("{bug:?}: NOT FOUND by {title}");
+            }
+        }
+    }
+    (found, missed)
 }

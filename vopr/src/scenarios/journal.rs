@@ -10,10 +10,12 @@ use crate::cluster::network::Place;
 use crate::cluster::world::with;
 use crate::sim::disk::{Survived, Zone};
 use crate::sim::platter::slot_offset;
-use crate::sim::verdict::Verdict;
+use crate::sim::verdict::{Failure, Verdict};
 use daftari::wire::header::command::{
-    DO_VIEW_CHANGE, HEADERS, PREPARE, PREPARE_OK, REQUEST_PREPARE, REQUEST_START_VIEW, START_VIEW,
+    DO_VIEW_CHANGE, HEADERS, PONG, PREPARE, PREPARE_OK, REQUEST_PREPARE, REQUEST_START_VIEW,
+    START_VIEW,
 };
+use storage_format::PrepareHeader;
 
 /// All of the family.
 pub(super) const ALL: &[Scenario] = &[
@@ -132,13 +134,13 @@ pub(super) const ALL: &[Scenario] = &[
 ];
 
 /// A crashed backup starts; whether it asks for the start of its view before it takes part.
-async fn starts_uncertain(s: Script, replica: u8) -> Result<bool, crate::sim::verdict::Failure> {
+async fn starts_uncertain(s: Script, replica: u8) -> Result<bool, Failure> {
     let mark = s.mark();
     s.start(replica);
     s.until("it takes part", || {
         let taken_part = frames(PREPARE_OK).from(replica);
         let asked = frames(REQUEST_START_VIEW).from(replica);
-        let pongs = frames(daftari::wire::header::command::PONG).from(replica);
+        let pongs = frames(PONG).from(replica);
         [taken_part, asked, pongs]
             .iter()
             .any(|filter| s.was_sent(mark, filter))
@@ -375,31 +377,66 @@ async fn misdirected_prepare(s: Script) -> Verdict {
     s.settle().await
 }
 
-async fn lost_rewrite(s: Script) -> Verdict {
-    let [a, _, _] = s.begin().await?;
+/// The primary has an op alone, which the next view drops, and takes part in that: the op is in its slot
+/// still. Clients are cut off from all. Gives the op and the view.
+async fn dropped_in_its_slot(
+    s: Script,
+    (a, b, c): (u8, u8, u8),
+) -> Result<(PrepareHeader, u32), Failure> {
     let op = s.committed() + 1;
     let rule = s.lose(frames(PREPARE).from(a));
     s.issue(0);
     s.until("the primary has it alone", || s.has(a, op)).await?;
-    let old = s.prepare(a, op);
+    let dropped = s.prepare(a, op).expect("it is there");
+    for replica in [a, b, c] {
+        s.isolate_from_clients(replica);
+    }
+    let mark = s.mark();
     s.isolate(a);
-    s.isolate_from_clients(a);
+    let first = new_view(s, mark).await?;
     s.end(rule);
-    s.answered(0).await?;
+    for other in [b, c] {
+        s.join(a, other);
+    }
+    s.until("it is in the view", || {
+        s.superblock(a).log_view.get() == first.view
+    })
+    .await?;
+    check(first.op < op && s.prepare(a, op) == Some(dropped), || {
+        "the op is not in its slot".into()
+    })?;
+    Ok((dropped, first.view))
+}
+
+async fn lost_rewrite(s: Script) -> Verdict {
+    let [a, b, c] = s.begin().await?;
+    let (old, view) = dropped_in_its_slot(s, (a, b, c)).await?;
+    let op = old.op.get();
     s.lose_write(a, Zone::Prepares);
     let mark = s.mark();
-    s.rejoin(a);
-    s.sent_since(mark, frames(PREPARE_OK).from(a).op(op))
+    for replica in [a, b, c] {
+        s.rejoin(replica);
+    }
+    s.sent_since(mark, frames(PREPARE_OK).from(a).op(op).view(view))
         .await?;
-    check(s.prepare(a, op) == old && s.history(op) != old, || {
-        "the write is not lost".into()
-    })?;
+    s.answered(0).await?;
+    check(
+        s.prepare(a, op) == Some(old) && s.history(op) != Some(old),
+        || "the write is not lost".into(),
+    )?;
     s.crash(a);
+    let mark = s.mark();
     s.start(a);
+    s.crash(b);
+    let vote = s.sent_since(mark, frames(DO_VIEW_CHANGE).from(a)).await?;
+    check(vote.op >= op && !vote.headers().contains(&old), || {
+        format!("it votes with op {}, and acknowledged {op}", vote.op)
+    })?;
     s.caught_up(a).await?;
     check(s.prepare(a, op) == s.history(op), || {
         "it keeps the old one".into()
     })?;
+    s.start(b);
     s.settle().await
 }
 
@@ -469,28 +506,9 @@ async fn just_repaired_stays(s: Script) -> Verdict {
 
 async fn truncated_op_returns(s: Script) -> Verdict {
     let [a, b, c] = s.begin().await?;
-    let op = s.committed() + 1;
-    let rule = s.lose(frames(PREPARE).from(a));
-    s.issue(0);
-    s.until("the primary has it alone", || s.has(a, op)).await?;
-    for replica in [a, b, c] {
-        s.isolate_from_clients(replica);
-    }
-    let mark = s.mark();
-    s.isolate(a);
-    let first = new_view(s, mark).await?;
-    s.end(rule);
-    for other in [b, c] {
-        s.join(a, other);
-    }
-    s.until("it is in the view", || {
-        s.superblock(a).log_view.get() == first.view
-    })
-    .await?;
+    let (dropped, _) = dropped_in_its_slot(s, (a, b, c)).await?;
+    let op = dropped.op.get();
     s.crash(a);
-    check(first.op < op && s.has(a, op), || {
-        "the op is not in its slot".into()
-    })?;
     let mark = s.mark();
     s.start(a);
     s.crash(b);

@@ -93,6 +93,33 @@ impl Scenario {
     }
 }
 
+/// The scenario that shows a bug of [`Bug::OF_SCENARIOS`].
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn of_bug(bug: Bug) -> &'static Scenario {
+    let id = MUTANTS.iter().find(|(other, _)| *other == bug);
+    let (_, id) = id.expect("each bug of scenarios has one");
+    named(id)[0]
+}
+
+/// Bugs, and the scenarios that show them.
+const MUTANTS: &[(Bug, &str)] = &[
+    (Bug::TakeOldCopy, "W12"),
+    (Bug::ExcuseAllDamage, "W07"),
+    (Bug::TellCheckpointEarly, "S09"),
+    (Bug::PreferLongerLog, "V19"),
+    (Bug::NeverGiveUp, "P10"),
+    (Bug::EnterViewAlone, "P02"),
+    (Bug::TellUnstartedView, "D05"),
+    (Bug::TakeStaleStart, "V14"),
+    (Bug::AlwaysCertain, "V13"),
+    (Bug::CopiesInOrder, "B03"),
+    (Bug::AskPrimaryOnly, "W18"),
+    (Bug::ForgetUnread, "V16"),
+];
+
 /// All of them, by family.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     [
