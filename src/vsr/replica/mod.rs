@@ -193,6 +193,8 @@ pub struct Replica {
     timers: Timers,
     /// The view that this replica asks for, because it misses its primary.
     asking: Option<u32>,
+    /// Clients whose reply is not here: its op, and since when others are asked for it.
+    replies_asked: BTreeMap<u128, (u64, u64)>,
     /// Prepares of the view that came before their turn.
     early: BTreeMap<u64, (PrepareHeader, Bytes)>,
     /// Prepares asked for by their checksum, and when to ask again.
@@ -278,6 +280,7 @@ impl Replica {
             votes: vec![None; usize::from(replica_count)],
             timers: Timers::default(),
             asking: None,
+            replies_asked: BTreeMap::new(),
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
             headers_asked: 0,

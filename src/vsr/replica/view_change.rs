@@ -104,6 +104,7 @@ impl Replica {
         self.pipeline.clear();
         self.events_waiting = 0;
         self.asking = None;
+        self.replies_asked.clear();
         self.early.clear();
         self.wanted.clear();
         self.headers_asked = 0;
