@@ -76,7 +76,7 @@ impl World {
             }
             Received::Evicted(reason) => {
                 let gone = reason == Evicted::NoSession.code();
-                let same_id = self.random.client.chance(200) && gone;
+                let same_id = self.random.client.chance(200) && gone && !self.is_directed();
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
             }

@@ -3,11 +3,11 @@
 use super::Scenario;
 use super::script::{Mark, Script, check, within};
 use super::views::new_view;
-use crate::cluster::directed::frames;
+use crate::cluster::directed::{Rule, frames};
 use crate::cluster::world::with;
-use crate::sim::verdict::Verdict;
-use daftari::wire::Operation;
+use crate::sim::verdict::{Failure, Verdict};
 use daftari::wire::header::command::{EVICTION, REPLY, REQUEST, REQUEST_REPLY, STORED_REPLY};
+use daftari::wire::{Evicted, Operation};
 use storage_format::Checksum;
 
 /// All of the family.
@@ -23,6 +23,12 @@ pub(super) const ALL: &[Scenario] = &[
         "reply-damaged",
         "the stored replies of a new primary are damaged: it has them from another replica",
         |s| Box::pin(reply_damaged(s)),
+    ),
+    Scenario::new(
+        "R03",
+        "reply-damaged-everywhere",
+        "a stored reply is damaged on all replicas: its client is told that its session is gone",
+        |s| Box::pin(reply_damaged_everywhere(s)),
     ),
     Scenario::new(
         "R06",
@@ -73,8 +79,8 @@ async fn reply_lost(s: Script) -> Verdict {
     s.settle().await
 }
 
-async fn reply_damaged(s: Script) -> Verdict {
-    let [a, b, _] = s.begin().await?;
+/// A client's request is executed, its reply in a checkpoint of all, and never received. Gives the request.
+async fn reply_in_checkpoint(s: Script) -> Result<(Checksum, Rule), Failure> {
     let rule = s.lose(frames(REPLY).to_client(0));
     s.issue(0);
     s.until("it is executed, and not answered", || {
@@ -83,12 +89,18 @@ async fn reply_damaged(s: Script) -> Verdict {
     })
     .await?;
     let (request, _) = s.in_flight(0).expect("it waits");
-    while s.checkpoint(b) == 0 || s.checkpoint(a) == 0 {
+    while (0..s.replicas()).any(|replica| s.checkpoint(replica) == 0) {
         s.requests(1, 1).await?;
     }
-    check(s.executed(&request)[0] < s.checkpoint(b), || {
+    check(s.executed(&request)[0] < 20, || {
         "its reply should be in a checkpoint".into()
     })?;
+    Ok((request, rule))
+}
+
+async fn reply_damaged(s: Script) -> Verdict {
+    let [a, b, _] = s.begin().await?;
+    let (request, rule) = reply_in_checkpoint(s).await?;
     s.crash(b);
     s.damage_replies(b);
     s.start(b);
@@ -106,6 +118,30 @@ async fn reply_damaged(s: Script) -> Verdict {
         "it was executed again".into()
     })?;
     s.start(a);
+    s.settle().await
+}
+
+async fn reply_damaged_everywhere(s: Script) -> Verdict {
+    let roles: [u8; 3] = s.begin().await?;
+    let (request, rule) = reply_in_checkpoint(s).await?;
+    for replica in roles {
+        s.crash(replica);
+        s.damage_replies(replica);
+        s.start(replica);
+    }
+    s.provoke(0, Evicted::NoSession);
+    let mark = s.mark();
+    s.end(rule);
+    within(120_000, "the client is told", || {
+        let told = [frames(EVICTION).to_client(0), frames(REPLY).to_client(0)];
+        told.iter().any(|filter| s.was_sent(mark, filter))
+    })
+    .await?;
+    s.requests(1, 1).await?;
+    check(s.executed(&request).len() == 1, || {
+        "it was executed again".into()
+    })?;
+    s.answered(0).await?;
     s.settle().await
 }
 
