@@ -109,7 +109,6 @@ impl Bug {
         Self::CheckpointBeforeBlocks,
         Self::ForgetReplies,
         Self::ReuseBlocksEarly,
-        Self::LeaveStaleCopies,
         Self::FollowClockBack,
         Self::ForgetPulse,
         Self::MergeLosesEntry,
@@ -141,6 +140,7 @@ impl Bug {
 
     /// Those that need a certain order of events, which a directed scenario has.
     pub const OF_SCENARIOS: &[Self] = &[
+        Self::LeaveStaleCopies,
         Self::TakeOldCopy,
         Self::ExcuseAllDamage,
         Self::TellCheckpointEarly,

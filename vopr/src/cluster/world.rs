@@ -157,7 +157,14 @@ fn swarm(seed: u64) -> Swarm {
 fn plain_swarm(seed: u64) -> Swarm {
     let mut swarm = swarm(seed);
     swarm.pause_percent = 0;
-    swarm.timeout_percent = 0;
+    // No transfer expires by chance.
+    for percent in [
+        &mut swarm.timeout_percent,
+        &mut swarm.invalid_percent,
+        &mut swarm.resend_percent,
+    ] {
+        *percent = 0;
+    }
     swarm
 }
 

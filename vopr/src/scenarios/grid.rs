@@ -139,10 +139,11 @@ async fn whole_grid_live(s: Script) -> Verdict {
 async fn scrub_tour(s: Script) -> Verdict {
     let roles: [u8; 3] = s.begin().await?;
     checkpointed(s).await?;
-    for replica in roles {
-        let blocks = s.blocks(replica);
-        let block = blocks[u64_to_usize(s.below(to_u64(blocks.len())))];
-        s.damage_block(replica, block);
+    let blocks = s.blocks(0);
+    let first = u64_to_usize(s.below(to_u64(blocks.len())));
+    for (step, replica) in roles.into_iter().enumerate() {
+        // Not the same one everywhere.
+        s.damage_block(replica, blocks[(first + step) % blocks.len()]);
     }
     super::script::within(20_000, "the scrubbers find them", || {
         with(|world| {

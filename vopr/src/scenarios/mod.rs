@@ -106,6 +106,7 @@ pub fn of_bug(bug: Bug) -> &'static Scenario {
 
 /// Bugs, and the scenarios that show them.
 const MUTANTS: &[(Bug, &str)] = &[
+    (Bug::LeaveStaleCopies, "B02"),
     (Bug::TakeOldCopy, "W12"),
     (Bug::ExcuseAllDamage, "W07"),
     (Bug::TellCheckpointEarly, "S09"),

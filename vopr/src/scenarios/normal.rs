@@ -127,9 +127,14 @@ async fn commit_without_heartbeat(s: Script) -> Verdict {
     for backup in [b, c] {
         // The last prepare says that the one before is committed.
         let knows = any_frame().from(backup);
-        let told = s.all_since(mark, &knows);
-        let highest = told.iter().map(|frame| frame.commit).max();
-        check(highest >= Some(first) && highest < Some(last), || {
+        let highest = || {
+            let told = s.all_since(mark, &knows);
+            told.iter().map(|frame| frame.commit).max()
+        };
+        s.until("it knows of the first", || highest() >= Some(first))
+            .await?;
+        let highest = highest();
+        check(highest < Some(last), || {
             format!("{backup} knows of commit {highest:?}, {first} to {last} were sent")
         })?;
     }
