@@ -15,7 +15,7 @@ use crate::ledger::catalog::{SESSION_SIZE, table};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
-use crate::vsr::sessions::{SessionRecord, Sessions};
+use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use storage_format::{
     BlockKind, BlockReference, Geometry, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord,
@@ -65,7 +65,7 @@ impl<I: Io> State<'_, I> {
         self.write_sessions(&mut manifest).await;
         if !planted(Bug::ForgetReplies) {
             let replies = replies_to_write(&self.superblock.current(), &self.sessions.borrow());
-            write_replies(self.io, replies).await;
+            write_replies(self.io, replies, &self.sessions).await;
         }
         let index = self.write_manifest(&manifest).await;
         self.grid.finish_writes().await;
@@ -161,37 +161,35 @@ pub(super) fn blocks_of(events: u64) -> u64 {
     size.div_ceil(to_u64(constants::BLOCK_DATA_SIZE))
 }
 
-/// A reply in its slot: where, and the bytes.
-type ReplyWrite = (u64, SectorBuf);
+/// A reply in its slot: whose and of which op, where, and the bytes.
+type ReplyWrite = ((u128, u64), u64, SectorBuf);
 
-/// The replies that are newer than the last checkpoint. A slot that is overwritten held a reply that
-/// replaying the journal would make anew, so a crash before the superblock is written loses nothing.
+/// The replies that their slots do not have. A slot that is overwritten held a reply that replaying the
+/// journal would make anew, so a crash before the superblock is written loses nothing.
 fn replies_to_write(superblock: &Superblock, sessions: &Sessions) -> Vec<ReplyWrite> {
-    let newer = sessions
-        .iter()
-        .filter(|session| session.record.reply.op.get() > superblock.checkpoint.op.get());
-    newer
-        .map(|session| {
+    let unsaved = sessions.iter().filter(|session| !session.saved);
+    unsaved
+        .filter_map(|session| {
             let record = &session.record;
-            let frame = session.reply.as_ref();
-            let frame = frame.expect("a reply of this process is in memory");
+            // One that is damaged here stays so until somebody has it.
+            let frame = session.reply.as_ref()?;
             let size = SECTOR_SIZE + frame.len().next_multiple_of(SECTOR_SIZE);
             let mut buffer = SectorBuf::zeroed(size);
-            let client = record.reply.client.get();
-            let header = ReplySlotHeader::new(client, record.reply.op.get(), frame);
+            let (client, op) = (record.reply.client.get(), record.reply.op.get());
+            let header = ReplySlotHeader::new(client, op, frame);
             buffer[..size_of::<ReplySlotHeader>()].copy_from_slice(header.as_bytes());
             buffer[SECTOR_SIZE..SECTOR_SIZE + frame.len()].copy_from_slice(frame);
-            (
-                reply_offset(&superblock.geometry, record.slot.get()),
-                buffer,
-            )
+            let offset = reply_offset(&superblock.geometry, record.slot.get());
+            Some(((client, op), offset, buffer))
         })
         .collect()
 }
 
-async fn write_replies<I: Io>(io: &I, replies: Vec<ReplyWrite>) {
+async fn write_replies<I: Io>(io: &I, replies: Vec<ReplyWrite>, sessions: &SharedSessions) {
     let mut writes = FuturesUnordered::new();
-    for (offset, buffer) in replies {
+    let mut saved = Vec::new();
+    for (whose, offset, buffer) in replies {
+        saved.push(whose);
         if writes.len() >= WRITES_MAX {
             drop(writes.next().await);
         }
@@ -200,6 +198,10 @@ async fn write_replies<I: Io>(io: &I, replies: Vec<ReplyWrite>) {
     }
     while let Some(buffer) = writes.next().await {
         drop(buffer);
+    }
+    let mut sessions = sessions.borrow_mut();
+    for (client, op) in saved {
+        sessions.set_saved(client, op);
     }
 }
 

@@ -348,7 +348,7 @@ async fn load_replies<I: Io>(io: &I, geometry: &Geometry, sessions: &SharedSessi
     for record in missing {
         let client = record.reply.client.get();
         match read_reply(io, geometry, &record).await {
-            Some(frame) => sessions.borrow_mut().restore_reply(client, frame),
+            Some(frame) => sessions.borrow_mut().restore_reply(client, frame, true),
             None => tracing::debug!(%client, "a stored reply is not there"),
         }
     }

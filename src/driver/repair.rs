@@ -36,6 +36,10 @@ pub(super) struct BlockRepair<'a, I: Io> {
     asked: BTreeMap<u64, u64>,
     attempts: u64,
     serving: usize,
+    /// Blocks that are being written.
+    writing: usize,
+    /// Nothing is written: what is wanted is of a state that is given up.
+    paused: bool,
 }
 
 /// What came of a read or a write for a repair.
@@ -59,7 +63,19 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             asked: BTreeMap::new(),
             attempts: 0,
             serving: 0,
+            writing: 0,
+            paused: false,
         }
+    }
+
+    /// Whether a block is being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing > 0
+    }
+
+    /// Begins no more writes, or goes on to.
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     fn header(&self, command: u8, block: &BlockReference) -> PeerHeader {
@@ -170,9 +186,10 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             );
             return None;
         }
-        if !self.damage.repair_begin(&block) {
+        if self.paused || !self.damage.repair_begin(&block) {
             return None;
         }
+        self.writing += 1;
         let geometry = self.superblock.current().geometry;
         let (address, last) = (block.address.get(), geometry.block_count_max());
         let offset = geometry.block_offset(address);
@@ -214,12 +231,14 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 false
             }
             Repaired::Written(block) => {
+                self.writing -= 1;
                 tracing::info!(address = block.address.get(), "block repaired");
                 let _ = self.asked.remove(&block.address.get());
                 self.damage.repair_end(&block);
                 true
             }
             Repaired::NoRoom(block) => {
+                self.writing -= 1;
                 self.damage.repair_failed(&block);
                 false
             }

@@ -349,9 +349,7 @@ impl<I: Io> Scrubber<'_, I> {
         let stored = |session: &Session| {
             let record = &session.record;
             let of_slot = u64::from(record.slot.get()) == slot;
-            let there =
-                session.reply.is_some() && record.reply.op.get() <= self.listing.durable.get().op;
-            (of_slot && there).then_some(*record)
+            (of_slot && session.saved).then_some(*record)
         };
         let record = self.sessions.borrow().iter().find_map(stored);
         let Some(record) = record else {

@@ -1,14 +1,15 @@
 //! Reading and writing the four copies of the superblock.
 
 use crate::io::Storage;
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::FatalReason;
 use std::cell::{Cell, Ref, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use storage_format::Superblock;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
+use storage_format::{Checksum, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Reads all copies and chooses.
@@ -93,7 +94,7 @@ impl Keeper {
     }
 
     /// Writes the successor of the current superblock, one copy after the other, so that a crash leaves
-    /// a quorum of the one or of the other.
+    /// a quorum of the one or of the other, also if a copy has rotted.
     pub(super) async fn update<S: Storage>(
         &self,
         storage: &S,
@@ -113,11 +114,29 @@ impl Keeper {
         next.parent = next.checksum;
         next.release = crate::constants::RELEASE.into();
         next.seal();
-        write_copies(storage, &next).await;
+        let present = self.current().checksum;
+        let order = order_of_copies(storage, present).await;
+        write_some(storage, &next, &order).await;
         *self.current.borrow_mut() = *next;
         self.writing.set(false);
         self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
     }
+}
+
+/// In which order the copies are to be overwritten: first those that do not hold the present superblock,
+/// since a crash may tear one that is being written, and two have to be left of the old or of the new.
+async fn order_of_copies<S: Storage>(storage: &S, present: Checksum) -> Vec<usize> {
+    let buffer = SectorBuf::zeroed(SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
+    let buffer = storage.read(0, buffer).await;
+    let holds = |copy: &usize| {
+        let bytes = &buffer[copy * SUPERBLOCK_COPY_SIZE..(copy + 1) * SUPERBLOCK_COPY_SIZE];
+        let copy = Superblock::ref_from_bytes(bytes).expect("a copy is of that size");
+        copy.checksum == present && copy.valid()
+    };
+    let (mut order, intact): (Vec<usize>, Vec<usize>) =
+        (0..SUPERBLOCK_COPY_COUNT).partition(|copy| !holds(copy) && !planted(Bug::CopiesInOrder));
+    order.extend(intact);
+    order
 }
 
 /// Writes all copies of a sealed superblock.

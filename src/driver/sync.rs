@@ -14,15 +14,21 @@ use storage_format::{PrepareHeader, Superblock};
 
 impl<I: Io> Driver<'_, I> {
     /// Gives the state up for a checkpoint of another replica; not while it may be writing the superblock
-    /// or replies.
+    /// or replies, nor while a block of the old checkpoint is being repaired: the new state may have another
+    /// one there.
     pub(super) fn begin_sync(&mut self) {
-        let still = self.commit.rests() || self.commit.damage.is_awaited();
-        if !still || self.superblock.is_writing() {
+        if self.sync.is_none() {
             return;
         }
-        let Some(sync) = self.sync.take() else { return };
+        self.repair.pause(true);
+        let still = self.commit.rests() || self.commit.damage.is_awaited();
+        if !still || self.superblock.is_writing() || self.repair.is_writing() {
+            return;
+        }
+        let sync = self.sync.take().expect("it was there just now");
         let own = self.superblock.current().checkpoint.op.get();
         if own >= sync.0.op() {
+            self.repair.pause(false);
             self.replica.handle(Event::SyncNeedless, &self.commit);
         } else {
             let writes = self.commit.abandon();
@@ -37,6 +43,7 @@ impl<I: Io> Driver<'_, I> {
         self.durable.set(Durable::of(&self.superblock.current()));
         // What was wanted of the checkpoint before.
         self.commit.damage.clear();
+        self.repair.pause(false);
         let empty = Sessions::new(self.geometry.session_count_max.get());
         *self.sessions.borrow_mut() = empty;
         let state = open::empty_state(

@@ -77,6 +77,30 @@ pub enum Bug {
     RecoverAtOnce,
     /// It denies what it has forgotten.
     DenyForgotten,
+    /// Of two prepares of one op, the one that is on the disk is taken for the log, whatever the header says.
+    TakeOldCopy,
+    /// All that is bad after the head counts as torn, however much it is.
+    ExcuseAllDamage,
+    /// A replica tells of a checkpoint whose blocks are not here yet.
+    TellCheckpointEarly,
+    /// A new view takes the longest log, not that of the newest log view.
+    PreferLongerLog,
+    /// A primary that cannot commit goes on to say that it is there.
+    NeverGiveUp,
+    /// A replica that misses its primary enters the next view without a quorum that asks for it.
+    EnterViewAlone,
+    /// Clients hear of views that have not started.
+    TellUnstartedView,
+    /// A replica that may have lost its head takes any start of its view.
+    TakeStaleStart,
+    /// A replica never thinks that it may have lost the end of its log.
+    AlwaysCertain,
+    /// Copies of the superblock are overwritten in the same order, whichever is not intact.
+    CopiesInOrder,
+    /// What is missing is asked for of the primary only.
+    AskPrimaryOnly,
+    /// What could not be read when a view became durable is never looked for again.
+    ForgetUnread,
 }
 
 impl Bug {
@@ -91,7 +115,6 @@ impl Bug {
         Self::CheckpointBeforeBlocks,
         Self::ForgetReplies,
         Self::ReuseBlocksEarly,
-        Self::LeaveStaleCopies,
         Self::FollowClockBack,
         Self::ForgetPulse,
         Self::MergeLosesEntry,
@@ -122,6 +145,23 @@ impl Bug {
         Self::TrustOwnClock,
         Self::RecoverAtOnce,
         Self::DenyForgotten,
+    ];
+
+    /// Those that need a certain order of events, which a directed scenario has.
+    pub const OF_SCENARIOS: &[Self] = &[
+        Self::LeaveStaleCopies,
+        Self::TakeOldCopy,
+        Self::ExcuseAllDamage,
+        Self::TellCheckpointEarly,
+        Self::PreferLongerLog,
+        Self::NeverGiveUp,
+        Self::EnterViewAlone,
+        Self::TellUnstartedView,
+        Self::TakeStaleStart,
+        Self::AlwaysCertain,
+        Self::CopiesInOrder,
+        Self::AskPrimaryOnly,
+        Self::ForgetUnread,
     ];
 }
 

@@ -118,6 +118,7 @@ pub fn decide(header: &SlotRead, prepare: &SlotRead, bounds: &Bounds) -> (Decisi
         (Valid(_), Empty) => (Decision::Faulty, 11),
         (Valid(h), Valid(p)) if h.checksum == p.checksum => (Decision::Keep, 12),
         (Valid(h), Valid(p)) if h.op == p.op && h.view == p.view => (Decision::Fatal, 13),
+        (Valid(h), Valid(p)) if h.op == p.op && planted(Bug::TakeOldCopy) => (Decision::Fix, 13),
         (Valid(h), Valid(p)) if h.op == p.op => (Decision::Faulty, 13),
         (Valid(h), Valid(p)) if h.op.get() < p.op.get() => (Decision::Fix, 14),
         (Valid(_), Valid(_)) => (Decision::Faulty, 15),
@@ -229,12 +230,15 @@ pub fn recover_cluster(
     {
         log.install(&known);
     }
-    if superblock.log_view == superblock.view {
+    // Also when a later view is durable: the superblock lacks what could not be read when that was written,
+    // and may have been acknowledged. A view that is left takes no more prepares.
+    if superblock.log_view == superblock.view || !planted(Bug::ForgetUnread) {
         log.follow(superblock.log_view.get(), bounds.limit - 1);
     }
     let beyond = log.head().op.get() + 1..bounds.limit;
     let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
-    let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty);
+    let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty)
+        || planted(Bug::AlwaysCertain);
     Ok(RecoveredLog {
         decisions,
         log,
@@ -333,6 +337,11 @@ fn excuse_torn_append(
         .map(slot_of)
         .filter(|slot| decisions[*slot] == Decision::Faulty)
         .collect();
+    if planted(Bug::ExcuseAllDamage) {
+        faulty
+            .iter()
+            .for_each(|slot| decisions[*slot] = Decision::Torn);
+    }
     let next = slot_of(bounds.highest + 1);
     if faulty != [next] || prepares[next] != SlotRead::Bad {
         return;

@@ -44,6 +44,8 @@ pub struct Session {
     pub record: SessionRecord,
     /// The last reply as a whole frame; `None` when its slot in the data file is damaged.
     pub reply: Option<Bytes>,
+    /// Whether its slot in the data file has that reply. If not, the next checkpoint writes it.
+    pub saved: bool,
 }
 
 /// All sessions, by client.
@@ -197,6 +199,7 @@ impl Sessions {
                 Session {
                     record,
                     reply: Some(frame),
+                    saved: false,
                 },
             );
             assert!(previous.is_none());
@@ -208,6 +211,7 @@ impl Sessions {
         session.record.reply = *reply;
         session.record.entry = entry.into();
         session.reply = Some(frame);
+        session.saved = false;
         true
     }
 
@@ -253,6 +257,7 @@ impl Sessions {
             Session {
                 record,
                 reply: None,
+                saved: false,
             },
         ) {
             None => Ok(()),
@@ -260,15 +265,25 @@ impl Sessions {
         }
     }
 
-    /// Gives a restored session its reply.
+    /// Gives a restored session its reply, from its slot if it was `saved` there.
     ///
     /// # Panics
     /// When the client has no session.
-    pub fn restore_reply(&mut self, client: u128, frame: Bytes) {
+    pub fn restore_reply(&mut self, client: u128, frame: Bytes, saved: bool) {
         let session = self
             .by_client
             .get_mut(&client)
             .expect("the caller found the session");
         session.reply = Some(frame);
+        session.saved = saved;
+    }
+
+    /// The slot of a client has its reply of `op` now.
+    pub fn set_saved(&mut self, client: u128, op: u64) {
+        if let Some(session) = self.by_client.get_mut(&client)
+            && session.record.reply.op.get() == op
+        {
+            session.saved = true;
+        }
     }
 }

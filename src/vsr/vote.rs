@@ -73,7 +73,8 @@ impl Vote {
 #[must_use]
 pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     let newest = votes.iter().map(|vote| vote.log_view).max()?;
-    let canonical = || votes.iter().filter(|vote| vote.log_view == newest);
+    let any = planted(Bug::PreferLongerLog);
+    let canonical = || votes.iter().filter(|vote| vote.log_view == newest || any);
     let longest = canonical().max_by_key(|vote| vote.head())?;
     // After a restart nobody remembers what was committed; but no primary prepares further ahead.
     let committed = longest.head().saturating_sub(PIPELINE_PREPARES_MAX);

@@ -5,6 +5,8 @@
     reason = "threads share a list of failures, and a time budget needs a clock"
 )]
 
+mod scenarios;
+
 use daftari::stdx::planted::Bug;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -21,6 +23,8 @@ const HELP: &str = "\
 usage: cargo vopr [options]
   --cluster             clusters of several replicas instead of a single one
   --replicas R          clusters of so many (with --cluster)
+  --list                print every directed scenario, with what it shows
+  --scenario NAME       run one of them, or a family by its letter, or all; with 20 seeds from 0 on
   --seed N              run one seed (decimal, or hexadecimal with 0x)
   --minutes M           fresh seeds for so long; 1 by default
   --seeds N             so many seeds instead
@@ -28,7 +32,8 @@ usage: cargo vopr [options]
   --jobs J              threads; as many as processors by default
   --check-determinism   run each seed twice and compare the hashes of all events
   --bug NAME            plant a bug
-  --mutants             plant each bug in turn; each has to be found within 200 seeds
+  --mutants             plant each bug in turn; each has to be found within 200 seeds, or by its
+                        scenario (with --cluster)
   --list-bugs           print their names
   --log full            print every event (with --seed)";
 
@@ -42,12 +47,15 @@ struct Arguments {
     seed: Option<u64>,
     time: Duration,
     seeds: Option<u64>,
-    first_seed: u64,
+    first_seed: Option<u64>,
+    fresh_seed: u64,
     jobs: u64,
     check_determinism: bool,
     bug: Option<Bug>,
     mutants: bool,
     list_bugs: bool,
+    list: bool,
+    scenario: Option<String>,
     log: bool,
 }
 
@@ -62,12 +70,18 @@ pub fn main() -> ExitCode {
     };
     catch_panics();
     if arguments.list_bugs {
-        for bug in Bug::ALL.iter().chain(Bug::OF_CLUSTERS) {
+        for bug in all_bugs() {
             println!("{bug:?}");
         }
         return ExitCode::SUCCESS;
     }
-    let passed = if arguments.mutants {
+    if arguments.list {
+        scenarios::list();
+        return ExitCode::SUCCESS;
+    }
+    let passed = if let Some(word) = &arguments.scenario {
+        scenarios::play(word, &arguments)
+    } else if arguments.mutants {
         mutants(&arguments)
     } else {
         seeds(&arguments)
@@ -90,12 +104,15 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seed: None,
         time: Duration::from_secs(60),
         seeds: None,
-        first_seed: fresh << 12,
+        first_seed: None,
+        fresh_seed: fresh << 12,
         jobs: u64::try_from(jobs).map_err(|error| error.to_string())?,
         check_determinism: false,
         bug: None,
         mutants: false,
         list_bugs: false,
+        list: false,
+        scenario: None,
         log: false,
     };
     while let Some(word) = words.next() {
@@ -106,7 +123,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--seed" => arguments.seed = Some(number(&value()?)?),
             "--minutes" => arguments.time = Duration::from_secs(60 * number(&value()?)?),
             "--seeds" => arguments.seeds = Some(number(&value()?)?),
-            "--first-seed" => arguments.first_seed = number(&value()?)?,
+            "--first-seed" => arguments.first_seed = Some(number(&value()?)?),
+            "--list" => arguments.list = true,
+            "--scenario" => arguments.scenario = Some(value()?),
             "--jobs" => arguments.jobs = number(&value()?)?.max(1),
             "--check-determinism" => arguments.check_determinism = true,
             "--bug" => arguments.bug = Some(bug(&value()?)?),
@@ -134,9 +153,13 @@ fn number(text: &str) -> Result<u64, String> {
     parsed.map_err(|error| format!("{text}: {error}"))
 }
 
+fn all_bugs() -> impl Iterator<Item = &'static Bug> {
+    let clusters = Bug::OF_CLUSTERS.iter().chain(Bug::OF_SCENARIOS);
+    Bug::ALL.iter().chain(clusters)
+}
+
 fn bug(name: &str) -> Result<Bug, String> {
-    let mut all = Bug::ALL.iter().chain(Bug::OF_CLUSTERS);
-    let found = all.find(|bug| format!("{bug:?}") == name);
+    let found = all_bugs().find(|bug| format!("{bug:?}") == name);
     found
         .copied()
         .ok_or_else(|| format!("no bug is called {name}; see --list-bugs"))
@@ -275,7 +298,8 @@ impl Totals {
 /// Runs seeds as the arguments say; whether all passed.
 fn seeds(arguments: &Arguments) -> bool {
     let start = Instant::now();
-    let first = arguments.seed.unwrap_or(arguments.first_seed);
+    let first = arguments.first_seed.unwrap_or(arguments.fresh_seed);
+    let first = arguments.seed.unwrap_or(first);
     let count = if arguments.seed.is_some() {
         Some(1)
     } else {
@@ -354,7 +378,7 @@ fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
 
 /// Plants each bug; whether every one was found.
 fn mutants(arguments: &Arguments) -> bool {
-    let first = arguments.first_seed;
+    let first = arguments.first_seed.unwrap_or(arguments.fresh_seed);
     let mut missed = 0;
     let mut found = 0;
     let bugs = if arguments.cluster {
@@ -400,6 +424,10 @@ fn mutants(arguments: &Arguments) -> bool {
                 println!("{bug:?}: NOT FOUND in {MUTANT_SEEDS} seeds, {seconds} s");
             }
         }
+    }
+    if arguments.cluster {
+        let (more, fewer) = scenarios::mutants(arguments);
+        (found, missed) = (found + more, missed + fewer);
     }
     println!("{found} passed, {missed} failed");
     missed == 0

@@ -14,6 +14,9 @@ pub mod machine;
 pub mod model;
 /// Seeded random numbers.
 pub mod random;
+/// What happens to a cluster step by step, and what has to come of it.
+#[cfg(madsim)]
+pub mod scenarios;
 /// The simulator: the core in a world of faults.
 #[cfg(madsim)]
 pub mod sim;

@@ -216,6 +216,8 @@ pub struct Replica {
     astray: Option<u64>,
     /// The view that this replica asks for, because it misses its primary.
     asking: Option<u32>,
+    /// Clients whose reply is not here: its op, and since when others are asked for it.
+    replies_asked: BTreeMap<u128, (u64, u64)>,
     /// Prepares of the view that came before their turn.
     early: BTreeMap<u64, (PrepareHeader, Bytes)>,
     /// Prepares asked for by their checksum, and when to ask again.
@@ -317,6 +319,7 @@ impl Replica {
             clock: Clock::new(quorums.replication),
             astray: None,
             asking: None,
+            replies_asked: BTreeMap::new(),
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
             headers_asked: 0,
@@ -576,8 +579,12 @@ impl Replica {
     fn sender(&self) -> Sender {
         Sender {
             cluster: self.cluster,
-            // Nobody hears of a view before the superblock has it.
-            view: self.view_durable.0,
+            // Clients hear of views that have a log only: they ask for nothing in an earlier one any more,
+            // and a quorum may still be in that.
+            view: match planted(Bug::TellUnstartedView) {
+                true => self.view_durable.0,
+                false => self.view_durable.1,
+            },
             release: constants::RELEASE,
             replica: self.replica,
         }

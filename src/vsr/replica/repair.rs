@@ -7,6 +7,7 @@
 use super::timers::REPAIR;
 use super::{Purpose, Replica, Status};
 use crate::constants;
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
 use crate::vsr::log::Body;
 use crate::vsr::message;
@@ -106,7 +107,8 @@ impl Replica {
 
     /// Half of the time the primary, which has it most likely; else anybody.
     fn whom_to_ask(&mut self) -> u8 {
-        if !self.is_primary() && self.timers.draw(self.replica).is_multiple_of(2) {
+        let half = self.timers.draw(self.replica).is_multiple_of(2);
+        if !self.is_primary() && (half || planted(Bug::AskPrimaryOnly)) {
             return self.primary_of(self.view);
         }
         let others = u64::from(self.replica_count) - 1;
@@ -224,7 +226,7 @@ impl Replica {
             .find(client)
             .is_some_and(|session| session.reply.is_none() && session.record.reply == reply);
         if missing && checksum(body) == reply.checksum_body {
-            sessions.restore_reply(client, frame);
+            sessions.restore_reply(client, frame, false);
         }
     }
 }

@@ -18,6 +18,10 @@ use bytes::Bytes;
 use storage_format::{PrepareHeader, PrepareKind, RequestEntry, SECTOR_SIZE, checksum};
 use zerocopy::{FromBytes, IntoBytes};
 
+/// How long others are asked for a reply, whose client asks for it again, before that is told that its
+/// session is gone.
+const REPLY_PATIENCE: u64 = 10 * constants::NANOSECONDS;
+
 impl Replica {
     pub(super) fn on_ping(&mut self, way: Way, ping: &PingClientHeader) {
         match wire::check_ping(ping) {
@@ -111,18 +115,33 @@ impl Replica {
         let (reply, record) = (session.reply.clone(), session.record);
         drop(sessions);
         let Some(reply) = reply else {
-            if !self.solo() {
+            if !self.solo() && !self.gives_up_reply(client, record.reply.op.get()) {
                 // The client asks again, and finds it then.
                 self.ask_reply(&record);
                 return;
             }
-            // Its slot in the data file is damaged: no answer would be right, so say so.
+            // All that there is of it is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
             self.evict(way, client, Evicted::NoSession);
             return;
         };
         let frame = reply_in_view(&reply, self.view, self.replica);
         self.send_client(way, client, frame);
+    }
+
+    /// Whether others were asked for a reply for long, and none had it: its client is not to wait for ever.
+    fn gives_up_reply(&mut self, client: u128, op: u64) -> bool {
+        let now = self.timers.now;
+        let asked = self.replies_asked.entry(client).or_insert((op, now));
+        if asked.0 != op {
+            *asked = (op, now);
+        }
+        let since = asked.1;
+        let sessions_max = to_usize(self.geometry.session_count_max.get());
+        if self.replies_asked.len() > sessions_max {
+            self.replies_asked.pop_first();
+        }
+        self.timers.due(since + REPLY_PATIENCE)
     }
 
     fn enqueue(
@@ -280,6 +299,10 @@ impl Replica {
         buffer[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
         buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
         assert!(header.timestamp.get() > self.log.head().timestamp.get());
+        if self.log.head().op.get() == self.executed.0 {
+            // Nothing waited until now: that nothing was committed for long means nothing.
+            self.timers.progress = self.timers.now;
+        }
         self.log.append(header);
         self.log.set_body(&header, Body::Writing);
         self.pipeline.push_back(in_flight);

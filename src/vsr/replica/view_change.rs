@@ -32,12 +32,15 @@ impl Replica {
     pub(super) fn stalls(&self) -> bool {
         let waits = self.log.head().op.get() > self.executed.0;
         let stands = waits && self.timers.due(self.timers.progress + 5 * PATIENCE);
-        stands || self.another_has_time()
+        (stands || self.another_has_time()) && !planted(Bug::NeverGiveUp)
     }
 
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
-        if !self.leads() || self.stalls() {
+        if self.leads() && !self.stalls() {
+            // Trouble that is over.
+            self.asking = None;
+        } else {
             self.ask_next_view();
         }
     }
@@ -88,7 +91,8 @@ impl Replica {
             peer.asked
                 .is_some_and(|(asked, at)| asked == view && !self.timers.due(at + ASKED))
         });
-        if others.count() + 1 >= usize::from(self.quorums.view_change) {
+        let quorum = usize::from(self.quorums.view_change);
+        if others.count() + 1 >= quorum || planted(Bug::EnterViewAlone) {
             self.enter(view);
         }
     }
@@ -109,6 +113,7 @@ impl Replica {
         self.pipeline.clear();
         self.events_waiting = 0;
         self.asking = None;
+        self.replies_asked.clear();
         self.early.clear();
         self.wanted.clear();
         self.headers_asked = 0;
@@ -376,7 +381,7 @@ impl Replica {
             Status::Normal => self.is_stuck() && headers[0].op >= self.log.head().op,
             Status::ViewChange => self.log_view < view,
             // Only an answer knows everything that this replica may have acknowledged.
-            Status::Recovering => header.nonce.get() == self.nonce,
+            Status::Recovering => header.nonce.get() == self.nonce || planted(Bug::TakeStaleStart),
         };
         if !wanted {
             return;

@@ -35,7 +35,8 @@ impl World {
             self.at(later, Action::Replay(replica, frame.clone()));
         }
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(link, &faults, now(), random) {
+        let at = self.network.send(link, &faults, now(), random);
+        if let Some(at) = self.pass(link, &frame, at) {
             self.at(at, Action::FromClient(replica, client, connection, frame));
         }
     }
@@ -75,7 +76,7 @@ impl World {
             }
             Received::Evicted(reason) => {
                 let gone = reason == Evicted::NoSession.code();
-                let same_id = self.random.client.chance(200) && gone;
+                let same_id = self.random.client.chance(200) && gone && !self.is_directed();
                 self.clients[index].start_again(same_id, &mut self.random.client);
                 self.arm(index, MS);
             }

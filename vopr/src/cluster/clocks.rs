@@ -48,6 +48,17 @@ impl ClockOptions {
         }
     }
 
+    /// All clocks are right, and stay so.
+    #[must_use]
+    pub fn right(replicas: u8) -> Self {
+        Self {
+            skew_max: 0,
+            wrong: vec![false; usize::from(replicas)],
+            step_distance: 0,
+            freezes: 0,
+        }
+    }
+
     /// Nanoseconds by which a replica's clock is ahead of the true time.
     fn skew(&self, random: &mut Random, replica: u8) -> i64 {
         let signed = |time: u64| i64::try_from(time).expect("some years");
@@ -81,6 +92,11 @@ impl Clocks {
             lost: 0,
             frozen: None,
         }
+    }
+
+    /// The time of day steps by so many milliseconds.
+    pub fn step(&mut self, milliseconds: i64) {
+        self.skew += milliseconds * i64::try_from(MS).expect("a million");
     }
 
     /// The monotonic clock.

@@ -32,7 +32,7 @@ fn may_fail(world: &World, replica: u8) -> bool {
 
 /// A replica crashed: what rots, who crashes with it, and when it starts again.
 pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
-    if world.phases.phase != Phase::Faults {
+    if world.phases.phase != Phase::Faults || world.is_directed() {
         return;
     }
     super::rot::at_crash(world, replica, writes);

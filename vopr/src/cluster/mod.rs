@@ -5,6 +5,7 @@ pub mod checker;
 pub mod clients;
 pub mod clocks;
 pub mod counts;
+pub mod directed;
 pub mod faults;
 pub mod io;
 pub mod network;
@@ -15,9 +16,11 @@ pub mod quorum;
 pub mod rot;
 pub mod world;
 
+use crate::sim::disk::Zone;
 use crate::sim::hash::EventHash;
 use crate::sim::seen::Seen;
-use crate::sim::verdict::{Failure, fail};
+use crate::sim::stage::Next;
+use crate::sim::verdict::{Failure, Verdict, fail};
 use crate::sim::{forget_panic, panic_text, simulate};
 use counts::Counts;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
@@ -28,7 +31,10 @@ use futures_util::FutureExt;
 use io::ClusterIo;
 use options::Options;
 use phases::Phase;
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use world::{World, with};
 
 /// What a seed came to.
@@ -51,11 +57,29 @@ pub struct Outcome {
 /// Runs a seed on this thread, with a bug planted or without.
 #[must_use]
 pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) -> Outcome {
+    let options = Options::of_seed(seed, replicas);
+    run(seed, options, None, (bug, log))
+}
+
+/// What decides on a run, step by step, while it goes on.
+pub type Play = Pin<Box<dyn Future<Output = Verdict>>>;
+
+/// Runs a seed with these options, and with a script or without.
+#[must_use]
+pub fn run(
+    seed: u64,
+    options: Options,
+    mut play: Option<Play>,
+    (bug, log): (Option<Bug>, bool),
+) -> Outcome {
     plant(bug);
     forget_panic();
-    let options = Options::of_seed(seed, replicas);
     let replicas = options.replicas;
-    let former = world::replace(Some(World::new(seed, options, bug, log)));
+    let mut world = World::new(seed, options, bug, log);
+    if play.is_some() {
+        world.direct(seed);
+    }
+    let former = world::replace(Some(world));
     assert!(former.is_none(), "one seed at a time on a thread");
     let start = || {
         let node = |replica| {
@@ -69,7 +93,17 @@ pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) ->
         };
         (0..replicas).map(node).collect()
     };
-    let (time, panic) = simulate(seed, start, |waker| with(|world| world.turn(waker)));
+    let turn = |waker: &Waker| {
+        loop {
+            play_on(&mut play);
+            match with(|world| world.turn(waker)) {
+                Next::Now(()) => {}
+                Next::At(time) => return Some(time),
+                Next::Over => return None,
+            }
+        }
+    };
+    let (time, panic) = simulate(seed, start, turn);
     let world = world::replace(None).expect("it was put there");
     plant(None);
     Outcome {
@@ -82,12 +116,28 @@ pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) ->
     }
 }
 
+/// The script looks at what has happened, and goes on if that is what it waits for.
+fn play_on(play: &mut Option<Play>) {
+    let Some(script) = play else { return };
+    let mut context = Context::from_waker(Waker::noop());
+    if let Poll::Ready(verdict) = script.as_mut().poll(&mut context) {
+        *play = None;
+        with(|world| {
+            world.directed().over = true;
+            world.judge(verdict);
+        });
+    }
+}
+
 /// Nothing is damaged but what the seed is for; blocks of a checkpoint that came from another replica are
 /// missed until they come, too.
 fn on_scrubbed(scrubbed: &Scrubbed) {
     with(|world| match scrubbed {
         Scrubbed::Tour(_) => {}
-        Scrubbed::Prepare { .. } if world.options.rot > 0 => {}
+        Scrubbed::Prepare { .. } if world.options.rot > 0 || is_damaged(world, Zone::Prepares) => {}
+        Scrubbed::Block { .. } if is_damaged(world, Zone::Grid) => {}
+        Scrubbed::Superblock { .. } if is_damaged(world, Zone::Superblock) => {}
+        Scrubbed::Reply { .. } if is_damaged(world, Zone::Replies) => {}
         Scrubbed::Block { .. }
             if world.options.rot_blocks > 0 || world.checker.counts.syncs > 0 => {}
         Scrubbed::Prepare { .. }
@@ -95,6 +145,12 @@ fn on_scrubbed(scrubbed: &Scrubbed) {
         | Scrubbed::Superblock { .. }
         | Scrubbed::Reply { .. } => world.judge(fail("scrub", format!("{scrubbed:?}"))),
     });
+}
+
+/// Whether a script damaged something of a zone.
+fn is_damaged(world: &World, zone: Zone) -> bool {
+    let directed = world.directed.as_ref();
+    directed.is_some_and(|directed| directed.damaged.contains(&zone))
 }
 
 /// A replica's process: it formats its file once, and serves from then on.

@@ -164,6 +164,11 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    /// A link works again.
+    pub fn join(&mut self, from: Place, to: Place) {
+        self.cuts.remove(&(from, to));
+    }
+
     /// All links work again.
     pub fn heal(&mut self) {
         self.cuts.clear();

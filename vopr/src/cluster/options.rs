@@ -200,6 +200,51 @@ fn seed_loses(seed: u64, weather: Weather) -> bool {
     weather != Weather::Calm && Random::stream(seed, 208).chance(500)
 }
 
+impl Options {
+    /// Those of a cluster in which nothing fails by itself: only how long things take differs from seed to
+    /// seed.
+    #[must_use]
+    pub fn calm(seed: u64, replicas: u8) -> Self {
+        let mut options = Self::of_seed(seed, Some(replicas));
+        let random = &mut Random::stream(seed, 210);
+        let speed = |random: &mut Random| {
+            let write = (random.below(MS), random.between(1, 3) * MS);
+            DiskSpeed {
+                write,
+                read: (write.0 / 4, write.1 / 4),
+                stalls: 0,
+                grid_factor: 1,
+                spells: 0,
+                spell_factor: 1,
+            }
+        };
+        let link = LinkFaults {
+            delay_min: random.below(2 * MS),
+            delay_mean: random.between(1, 5) * MS,
+            lost: 0,
+            replayed: 0,
+            ordered: true,
+        };
+        options.geometry.journal_slot_count = 32.into();
+        options.geometry.session_count_max = 7.into();
+        options.scrub_period = 1_000_000 * MS;
+        options.clients = 2;
+        options.requests = 0;
+        options.uncertain.fill(false);
+        options.speeds = (0..replicas).map(|_| speed(random)).collect();
+        options.clocks = ClockOptions::right(replicas);
+        (options.peers, options.links) = (link, link);
+        options.partitions.distance = 0;
+        options.processes.crashes = 0;
+        options.processes.pause_distance = 0;
+        (options.rot, options.rot_blocks, options.garbage) = (0, 0, 0);
+        options.losses = 0;
+        options.client_crashes = 0;
+        options.lag_limit = false;
+        options
+    }
+}
+
 fn uncertain(random: &mut Random, replicas: u8) -> Vec<bool> {
     let mut uncertain = vec![replicas == 1; usize::from(replicas)];
     for _ in 1..quorum::replication(replicas) {

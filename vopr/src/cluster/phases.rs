@@ -130,6 +130,10 @@ pub fn on_formatted(world: &mut World) {
         let delay = world.random.fault.exponential(100 * MS);
         world.at(now() + delay, Action::Start(replica));
     }
+    if world.is_directed() {
+        // Clients wait to be told.
+        return;
+    }
     for client in 0..world.auditor() {
         let delay = world.random.client.exponential(300 * MS);
         world.arm(client, delay);
@@ -144,10 +148,31 @@ pub fn next_request(world: &mut World, client: usize) -> Option<(u64, (Operation
         return None;
     }
     world.phases.issued += 1;
+    let (pause, content) = new_request(world);
+    // A script has to know how long things take.
+    let pause = if world.is_directed() { MS } else { pause };
+    Some((pause, content))
+}
+
+/// A new request, and how long its client would wait before.
+pub fn new_request(world: &mut World) -> (u64, (Operation, Vec<u8>)) {
     let request = world.generator.request();
     let operation = Operation::from_u8(request.operation).expect("it is an operation");
     world.phases.ids.note(operation, &request.body);
-    Some((request.pause, (operation, request.body)))
+    (request.pause, (operation, request.body))
+}
+
+impl Phases {
+    /// Requests that clients began so far of those that they may.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.issued
+    }
+
+    /// Remembers the ids of a request that did not come from the generator.
+    pub fn note_ids(&mut self, operation: Operation, body: &[u8]) {
+        self.ids.note(operation, body);
+    }
 }
 
 /// Looks whether a phase is over.
@@ -161,7 +186,13 @@ pub fn look(world: &mut World) {
             if now() - world.phases.replied > SILENCE_MAX {
                 world.judge(fail("liveness", "no client gets a reply (LV1)"));
             }
-            let done = world.phases.issued >= world.options.requests && all_idle;
+            let done = match &world.directed {
+                Some(directed) => directed.over,
+                None => world.phases.issued >= world.options.requests && all_idle,
+            };
+            if world.is_directed() && elapsed > FAULTS_MAX {
+                world.judge(fail("scenario", "the script does not come to its end"));
+            }
             if done || elapsed > FAULTS_MAX {
                 calm_down(world);
                 world.enter(Phase::Converge);
@@ -215,6 +246,7 @@ fn calm_down(world: &mut World) {
     world.phases.phase = Phase::Converge;
     world.phases.depositions = (world.options.replicas - 1).min(2);
     world.network.heal();
+    world.end_directions();
     for replica in world.replicas() {
         faults::revive(world, replica);
     }

@@ -191,6 +191,13 @@ impl World {
             self.at(now() + 1_000 * MS, Action::Start(replica));
             return;
         }
+        if let (Some(directed), Err(reason)) = (&mut self.directed, &result)
+            && directed.may_exit.contains(&replica)
+        {
+            directed.exits.push((replica, reason.clone()));
+            self.network.crash(replica);
+            return;
+        }
         self.judge(match result {
             Ok(()) => fail("liveness", format!("replica {replica} left")),
             Err(reason) => fail("fatal", format!("replica {replica}: {reason:?}: {reason}")),
@@ -254,6 +261,9 @@ impl World {
             return min + random.exponential(200 * MS);
         }
         let mut delay = min + random.exponential(mean);
+        if let Some(directed) = &self.directed {
+            delay *= directed.slowness(replica);
+        }
         if zone == Zone::Grid {
             delay *= speed.grid_factor;
         }
@@ -271,18 +281,42 @@ impl World {
 
     /// A write reaches the platter, unless the power failed before.
     pub fn on_write_done(&mut self, replica: u8, id: u64) {
-        let Some(write) = self.disks[usize::from(replica)].complete_write(id) else {
+        let disk = &mut self.disks[usize::from(replica)];
+        if let Some(directed) = &mut self.directed
+            && let Some(zone) = disk.zone_of_write(id)
+            && directed.stalls(replica, zone, id)
+        {
+            return;
+        }
+        let directed = self.directed.is_some();
+        let before = if directed {
+            disk.written_over(id)
+        } else {
+            Vec::new()
+        };
+        let Some(write) = disk.complete_write(id) else {
             return;
         };
         self.note(kind::WRITE_DONE, replica, &write.offset.to_le_bytes());
         self.trace(|| format!("{replica} has written {}", describe::write(&write)));
         if !self.disks[usize::from(replica)].formatting {
-            let before = self.checker.counts.recovered;
+            let recovered = self.checker.counts.recovered;
             let verdict = self.checker.on_write_done(&self.disks, replica, &write);
             self.judge(verdict);
-            if self.checker.counts.recovered > before {
+            if self.checker.counts.recovered > recovered {
                 faults::on_recovered(self, replica);
             }
+        }
+        if let Some(directed) = &mut self.directed
+            && let Some(elsewhere) = directed.takes_astray(replica, write.zone)
+        {
+            // The checker goes on from what should be there, as with damage.
+            let disk = &mut self.disks[usize::from(replica)];
+            disk.put(write.offset, &before);
+            if let Some(offset) = elsewhere {
+                disk.put(offset, &write.data);
+            }
+            self.trace(|| format!("{replica}: it went astray, to {elsewhere:?}"));
         }
         self.finish_access(replica, id);
     }

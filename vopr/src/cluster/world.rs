@@ -5,6 +5,7 @@
 
 use super::checker::Checker;
 use super::clocks::Clocks;
+use super::directed::Directed;
 use super::network::{Network, Place};
 use super::options::Options;
 use super::phases::Phases;
@@ -76,6 +77,8 @@ pub enum Action {
     Heal,
     /// Phases and limits are looked after.
     Look,
+    /// Something happened that a script may wait for.
+    Nothing,
 }
 
 /// Kinds of events in the hash.
@@ -146,6 +149,8 @@ pub struct World {
     pub stage: Stage<Action>,
     /// Draws of all parts.
     pub random: Streams,
+    /// What a script does, if there is one.
+    pub directed: Option<Directed>,
 }
 
 /// The workload: several clients that fill trees, with some of everything.
@@ -153,6 +158,21 @@ fn swarm(seed: u64) -> Swarm {
     let mut swarm = Swarm::new(&mut Random::stream(seed, 0));
     for percent in [&mut swarm.invalid_percent, &mut swarm.pause_percent] {
         *percent = (*percent).min(5);
+    }
+    swarm
+}
+
+/// The workload of a script: nothing happens but what clients ask for, when they are told to.
+fn plain_swarm(seed: u64) -> Swarm {
+    let mut swarm = swarm(seed);
+    swarm.pause_percent = 0;
+    // No transfer expires by chance.
+    for percent in [
+        &mut swarm.timeout_percent,
+        &mut swarm.invalid_percent,
+        &mut swarm.resend_percent,
+    ] {
+        *percent = 0;
     }
     swarm
 }
@@ -192,7 +212,14 @@ impl World {
             stage: Stage::new(Action::Look, log),
             random,
             options,
+            directed: None,
         }
+    }
+
+    /// Has a script say what happens.
+    pub fn direct(&mut self, seed: u64) {
+        self.directed = Some(Directed::default());
+        self.generator = Generator::with_swarm(seed, plain_swarm(seed));
     }
 
     /// A replica's clocks.
@@ -227,14 +254,15 @@ impl World {
         self.stage.hash.add(now() ^ place, kind, bytes);
     }
 
-    /// Takes the events that are due; the time of the next one, or `None` when the run is over.
-    pub fn turn(&mut self, waker: &Waker) -> Option<u64> {
-        loop {
-            match self.stage.next(waker) {
-                Next::Now(action) => self.act(action),
-                Next::At(time) => return Some(time),
-                Next::Over => return None,
+    /// Takes the next event, if one is due; when there will be one if not.
+    pub fn turn(&mut self, waker: &Waker) -> Next<()> {
+        match self.stage.next(waker) {
+            Next::Now(action) => {
+                self.act(action);
+                Next::Now(())
             }
+            Next::At(time) => Next::At(time),
+            Next::Over => Next::Over,
         }
     }
 
@@ -264,6 +292,7 @@ impl World {
             Action::StepClock => super::clocks::step(self),
             Action::Partition => super::faults::partition(self),
             Action::Heal => super::faults::heal(self),
+            Action::Nothing => {}
             Action::Look => {
                 super::phases::look(self);
                 self.at(now() + 20 * MS, Action::Look);
@@ -296,7 +325,8 @@ impl World {
         let link = (Place::Replica(replica), Place::Client(client));
         let faults = self.phases.links(&self.options.links);
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(link, &faults, now(), random) {
+        let at = self.network.send(link, &faults, now(), random);
+        if let Some(at) = self.pass(link, &frame, at) {
             self.at(at, Action::ToClient(client, frame));
         }
     }
@@ -315,7 +345,8 @@ impl World {
             self.at(later, Action::FromPeer(to, from, frame.clone()));
         }
         let random = &mut self.random.network;
-        if let Some(at) = self.network.send(link, &faults, now(), random) {
+        let at = self.network.send(link, &faults, now(), random);
+        if let Some(at) = self.pass(link, &frame, at) {
             self.at(at, Action::FromPeer(to, from, frame));
         }
     }

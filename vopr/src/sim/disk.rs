@@ -88,6 +88,8 @@ pub struct Disk {
     pub formatting: bool,
     /// Whether a torn write may make a sector of headers unreadable.
     pub loses_headers: bool,
+    /// What becomes of writes under way at the next crash; drawn if not set.
+    pub at_crash: Option<Survived>,
 }
 
 impl Disk {
@@ -109,6 +111,7 @@ impl Disk {
             refused_at: None,
             formatting: true,
             loses_headers: true,
+            at_crash: None,
         }
     }
 
@@ -258,6 +261,21 @@ impl Disk {
         self.next_id
     }
 
+    /// The zone of a write under way.
+    #[must_use]
+    pub fn zone_of_write(&self, id: u64) -> Option<Zone> {
+        self.writes.get(&id).map(|write| write.zone)
+    }
+
+    /// What is where a write under way goes to; nothing when there is no such write.
+    #[must_use]
+    pub fn written_over(&self, id: u64) -> Vec<u8> {
+        let write = self.writes.get(&id);
+        write.map_or(Vec::new(), |write| {
+            self.bytes(write.offset, write.data.len())
+        })
+    }
+
     /// Puts a write on the platter; the write, unless a crash came before.
     pub fn complete_write(&mut self, id: u64) -> Option<Write> {
         let write = self.writes.remove(&id)?;
@@ -353,15 +371,26 @@ impl Disk {
         self.done.clear();
         self.wakers.clear();
         let writes = std::mem::take(&mut self.writes);
+        let fixed = self.at_crash.take();
         let mut survived = Vec::new();
         for (_, write) in writes {
-            let what = match random.below(4) {
+            let drawn = match random.below(4) {
                 0 => Survived::None,
-                1 => {
+                1 => Survived::Whole,
+                _ => Survived::Torn,
+            };
+            let what = match fixed.unwrap_or(drawn) {
+                Survived::None => Survived::None,
+                Survived::Whole => {
                     self.put(write.offset, &write.data);
                     Survived::Whole
                 }
-                _ => {
+                Survived::Torn if fixed.is_some() => {
+                    // Its first sector, which has the header, is no longer readable.
+                    self.put(write.offset, &[0xa5; SECTOR_SIZE]);
+                    Survived::Torn
+                }
+                Survived::Torn => {
                     self.tear(&write, random);
                     if self.bytes(write.offset, write.data.len()) == write.data {
                         Survived::Whole

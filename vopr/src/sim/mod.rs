@@ -124,7 +124,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
 pub fn simulate(
     seed: u64,
     start: impl FnOnce() -> Vec<NodeId>,
-    turn: impl Fn(&Waker) -> Option<u64>,
+    turn: impl FnMut(&Waker) -> Option<u64>,
 ) -> (u64, Option<Failure>) {
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -153,7 +153,7 @@ pub fn simulate(
 
 /// Takes the events of a world as they come due: `turn` takes those that are, and gives the time of the
 /// next one, or `None` when the run is over.
-pub async fn drive(turn: impl Fn(&Waker) -> Option<u64>) {
+pub async fn drive(mut turn: impl FnMut(&Waker) -> Option<u64>) {
     let mut timer: Option<(u64, Pin<Box<madsim::time::Sleep>>)> = None;
     std::future::poll_fn(|context| {
         loop {

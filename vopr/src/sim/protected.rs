@@ -126,6 +126,9 @@ impl Protected {
             blocks.insert(index, references);
         }
         self.blocks = blocks;
+        // What no checkpoint has any more need not be mended.
+        let listed: BTreeSet<u64> = self.addresses().collect();
+        self.damaged.retain(|address| listed.contains(address));
     }
 
     /// All blocks that some superblock references.

@@ -103,7 +103,9 @@ impl Checker {
         views.max().map_or(0, |view| view.get())
     }
 
-    fn platter(&self, replica: u8) -> &Platter {
+    /// What is on the disk of a replica.
+    #[must_use]
+    pub fn platter(&self, replica: u8) -> &Platter {
         &self.platters[usize::from(replica)]
     }
 

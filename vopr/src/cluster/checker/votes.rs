@@ -122,11 +122,14 @@ impl Votes {
         let (view, op) = (header.view.get(), header.op.get());
         let ballot = Ballot::new(header, log);
         let ballots = self.ballots.entry((view, replica)).or_default();
-        if let Some(before) = ballots.first() {
+        if let Some(before) = ballots.last() {
             let same = before.log_view == ballot.log_view
                 && before.head == ballot.head
                 && before.log == ballot.log;
-            require(same, "I07", || {
+            // What could not be read, and was not denied either, may be found later.
+            let found =
+                before.log_view == ballot.log_view && before.head < ballot.head && !before.certain;
+            require(same || found, "I07", || {
                 format!("replica {replica} votes for view {view} with {ballot:?}, after {before:?}")
             })?;
         }
