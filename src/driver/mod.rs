@@ -238,6 +238,9 @@ impl<'a, I: Io> Driver<'a, I> {
             let damaged = Event::PrepareDamaged(Box::new(header));
             self.replica.handle(damaged, &self.commit);
         }
+        if !self.commit.damage.is_awaited() {
+            self.replica.misses_nothing();
+        }
         self.replica.tick();
         self.repair.tick(self.io.monotonic());
         let io = self.io;
@@ -293,12 +296,7 @@ impl<'a, I: Io> Driver<'a, I> {
                 tracing::info!(op, "all blocks of the checkpoint are here");
                 Event::ContentComplete
             }
-            Done::Block(done) => {
-                if !self.repair.on_done(done) {
-                    return;
-                }
-                Event::BlockRepaired
-            }
+            Done::Block(done) => return self.repair.on_done(done),
         };
         self.replica.handle(event, &self.commit);
     }

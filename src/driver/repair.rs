@@ -36,8 +36,6 @@ pub(super) struct BlockRepair<'a, I: Io> {
     asked: BTreeMap<u64, u64>,
     attempts: u64,
     serving: usize,
-    /// Blocks that are being written.
-    writing: usize,
     /// Nothing is written: what is wanted is of a state that is given up.
     paused: bool,
 }
@@ -63,14 +61,8 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             asked: BTreeMap::new(),
             attempts: 0,
             serving: 0,
-            writing: 0,
             paused: false,
         }
-    }
-
-    /// Whether a block is being written.
-    pub(super) fn is_writing(&self) -> bool {
-        self.writing > 0
     }
 
     /// Begins no more writes, or goes on to.
@@ -189,7 +181,6 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         if self.paused || !self.damage.repair_begin(&block) {
             return None;
         }
-        self.writing += 1;
         let geometry = self.superblock.current().geometry;
         let (address, last) = (block.address.get(), geometry.block_count_max());
         let offset = geometry.block_offset(address);
@@ -220,27 +211,22 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         }))
     }
 
-    /// A read or a write has completed; whether a block was repaired by it.
-    pub(super) fn on_done(&mut self, done: Repaired) -> bool {
+    /// A read or a write has completed.
+    pub(super) fn on_done(&mut self, done: Repaired) {
         match done {
             Repaired::Read { replica, frame } => {
                 self.serving -= 1;
                 if let Some(frame) = frame {
                     self.io.network().send_peer(replica, frame);
                 }
-                false
             }
             Repaired::Written(block) => {
-                self.writing -= 1;
                 tracing::info!(address = block.address.get(), "block repaired");
                 let _ = self.asked.remove(&block.address.get());
                 self.damage.repair_end(&block);
-                true
             }
             Repaired::NoRoom(block) => {
-                self.writing -= 1;
                 self.damage.repair_failed(&block);
-                false
             }
         }
     }

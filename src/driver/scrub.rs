@@ -210,7 +210,8 @@ impl<I: Io> Listing<'_, I> {
             for block in &blocks {
                 missing |= self.damage_of(block).await.is_some();
             }
-            if !missing {
+            let being_written = self.repair.as_ref().is_some_and(Damage::is_writing);
+            if !missing && !being_written {
                 return;
             }
             // What is wanted by now comes meanwhile.

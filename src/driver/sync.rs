@@ -22,7 +22,7 @@ impl<I: Io> Driver<'_, I> {
         }
         self.repair.pause(true);
         let still = self.commit.rests() || self.commit.damage.is_awaited();
-        if !still || self.superblock.is_writing() || self.repair.is_writing() {
+        if !still || self.superblock.is_writing() || self.commit.damage.is_writing() {
             return;
         }
         let sync = self.sync.take().expect("it was there just now");
@@ -99,19 +99,26 @@ async fn take_checkpoint<I: Io>(
     Done::CheckpointTaken
 }
 
-/// Waits for the blocks of a checkpoint that came from another replica.
-async fn complete_content<I: Io>(listing: Listing<'_, I>, superblock: Rc<Keeper>) -> Done {
+/// Waits for the blocks of the checkpoint that was just taken from another replica.
+fn complete_content<'a, I: Io>(
+    listing: Listing<'a, I>,
+    superblock: Rc<Keeper>,
+) -> impl Future<Output = Done> + use<'a, I> {
+    // Not when it is polled first: another may have been taken by then, and the blocks of the old one are
+    // what it would find complete.
     let op = superblock.current().checkpoint.op.get();
     let taken = superblock.taken();
-    listing.complete().await;
-    let change = |next: &mut Superblock| {
-        // Another may have been taken meanwhile, whose blocks are not here yet.
-        if superblock.taken() == taken {
-            next.content_missing = 0;
-        }
-    };
-    superblock.update(listing.io.storage(), change).await;
-    Done::ContentComplete(op)
+    async move {
+        listing.complete().await;
+        let change = |next: &mut Superblock| {
+            // Another may have been taken meanwhile, whose blocks are not here yet.
+            if superblock.taken() == taken {
+                next.content_missing = 0;
+            }
+        };
+        superblock.update(listing.io.storage(), change).await;
+        Done::ContentComplete(op)
+    }
 }
 
 fn set_view(next: &mut Superblock, view: &ViewState) {

@@ -64,6 +64,13 @@ impl Damage {
         wanted.map(|wanted| wanted.block).collect()
     }
 
+    /// Whether a repair is being written: until that is done, who reads the block may find it whole although
+    /// a crash would still undo that.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.0.borrow().writing > 0
+    }
+
     /// Has a block repaired that the last durable checkpoint references.
     pub fn want(&self, block: &BlockReference, error: BlockError) {
         let mut state = self.0.borrow_mut();

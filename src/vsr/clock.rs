@@ -3,12 +3,14 @@
 //!
 //! A replica asks the others for their time of day. An answer took a while, so it tells where the other
 //! clock is only within an interval; each clock may be wrong by [`TOLERANCE`], so the interval is wider by
-//! that. The true time is where the intervals of most clocks overlap, if these are a replication quorum.
+//! that. The true time is where the intervals of a replication quorum of clocks overlap; of several such
+//! places, whatever lies between the first and the last. (The place where most clocks overlap would be
+//! narrower, but one clock that is a little wrong could pull it away from the true time.)
 //! A replica's own clock is followed within that overlap, and held at its edges.
 //!
 //! Invariants:
-//! * While a quorum of clocks is within the tolerance of the true time, and not as many others agree on
-//!   another one, the overlap contains the true time.
+//! * While a quorum of the clocks that are heard is within the tolerance of the true time, and no other
+//!   quorum agrees on one that is far away, the overlap contains the true time.
 //! * Whatever other clocks say, the agreed time is at most twice the tolerance and [`ROUND_TRIP_MAX`] away
 //!   from the true time, as long as one clock of each quorum is within the tolerance.
 //! * An interval that was learned before the own clock was set, or before this machine stood still without
@@ -142,8 +144,8 @@ impl Clock {
         self.samples.iter().enumerate().filter_map(fresh).collect()
     }
 
-    /// Where the intervals of most clocks overlap; nothing if these are fewer than a quorum, or if as many
-    /// clocks overlap elsewhere.
+    /// From the first to the last point that lies in the intervals of a quorum; nothing if there is none, or if
+    /// there are several groups that are too far from each other to be clocks that are right.
     fn agreed(&self, now: u64, own: i128) -> Option<Interval> {
         let own = Interval {
             low: own,
@@ -159,17 +161,15 @@ impl Clock {
                 high: high + tolerance,
             })
             .collect();
-        // An overlap of the most begins where one of them begins.
-        let around = |point: i128| intervals.iter().filter(move |all| all.contains(point));
-        let most = intervals.iter().map(|one| around(one.low).count()).max()?;
-        let mut starts = intervals
-            .iter()
-            .map(|one| one.low)
-            .filter(|low| around(*low).count() == most);
-        let low = starts.next()?;
-        let ambiguous = starts.any(|other| other != low);
-        let high = around(low).map(|one| one.high).min()?;
-        (most >= usize::from(self.quorum) && !ambiguous).then_some(Interval { low, high })
+        // It begins where some interval does, and ends where one does.
+        let agreed = |point: &i128| {
+            let around = intervals.iter().filter(|one| one.contains(*point));
+            around.count() >= usize::from(self.quorum)
+        };
+        let low = intervals.iter().map(|one| one.low).filter(agreed).min()?;
+        let high = intervals.iter().map(|one| one.high).filter(agreed).max()?;
+        let widest = 4 * tolerance + i128::from(ROUND_TRIP_MAX);
+        (high - low <= widest).then_some(Interval { low, high })
     }
 }
 
@@ -261,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_a_little_wrong_does_not_pull_the_time_away() {
+        let clock = clock(2, SECOND, &[0, signed(9 * SECOND)]);
+        assert_eq!(clock.time(SECOND, EPOCH + SECOND), Some(EPOCH + SECOND));
+    }
+
+    #[test]
+    fn two_clocks_that_are_a_little_wrong_do_not_stop_three_that_are_right() {
+        let skews = [0, 0, signed(9 * SECOND), -signed(9 * SECOND)];
+        let clock = clock(3, SECOND, &skews);
+        assert_eq!(clock.time(SECOND, EPOCH + SECOND), Some(EPOCH + SECOND));
+    }
+
+    #[test]
     fn an_old_answer_is_not_used() {
         let clock = clock(2, SECOND, &[0, 0]);
         let later = SECOND + SAMPLE_AGE_MAX - 1;
@@ -308,8 +321,8 @@ mod tests {
         fn contains(right: (i32, i32, i32), wrong: (i64, i64), delays: [u8; 4]) -> TestResult {
             let tolerance = signed(TOLERANCE);
             let within = |skew: i32| i64::from(skew) * 1000 % tolerance;
-            // They may say anything, but not agree with each other on another time.
-            let far = |skew: i64| (10 + skew.rem_euclid(100)) * signed(HOUR);
+            // One may be wrong by anything; both do not agree on another time that is far away.
+            let far = |skew: i64| skew.rem_euclid(signed(12 * SECOND));
             let others = [
                 within(right.1),
                 within(right.2),

@@ -266,6 +266,17 @@ impl Totals {
         }
     }
 
+    /// How fast the simulation was, on each of the cores that it had.
+    fn speed(&self, elapsed: Duration, jobs: u64) -> String {
+        let milliseconds = u64::try_from(elapsed.as_millis())
+            .expect("some days")
+            .max(1)
+            * jobs;
+        let events = self.events.saturating_mul(1000) / milliseconds;
+        let simulated = self.time / 1_000_000 / milliseconds;
+        format!("{events} events a second and {simulated} times real time on each of {jobs} cores")
+    }
+
     fn print(&self, elapsed: Duration) {
         let seeds = self.passed + self.failed;
         let milliseconds = elapsed.as_millis().max(1);
@@ -348,7 +359,15 @@ fn seeds(arguments: &Arguments) -> bool {
     if arguments.seed.is_none() {
         println!("first seed {first:#x}");
     }
-    println!("{} passed, {} failed", totals.passed, totals.failed);
+    println!(
+        "{} passed, {} failed; {}",
+        totals.passed,
+        totals.failed,
+        totals.speed(
+            start.elapsed(),
+            arguments.jobs.min(count.unwrap_or(u64::MAX))
+        )
+    );
     totals.failed == 0
 }
 

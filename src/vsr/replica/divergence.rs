@@ -20,7 +20,8 @@ impl Replica {
     /// Another replica tells of its checkpoint.
     pub(super) fn hear_checkpoint(&mut self, message: &PeerHeader) {
         let known = (message.checkpoint_op.get(), message.checksum_item);
-        self.peers[usize::from(message.replica)].checkpoint = Some(known);
+        let told = known.0 == 0 || known.1 != Checksum::ZERO;
+        self.peers[usize::from(message.replica)].checkpoint = told.then_some(known);
         self.compare_checkpoints();
     }
 

@@ -99,8 +99,6 @@ pub enum Event {
     Synced,
     /// It has that checkpoint already, made here.
     SyncNeedless,
-    /// A block came from another replica.
-    BlockRepaired,
     /// All blocks of that checkpoint are here.
     ContentComplete,
 }

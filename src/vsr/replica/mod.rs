@@ -353,8 +353,14 @@ impl Replica {
         self.clock.observe(now, realtime);
         if first {
             (self.timers.progress, self.timers.heard) = (now, now);
+            self.timers.content = now;
             self.be_patient();
         }
+    }
+
+    /// The state waits for no block that is missing. To be called before [`Replica::tick`].
+    pub fn misses_nothing(&mut self) {
+        self.timers.content = self.timers.now;
     }
 
     /// The next thing to do, if any. To be called until it gives none, after all events at hand were
@@ -478,7 +484,6 @@ impl Replica {
             }
             Event::Synced => self.on_synced(),
             Event::SyncNeedless => self.on_sync_needless(),
-            Event::BlockRepaired => self.timers.content = self.timers.now,
             Event::ContentComplete => self.content_missing = false,
         }
         self.relay_again(admission);
@@ -507,9 +512,7 @@ impl Replica {
                 let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
                 self.on_request(way, request, body, admission);
             }
-            (command::REQUEST, Way::Connection(connection)) => {
-                self.relay(connection, header, body);
-            }
+            (command::REQUEST, Way::Connection(_)) => self.relay(way, header, &body),
             (code, Way::Connection(_)) if command::is_of_peers(code) && self.is_peer(&common) => {
                 self.on_peer_frame(&common, header, body, admission);
             }

@@ -41,8 +41,8 @@ const IMPOSTOR: u64 = 20 * PATIENCE;
 pub(super) struct Recovery {
     /// By replica: the view in its superblock.
     views: [Option<u32>; REPLICA_COUNT_MAX as usize],
-    /// By replica: since when it hears somebody speak as this one.
-    hears: [Option<u64>; REPLICA_COUNT_MAX as usize],
+    /// By replica: since when it hears somebody speak as this one, and when it said so last.
+    hears: [Option<(u64, u64)>; REPLICA_COUNT_MAX as usize],
     /// The lowest view that may be joined, once it is known.
     target: Option<u32>,
     /// When to say again what it waits for.
@@ -63,9 +63,10 @@ impl Recovery {
         self.views.iter().flatten().count()
     }
 
-    /// Whether nobody hears another process of this replica.
-    fn is_alone(&self) -> bool {
-        self.hears.iter().all(Option::is_none)
+    /// Whether nobody hears another process of this replica. Who has not answered for a while may be gone.
+    fn is_alone(&self, now: u64) -> bool {
+        let mut hears = self.hears.iter().flatten();
+        hears.all(|(_, last)| now >= last + 2 * PATIENCE)
     }
 }
 
@@ -135,7 +136,9 @@ impl Replica {
         };
         self.send_peer(replica, message::frame(header, answer.as_bytes()));
         let wanted = question.view_next.get();
-        if wanted > self.view {
+        if wanted > self.view && !self.certain {
+            // It could not decide on the log of another view, and has to be told of this one first.
+        } else if wanted > self.view {
             // As if the primary were missed: the view changes when a quorum is asked for it.
             self.ask_next_view();
         } else if wanted > 0 && self.leads() && self.view_is_durable() {
@@ -168,8 +171,9 @@ impl Replica {
         }
         let hears = &mut recovery.hears[usize::from(header.replica)];
         if answer.impostor != 0 {
-            let since = *hears.get_or_insert(now);
-            if now >= since + IMPOSTOR {
+            let (since, last) = hears.get_or_insert((now, now));
+            *last = now;
+            if now >= *since + IMPOSTOR {
                 let reason = FatalReason::ReplicaRuns { replica: own };
                 self.effects.push_back(Effect::Stop(reason));
             }
@@ -209,7 +213,8 @@ impl Replica {
     pub(super) fn may_join(&self, view: u32) -> bool {
         let recovery = self.recovery.as_ref();
         recovery.is_some_and(|recovery| {
-            recovery.is_alone() && recovery.target.is_some_and(|target| view >= target)
+            recovery.is_alone(self.timers.now)
+                && recovery.target.is_some_and(|target| view >= target)
         })
     }
 

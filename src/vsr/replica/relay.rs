@@ -3,59 +3,80 @@
 //! It keeps each until its answer is there. A primary may die with what it was given, and while a view
 //! changes there is none: when a view has started, all that is not answered is passed on to its primary, or
 //! taken here if that is this replica. Clients ask again by themselves, but only after a while.
+//!
+//! What is kept is a copy, and within a limit: the network reads no more while those who handle frames hold
+//! the bytes of others, and the answers that end the waiting come over the network, too.
 
 use super::{Admission, Effect, Queued, Replica, Way};
 use crate::constants::{HEADER_SIZE, NANOSECONDS};
-use crate::io::ConnectionId;
 use crate::stdx::to_usize;
 use crate::vsr::message;
 use crate::wire::header::command;
 use crate::wire::{self, CommonHeader, EvictionHeader, ReplyHeader, RequestHeader};
 use bytes::Bytes;
+use storage_format::Checksum;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Nanoseconds that a request is kept at most: its client has asked again since, or is gone.
 const AGE_MAX: u64 = 5 * NANOSECONDS;
+/// Nanoseconds for which an answer finds its way back, at most.
+const ROUTE_AGE_MAX: u64 = 60 * NANOSECONDS;
+/// Bytes of requests that are kept.
+const BYTES_MAX: usize = 16 << 20;
 
 /// A client that waits for an answer.
 #[derive(Debug)]
 pub(super) struct Relay {
-    connection: ConnectionId,
-    /// When its request came.
+    /// Where its request came from.
+    way: Way,
+    /// When.
     since: u64,
-    /// Header and body; nothing if it is too old to be passed on again.
+    /// Number and identity of the request.
+    number: u32,
+    checksum: Checksum,
+    /// Header and body; nothing if it is not to be passed on again.
     request: Option<(Box<[u8; HEADER_SIZE]>, Bytes)>,
+}
+
+impl Relay {
+    /// Bytes that are kept.
+    fn size(&self) -> usize {
+        let request = self.request.as_ref();
+        request.map_or(0, |(_, body)| HEADER_SIZE + body.len())
+    }
 }
 
 impl Replica {
     /// Passes a request on to the primary, or keeps it until there is one.
-    pub(super) fn relay(
-        &mut self,
-        connection: ConnectionId,
-        header: &[u8; HEADER_SIZE],
-        body: Bytes,
-    ) {
+    pub(super) fn relay(&mut self, way: Way, header: &[u8; HEADER_SIZE], body: &[u8]) {
         if self.follows() {
-            self.forward(header, &body);
+            self.forward(header, body);
         }
-        let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
-        self.keep(connection, request.client.get(), (header, body));
+        self.keep(way, header, body);
     }
 
-    fn keep(
-        &mut self,
-        connection: ConnectionId,
-        client: u128,
-        (header, body): (&[u8; HEADER_SIZE], Bytes),
-    ) {
-        let sessions_max = to_usize(self.geometry.session_count_max.get());
-        if self.relays.len() >= sessions_max && !self.relays.contains_key(&client) {
-            self.relays.pop_first();
+    fn keep(&mut self, way: Way, header: &[u8; HEADER_SIZE], body: &[u8]) {
+        let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
+        let (client, number) = (request.client.get(), request.request.get());
+        let known = self.relays.get(&client);
+        if known.is_some_and(|known| known.number > number && known.request.is_some()) {
+            // A late one.
+            return;
         }
+        let sessions_max = to_usize(self.geometry.session_count_max.get());
+        if known.is_none() && self.relays.len() >= sessions_max {
+            let oldest = self.relays.iter().min_by_key(|(_, relay)| relay.since);
+            let oldest = oldest.map(|(client, _)| *client);
+            oldest.and_then(|oldest| self.relays.remove(&oldest));
+        }
+        let kept: usize = self.relays.values().map(Relay::size).sum();
+        let room = kept + HEADER_SIZE + body.len() <= BYTES_MAX;
         let relay = Relay {
-            connection,
+            way,
             since: self.timers.now,
-            request: Some((Box::new(*header), body)),
+            number,
+            checksum: request.checksum,
+            request: room.then(|| (Box::new(*header), Bytes::copy_from_slice(body))),
         };
         self.relays.insert(client, relay);
     }
@@ -73,9 +94,10 @@ impl Replica {
             let Queued {
                 way, header, body, ..
             } = queued;
-            if let Way::Connection(connection) = way {
+            // A backup has its own copy.
+            if let Way::Connection(_) = way {
                 let bytes = header.as_bytes().try_into().expect("a header is 256 bytes");
-                self.keep(connection, header.client.get(), (bytes, body));
+                self.keep(way, bytes, &body);
             }
         }
     }
@@ -96,15 +118,18 @@ impl Replica {
         }
         for relay in std::mem::take(&mut self.relays).into_values() {
             if let Some((header, body)) = relay.request {
-                self.on_frame(Way::Connection(relay.connection), &header, body, admission);
+                self.on_frame(relay.way, &header, body, admission);
             }
         }
     }
 
-    /// Gives up requests that are too old.
+    /// Gives up what is too old.
     pub(super) fn forget_relays(&mut self) {
+        let timers = self.timers;
+        self.relays
+            .retain(|_, relay| !timers.due(relay.since + ROUTE_AGE_MAX));
         for relay in self.relays.values_mut() {
-            if self.timers.due(relay.since + AGE_MAX) {
+            if timers.due(relay.since + AGE_MAX) {
                 relay.request = None;
             }
         }
@@ -126,6 +151,9 @@ impl Replica {
         });
         if whole && self.serves() {
             self.on_frame(Way::Peer(backup), header, body, admission);
+        } else if whole && self.leads() {
+            // It is taken when everything before this view is executed.
+            self.keep(Way::Peer(backup), header, &body);
         }
     }
 
@@ -136,20 +164,26 @@ impl Replica {
             return;
         };
         let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
-        let client = match common.command {
+        let (client, answered) = match common.command {
             command::REPLY => {
                 let reply = ReplyHeader::read_from_bytes(header).expect("256 bytes");
-                reply.client.get()
+                (reply.client.get(), Some(reply.request_checksum))
             }
             command::EVICTION => {
                 let eviction = EvictionHeader::read_from_bytes(header).expect("256 bytes");
-                eviction.client.get()
+                (eviction.client.get(), None)
             }
             _ => return,
         };
         // One answer for each request that was passed on: what comes late is of no use any more.
-        if let Some(relay) = self.relays.remove(&client) {
-            let to = Way::Connection(relay.connection);
+        let relay = self.relays.get(&client);
+        let Some(relay) = relay.filter(|relay| answered.is_none_or(|it| it == relay.checksum))
+        else {
+            return;
+        };
+        let to = relay.way;
+        self.relays.remove(&client);
+        if let Way::Connection(_) = to {
             self.effects.push_back(Effect::Send { to, frame });
         }
     }

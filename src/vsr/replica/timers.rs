@@ -40,7 +40,7 @@ pub(super) struct Timers {
     pub(super) start_view: u64,
     /// When something was committed last.
     pub(super) progress: u64,
-    /// When something of a checkpoint from another replica came last.
+    /// When the state waited for no missing block last.
     pub(super) content: u64,
     /// Draws of jitter so far.
     pub(super) draws: u64,

@@ -15,7 +15,8 @@ fn k05_who_has_another_checkpoint_than_the_others_stops_and_they_go_on() {
         assert_eq!(stopped, wrong);
         assert!(matches!(reason, FatalReason::Diverged { .. }));
         world.pass(5 * SECOND);
-        assert!(world.committed_in(5 * SECOND) > 100);
+        // A third of all requests is sent to the one that has stopped.
+        assert!(world.committed_in(5 * SECOND) > 50);
         assert_eq!(world.stops.len(), 1);
     }
 }

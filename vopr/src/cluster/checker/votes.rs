@@ -123,9 +123,19 @@ impl Votes {
         let ballot = Ballot::new(header, log);
         let ballots = self.ballots.entry((view, replica)).or_default();
         if let Some(before) = ballots.last() {
+            let pairs = before.log.iter().zip(&ballot.log);
+            let known = before.log.len().min(ballot.log.len());
+            let longer = [&before.log, &ballot.log]
+                .into_iter()
+                .map(|log| &log[known..]);
+            // What a checkpoint that was made since has covers what a restart does not find again.
+            let covered = longer
+                .flatten()
+                .all(|(_, op, _)| *op < header.checkpoint_op.get());
             let same = before.log_view == ballot.log_view
                 && before.head == ballot.head
-                && before.log == ballot.log;
+                && pairs.into_iter().all(|(before, now)| before == now)
+                && covered;
             // What could not be read, and was not denied either, may be found later.
             let found =
                 before.log_view == ballot.log_view && before.head < ballot.head && !before.certain;
