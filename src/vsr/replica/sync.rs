@@ -47,20 +47,21 @@ impl Replica {
         checkpoint.op() == 0 && decided.headers[0].op.get() < slots
     }
 
-    /// Whether the next op to execute is in the journal of the primary no more.
-    fn is_overwritten(&self) -> bool {
+    /// Whether the next op to execute is in no journal any more, if logs end with `head`.
+    pub(super) fn is_overwritten(&self, head: u64) -> bool {
         let slots = u64::from(self.geometry.journal_slot_count.get());
-        self.primary_head > self.executed.0 + slots
+        head > self.executed.0 + slots
     }
 
     /// Whether this backup has not come on for long, and others have a checkpoint that it could go on from.
     pub(super) fn is_stuck(&self) -> bool {
         let primary = &self.peers[usize::from(self.primary_of(self.view))];
+        let head = self.log.head().op.get();
         let waits = if self.lacks_state() {
             // Nobody may have the blocks any more that it waits for.
             self.timers.content + 2 * PATIENCE
-        } else if self.loaded && self.is_overwritten() {
-            self.timers.progress + 5 * PATIENCE
+        } else if self.loaded && self.is_overwritten(self.primary_head.max(head)) {
+            self.timers.progress + 2 * PATIENCE
         } else {
             self.timers.progress + 20 * PATIENCE
         };

@@ -280,8 +280,8 @@ impl Replica {
             }
             return;
         };
-        if self.lacks_state() {
-            // As primary it would have nobody to get that from.
+        if self.lacks_state() || self.is_overwritten(decided.headers[0].op.get()) {
+            // As primary it would have nobody to get from what it lacks.
             if self.asking.is_none() {
                 tracing::info!(view = self.view, "another replica has to lead");
                 self.ask_next_view();
