@@ -37,19 +37,9 @@ const SESSIONS_DEVELOPMENT: u32 = 64;
 /// How far a file may grow, unless told otherwise.
 const STORAGE_DEFAULT: u64 = 16 << 40;
 
-/// What `format` is asked for.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
-pub struct Options {
-    /// Cluster that the file belongs to; clients have to name the same.
-    #[arg(long, value_parser = parse::number_u128)]
-    pub cluster: u128,
-    /// Index of the replica that the file belongs to, from 0.
-    #[arg(long)]
-    pub replica: u8,
-    /// Replicas of the cluster, from 1 to 6.
-    #[arg(long)]
-    pub replica_count: u8,
+/// Sizes of a data file, which are the same for all replicas of a cluster.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Sizes {
     /// A small file that is made quickly; not for production.
     #[arg(long)]
     pub development: bool,
@@ -62,31 +52,10 @@ pub struct Options {
     /// Bytes that the file may grow to, as in 512GiB [default: 16TiB].
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub limit_storage: Option<u64>,
-    /// The data file.
-    pub file: PathBuf,
 }
 
-impl Options {
-    /// What `start --development` makes when the file is absent.
-    #[must_use]
-    pub fn development(cluster: u128, file: PathBuf) -> Self {
-        Self {
-            cluster,
-            replica: 0,
-            replica_count: 1,
-            development: true,
-            sessions: None,
-            journal_slots: None,
-            limit_storage: None,
-            file,
-        }
-    }
-
-    /// The sizes of the file.
-    ///
-    /// # Errors
-    /// When the values do not fit together.
-    pub fn geometry(&self) -> anyhow::Result<Geometry> {
+impl Sizes {
+    fn geometry(&self) -> anyhow::Result<Geometry> {
         let (slots, sessions) = if self.development {
             (JOURNAL_SLOTS_DEVELOPMENT, SESSIONS_DEVELOPMENT)
         } else {
@@ -95,18 +64,6 @@ impl Options {
         let slots = self.journal_slots.unwrap_or(slots);
         let sessions = self.sessions.unwrap_or(sessions);
         let usage = |sentence: String| Err(failure(Status::Usage, sentence));
-        if self.replica_count == 0 || self.replica_count > REPLICA_COUNT_MAX {
-            return usage(format!(
-                "--replica-count={}: write a number from 1 to {REPLICA_COUNT_MAX}",
-                self.replica_count
-            ));
-        }
-        if self.replica >= self.replica_count {
-            return usage(format!(
-                "--replica={}: replicas count from 0, so it has to be below --replica-count={}",
-                self.replica, self.replica_count
-            ));
-        }
         if !slots.is_multiple_of(16) || !(32..=1 << 16).contains(&slots) {
             return usage(format!(
                 "--journal-slots={slots}: write a multiple of 16 from 32 to 65_536"
@@ -137,6 +94,64 @@ impl Options {
             ));
         }
         Ok(geometry)
+    }
+}
+
+/// What `format` is asked for.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Cluster that the file belongs to; clients have to name the same.
+    #[arg(long, value_parser = parse::number_u128)]
+    pub cluster: u128,
+    /// Index of the replica that the file belongs to, from 0.
+    #[arg(long)]
+    pub replica: u8,
+    /// Replicas of the cluster, from 1 to 6.
+    #[arg(long)]
+    pub replica_count: u8,
+    /// How large everything is.
+    #[command(flatten)]
+    pub sizes: Sizes,
+    /// The data file.
+    pub file: PathBuf,
+}
+
+impl Options {
+    /// What `start --development` makes when the file is absent.
+    #[must_use]
+    pub fn development(cluster: u128, file: PathBuf) -> Self {
+        Self {
+            cluster,
+            replica: 0,
+            replica_count: 1,
+            sizes: Sizes {
+                development: true,
+                ..Sizes::default()
+            },
+            file,
+        }
+    }
+
+    /// The sizes of the file.
+    ///
+    /// # Errors
+    /// When the values do not fit together.
+    pub fn geometry(&self) -> anyhow::Result<Geometry> {
+        let usage = |sentence: String| Err(failure(Status::Usage, sentence));
+        if self.replica_count == 0 || self.replica_count > REPLICA_COUNT_MAX {
+            return usage(format!(
+                "--replica-count={}: write a number from 1 to {REPLICA_COUNT_MAX}",
+                self.replica_count
+            ));
+        }
+        if self.replica >= self.replica_count {
+            return usage(format!(
+                "--replica={}: replicas count from 0, so it has to be below --replica-count={}",
+                self.replica, self.replica_count
+            ));
+        }
+        self.sizes.geometry()
     }
 }
 
@@ -180,7 +195,7 @@ fn write(
     // filesystem to note that a block is in use.
     let journal = geometry.prepares_offset();
     file.write_zeros(0, journal)?;
-    if !options.development {
+    if !options.sizes.development {
         file.write_zeros(journal, geometry.replies_offset() - journal)?;
     }
     let format = FormatOptions {
@@ -199,11 +214,11 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use super::{Options, Sizes};
 
     fn options() -> Options {
         Options {
-            development: false,
+            sizes: Sizes::default(),
             ..Options::development(0, "file".into())
         }
     }
@@ -262,24 +277,28 @@ mod tests {
             },
             "--replica=1",
         );
-        check(
-            Options {
+        let check_sizes = |sizes: Sizes, expected: &str| {
+            let sizes = Options { sizes, ..options() };
+            check(sizes, expected);
+        };
+        check_sizes(
+            Sizes {
                 journal_slots: Some(100),
-                ..options()
+                ..Sizes::default()
             },
             "--journal-slots=100",
         );
-        check(
-            Options {
+        check_sizes(
+            Sizes {
                 sessions: Some(70_000),
-                ..options()
+                ..Sizes::default()
             },
             "--sessions=70000",
         );
-        check(
-            Options {
+        check_sizes(
+            Sizes {
                 limit_storage: Some(4096),
-                ..options()
+                ..Sizes::default()
             },
             "--limit-storage=4096",
         );

@@ -25,8 +25,8 @@ Examples:
       The disk of the third of three replicas is gone: it gets a new file, and is started as before.
 
 Only for a replica whose file is lost for good, and whose process does not run any more; if the file turns up
-again, do not start it. The sizes have to be those that the cluster was made with: give --journal-slots,
---sessions and --limit-storage as to `daftari format` then.
+again, do not start it. The sizes have to be those that the cluster was made with: give --development,
+--journal-slots, --sessions and --limit-storage as to `daftari format` then.
 
 The new file has nothing yet. Once started, the replica waits until enough others have told what it may have
 promised (of three: both, of five: three), has them start a new view, and gets everything else from them.
@@ -52,18 +52,9 @@ pub struct Options {
     /// The addresses of all replicas, in the order of their indexes, as `start` gets them.
     #[arg(long, value_name = "ADDRESSES", value_parser = parse::addresses)]
     pub addresses: Addresses,
-    /// The cluster was made with --development.
-    #[arg(long)]
-    pub development: bool,
-    /// As the cluster was made with [default: 256; development: 64].
-    #[arg(long, value_name = "COUNT", value_parser = parse::positive_u32)]
-    pub sessions: Option<u32>,
-    /// As the cluster was made with [default: 1024; development: 64].
-    #[arg(long, value_name = "COUNT", value_parser = parse::positive_u32)]
-    pub journal_slots: Option<u32>,
-    /// As the cluster was made with [default: 16TiB].
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    pub limit_storage: Option<u64>,
+    /// The sizes that the cluster was made with.
+    #[command(flatten)]
+    pub sizes: format::Sizes,
     /// The new data file.
     pub file: PathBuf,
 }
@@ -106,10 +97,7 @@ impl Options {
             cluster: self.cluster,
             replica: self.replica,
             replica_count,
-            development: self.development,
-            sessions: self.sessions,
-            journal_slots: self.journal_slots,
-            limit_storage: self.limit_storage,
+            sizes: self.sizes.clone(),
             file: self.file.clone(),
         })
     }
@@ -160,6 +148,7 @@ fn answers(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Options;
+    use crate::cli::format::Sizes;
     use crate::cli::parse::addresses;
 
     fn options(replica: u8, count: usize) -> Options {
@@ -168,10 +157,7 @@ mod tests {
             cluster: 7,
             replica,
             addresses: addresses(&ports.join(",")).unwrap(),
-            development: false,
-            sessions: None,
-            journal_slots: None,
-            limit_storage: None,
+            sizes: Sizes::default(),
             file: "file".into(),
         }
     }

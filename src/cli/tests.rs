@@ -37,8 +37,8 @@ fn format_takes_what_operators_type() {
         (options.cluster, options.replica, options.replica_count),
         (0, 0, 1)
     );
-    assert_eq!(options.sessions, Some(1000));
-    assert_eq!(options.limit_storage, Some(512 << 30));
+    assert_eq!(options.sizes.sessions, Some(1000));
+    assert_eq!(options.sizes.limit_storage, Some(512 << 30));
     assert!(
         parse("daftari format --cluster=0 --replica=0 file").is_err(),
         "count is missing"

@@ -1,6 +1,29 @@
-//! Headers for tests.
+//! Headers, sizes and room for tests.
 
-use storage_format::{PrepareHeader, PrepareKind};
+use super::Admission;
+use storage_format::{Geometry, PrepareHeader, PrepareKind};
+
+/// There is room for everything.
+pub struct Room;
+
+impl Admission for Room {
+    fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
+        true
+    }
+}
+
+/// The sizes of a data file with a journal of so many slots.
+pub fn geometry(slots: u64) -> Geometry {
+    Geometry {
+        message_size_max: (16 << 10).into(),
+        journal_slot_count: u32::try_from(slots).unwrap().into(),
+        journal_slot_size: (32 << 10).into(),
+        session_count_max: 8.into(),
+        block_size: (256 << 10).into(),
+        reserved: 0.into(),
+        file_size_max: (1 << 40).into(),
+    }
+}
 
 /// The op that follows `parent`, made in `view`.
 pub fn next(parent: &PrepareHeader, view: u32) -> PrepareHeader {

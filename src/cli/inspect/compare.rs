@@ -9,12 +9,12 @@ use super::progress::Progress;
 use super::{DataFile, file};
 use crate::cli::exit::{Status, failure};
 use crate::ledger::catalog;
-use crate::stdx::to_u64;
+use crate::stdx::{to_u64, to_usize};
 use crate::vsr::message::CheckpointState;
 use std::path::PathBuf;
 use storage_format::block::BlockHeader;
-use storage_format::{ManifestEntry, Superblock};
-use zerocopy::IntoBytes;
+use storage_format::{ManifestEntry, SECTOR_SIZE, Superblock};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// A data file, and the superblock that counts in it.
 struct Side {
@@ -67,6 +67,11 @@ fn check_comparable(first: &Side, other: &Side) -> anyhow::Result<()> {
     if a.cluster != b.cluster {
         let (of_one, of_other) = (a.cluster, b.cluster);
         let sentence = format!("{one} is of cluster {of_one}, and {path} is of {of_other}");
+        return Err(failure(Status::Negative, sentence));
+    }
+    if a.geometry != b.geometry {
+        let sentence =
+            format!("{one} and {path} have different sizes: they are not of one cluster");
         return Err(failure(Status::Negative, sentence));
     }
     let (op_one, op_other) = (a.checkpoint.op, b.checkpoint.op);
@@ -132,9 +137,8 @@ fn compare_blocks(
 
 /// What a block has beyond its data is no part of it: a file may have anything there.
 fn first_difference(block: &[u8], other: &[u8]) -> Option<usize> {
-    let (header, _) = zerocopy::FromBytes::read_from_prefix(block).ok()?;
-    let header: BlockHeader = header;
-    let end = storage_format::SECTOR_SIZE + crate::stdx::to_usize(header.size.get());
+    let (header, _) = BlockHeader::read_from_prefix(block).expect("a block has a header page");
+    let end = SECTOR_SIZE + to_usize(header.size.get());
     let pairs = block[..end].iter().zip(&other[..end]);
     pairs.into_iter().position(|(one, other)| one != other)
 }

@@ -1,6 +1,6 @@
 //! Inspection of a file that is made by hand: 16 slots, two sessions, a checkpoint of four blocks.
 
-use super::{DataFile, checkpoint, integrity, journal, manifest, superblock};
+use super::{DataFile, checkpoint, compare, integrity, journal, manifest, superblock};
 use crate::cli::exit::{Status, status_of};
 use crate::constants::{BLOCK_SIZE, HEADER_SIZE};
 use crate::ledger::catalog::{table, tree};
@@ -14,7 +14,7 @@ use storage_format::{
     ManifestTag, PrepareHeader, PrepareKind, ReplySlotHeader, RunRecord, SECTOR_SIZE, Superblock,
     checksum,
 };
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const CLUSTER: u128 = 9;
 
@@ -160,15 +160,26 @@ impl Made {
         superblock.checkpoint_block_count = 3.into();
         superblock.ledger_state[0] = 10;
         superblock.ledger_state[32] = 55;
+        made.put_superblock(superblock);
+        made
+    }
+
+    fn put_superblock(&mut self, mut superblock: Superblock) {
         superblock.seal();
         for copy in 0..4 {
             superblock.copy = copy.into();
-            made.put(
+            self.put(
                 u64::from(copy) * to_u64(SUPERBLOCK_COPY_SIZE),
                 superblock.as_bytes(),
             );
         }
-        made
+    }
+
+    /// The same with another superblock.
+    fn change_superblock(&mut self, change: impl FnOnce(&mut Superblock)) {
+        let (mut superblock, _) = Superblock::read_from_prefix(&self.bytes).unwrap();
+        change(&mut superblock);
+        self.put_superblock(superblock);
     }
 
     fn put(&mut self, offset: u64, bytes: &[u8]) {
@@ -596,4 +607,74 @@ fn foreign_and_locked_files_are_refused() {
     assert_eq!(status_of(&error), Status::FileInUse);
     assert!(DataFile::open(&made.path, true).is_ok());
     assert_eq!(Checksum::ZERO, Checksum::default());
+}
+
+/// What `compare` says of two files: each difference, or why they cannot be compared.
+fn compared(one: &Made, other: &Made) -> Vec<String> {
+    drop((one.open(), other.open()));
+    match compare::run(&[one.path.clone(), other.path.clone()], false) {
+        Err(error) => vec![error.to_string()],
+        Ok((document, verdict)) => {
+            let json = document.json();
+            let differences = json["differences"].as_array().unwrap();
+            assert_eq!(verdict.is_err(), !differences.is_empty());
+            let verdict = if differences.is_empty() {
+                "identical"
+            } else {
+                "different"
+            };
+            assert_eq!(json["compare"]["verdict"], verdict);
+            assert_eq!(json["compare"]["blocks"], 4);
+            let what = |line: &serde_json::Value| line["what"].as_str().unwrap().to_owned();
+            differences.iter().map(what).collect()
+        }
+    }
+}
+
+#[test]
+fn checkpoints_of_replicas_are_compared_byte_by_byte() {
+    let one = Made::new("compare-one");
+    let mut other = Made::new("compare-other");
+    // What is of one replica does not count.
+    other.change_superblock(|superblock| {
+        superblock.view = 7.into();
+        superblock.sequence = 11.into();
+    });
+    assert_eq!(compared(&one, &other), [""; 0]);
+
+    other.flip(other.geometry.block_offset(1) + 4101);
+    let differences = compared(&one, &other);
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(differences[0].ends_with("block 1 (accounts) differs from byte 4101 on"));
+    // Damage on either side is a difference.
+    assert_eq!(compared(&other, &one).len(), 1);
+    other.flip(other.geometry.block_offset(1) + 4101);
+
+    other.change_superblock(|superblock| superblock.ledger_state[0] += 1);
+    let differences = compared(&one, &other);
+    assert!(differences[0].contains("another state"), "{differences:?}");
+}
+
+#[test]
+fn files_that_cannot_be_compared_are_refused() {
+    let one = Made::new("compare-refuses");
+    let refused = |change: fn(&mut Superblock), words: &str| {
+        let mut other = Made::new("compare-refused");
+        other.change_superblock(change);
+        let said = compared(&one, &other);
+        assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+    };
+    refused(|superblock| superblock.cluster = 8.into(), "is of 8");
+    refused(
+        |superblock| superblock.checkpoint.op = 2.into(),
+        "let them come to the same op",
+    );
+    refused(
+        |superblock| superblock.content_missing = 1,
+        "not all of its blocks",
+    );
+    refused(
+        |superblock| superblock.geometry.session_count_max = 3.into(),
+        "different sizes",
+    );
 }

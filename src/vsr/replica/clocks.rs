@@ -11,6 +11,15 @@ use crate::vsr::message;
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 
+/// A time without a time of day.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Astray {
+    /// Since when, on the monotonic clock.
+    since: u64,
+    /// Whether the operator was told.
+    pub(super) told: bool,
+}
+
 impl Replica {
     /// The time of day, in nanoseconds, if a quorum agrees on it.
     pub(super) fn time_of_day(&self) -> Option<u64> {
@@ -25,21 +34,14 @@ impl Replica {
     pub(super) fn look_at_clocks(&mut self) {
         let now = self.timers.now;
         if self.time_of_day().is_some() {
-            if self.tells_of_clocks() {
+            if self.astray.take().is_some_and(|astray| astray.told) {
                 tracing::info!("the clocks of a quorum agree again");
             }
-            self.astray = None;
         } else {
-            let told = self.tells_of_clocks();
-            self.astray.get_or_insert(now);
-            if self.tells_of_clocks() && !told {
-                let differences = self.clock.differences(now, self.timers.realtime);
-                tracing::warn!(
-                    ?differences,
-                    "no quorum of clocks agrees on the time of day (other replicas are ahead by so many \
-                     milliseconds): as primary this replica takes no requests"
-                );
-            }
+            let since = now;
+            let told = false;
+            self.astray.get_or_insert(Astray { since, told });
+            self.tell_of_clocks();
         }
         if self.timers.due(self.timers.ping) && !self.is_recovering() {
             let settled = self.astray.is_none();
@@ -48,6 +50,22 @@ impl Replica {
             self.ask_time(&mut header);
             self.broadcast(&message::frame(header, &[]));
         }
+    }
+
+    /// Says once that there has been no time of day for long.
+    fn tell_of_clocks(&mut self) {
+        let long = self.is_long_astray();
+        let Some(astray) = self.astray.as_mut().filter(|astray| long && !astray.told) else {
+            return;
+        };
+        astray.told = true;
+        let (now, realtime) = (self.timers.now, self.timers.realtime);
+        let differences = self.clock.differences(now, realtime);
+        tracing::warn!(
+            ?differences,
+            "no quorum of clocks agrees on the time of day (other replicas are ahead by so many \
+             milliseconds): as primary this replica takes no requests"
+        );
     }
 
     /// Adds to a message what its answer brings back, and what identifies the checkpoint.
@@ -79,14 +97,14 @@ impl Replica {
     }
 
     /// Whether this replica has had no time of day for so long that somebody should hear of it.
-    fn tells_of_clocks(&self) -> bool {
-        self.astray
-            .is_some_and(|since| self.timers.due(since + 2 * PATIENCE))
+    fn is_long_astray(&self) -> bool {
+        let due = |astray: &Astray| self.timers.due(astray.since + 2 * PATIENCE);
+        self.astray.as_ref().is_some_and(due)
     }
 
     /// Whether another replica should be the primary, since this one has had no time of day for long.
     pub(super) fn another_has_time(&self) -> bool {
-        if !self.tells_of_clocks() {
+        if !self.is_long_astray() {
             return false;
         }
         let mut heard = self.peers_heard();

@@ -2,7 +2,7 @@
 //! tear what is written, partitions, disks that are lost and replaced by empty ones. The simulator does the same with all of the code; this one does
 //! thousands of seeds in seconds, for the protocol alone.
 
-use super::{Admission, Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
+use super::{Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::FatalReason;
@@ -12,6 +12,7 @@ use crate::vsr::log::Body;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::quorum::Quorums;
 use crate::vsr::sessions::{Sessions, SharedSessions};
+use crate::vsr::testing::{Room, geometry};
 use crate::wire::build::{ClientState, request};
 use crate::wire::header::command;
 use crate::wire::multi_batch::encode;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
+use storage_format::{Checksum, PrepareHeader, Superblock};
 use zerocopy::FromBytes;
 
 /// Seeds for each number of replicas.
@@ -32,26 +33,6 @@ const INTERVAL: u64 = SLOTS - 24;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1000 * MS;
 const EPOCH: u64 = 1_800_000_000_000_000_000;
-
-struct Room;
-
-impl Admission for Room {
-    fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
-        true
-    }
-}
-
-fn geometry() -> Geometry {
-    Geometry {
-        message_size_max: (16 << 10).into(),
-        journal_slot_count: u32::try_from(SLOTS).unwrap().into(),
-        journal_slot_size: (32 << 10).into(),
-        session_count_max: 8.into(),
-        block_size: (256 << 10).into(),
-        reserved: 0.into(),
-        file_size_max: (1 << 40).into(),
-    }
-}
 
 /// A prepare in its slot; nothing if it is torn.
 type Slot = Option<(PrepareHeader, Vec<u8>)>;
@@ -76,7 +57,7 @@ struct Disk {
 impl Disk {
     fn new(replica: usize, replica_count: usize) -> Self {
         let mut superblock = Superblock::zeroed();
-        superblock.geometry = geometry();
+        superblock.geometry = geometry(SLOTS);
         superblock.replica = u8::try_from(replica).unwrap();
         superblock.replica_count = u8::try_from(replica_count).unwrap();
         superblock.checkpoint = PrepareHeader::root(0);

@@ -29,7 +29,7 @@ impl Replica {
     /// been heard lately and is not there yet is waited for.
     fn compare_checkpoints(&mut self) {
         let own = (self.checkpoint_told(), self.checkpoint_identity());
-        if own.0 == 0 || self.stopped {
+        if own.0 == 0 {
             return;
         }
         let (mut same, mut different) = (1, 0);
@@ -42,7 +42,6 @@ impl Replica {
             }
         }
         if different >= same {
-            self.stopped = true;
             let reason = FatalReason::Diverged { op: own.0 };
             self.effects.push_back(Effect::Stop(reason));
         }

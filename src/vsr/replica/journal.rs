@@ -28,7 +28,7 @@ impl Replica {
             }
             if let Some(prepare) = self.to_write.pop_front() {
                 // A header that waits for the prepare before it in the slot means nothing any more.
-                let slots = u64::from(self.geometry.journal_slot_count.get());
+                let slots = self.slots();
                 let slot = prepare.header.op.get() % slots;
                 self.headers_behind
                     .retain(|header| header.op.get() % slots != slot);
@@ -45,7 +45,7 @@ impl Replica {
     /// Writes the oldest header that is behind, and those in the same sector.
     fn write_headers(&mut self) {
         let per_sector = to_u64(storage_format::geometry::HEADERS_PER_SECTOR);
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         let sector = |header: &PrepareHeader| header.op.get() % slots / per_sector;
         let first = sector(&self.headers_behind[0]);
         let count = self
@@ -102,9 +102,14 @@ impl Replica {
 
     /// That of a replica with its checkpoint at `op`.
     pub(super) fn limit_of(&self, op: u64) -> u64 {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         // The header of the checkpoint's op stays.
         op + slots - u64::from(!self.solo())
+    }
+
+    /// Slots of the journal.
+    pub(super) fn slots(&self) -> u64 {
+        self.geometry.journal_slot_count.get().into()
     }
 
     /// Offset of the slot of `op` in the prepare ring.

@@ -53,6 +53,7 @@ use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
+use clocks::Astray;
 use recovery::{CatchUp, Recovery};
 use relay::Relay;
 use std::collections::{BTreeMap, VecDeque};
@@ -212,8 +213,8 @@ pub struct Replica {
     votes: Vec<Option<Vote>>,
     timers: Timers,
     clock: Clock,
-    /// Since when, on the monotonic clock, the time of day is none that a quorum agrees on.
-    astray: Option<u64>,
+    /// While the time of day is none that a quorum agrees on.
+    astray: Option<Astray>,
     /// The view that this replica asks for, because it misses its primary.
     asking: Option<u32>,
     /// Clients whose reply is not here: its op, and since when others are asked for it.
@@ -237,8 +238,6 @@ pub struct Replica {
     /// Since it recovered, until it has what was lost.
     catch_up: Option<CatchUp>,
     shutdown: bool,
-    /// It has found that it must not go on.
-    stopped: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -330,7 +329,6 @@ impl Replica {
             recovered_view: superblock.recovered_view.get(),
             catch_up: None,
             shutdown: false,
-            stopped: false,
             effects: VecDeque::new(),
         }
     }

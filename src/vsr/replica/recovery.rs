@@ -136,11 +136,12 @@ impl Replica {
         };
         self.send_peer(replica, message::frame(header, answer.as_bytes()));
         let wanted = question.view_next.get();
-        if wanted > self.view && !self.certain {
-            // It could not decide on the log of another view, and has to be told of this one first.
-        } else if wanted > self.view {
-            // As if the primary were missed: the view changes when a quorum is asked for it.
-            self.ask_next_view();
+        if wanted > self.view {
+            // As if the primary were missed: the view changes when a quorum is asked for it. Who is not
+            // certain of its log could not decide on that of another view, and has to be told of this one.
+            if self.certain {
+                self.ask_next_view();
+            }
         } else if wanted > 0 && self.leads() && self.view_is_durable() {
             self.send_start_view(replica, question.nonce.get());
         }
@@ -277,8 +278,9 @@ mod tests {
     use crate::vsr::FatalReason;
     use crate::vsr::log::{Entry, Log};
     use crate::vsr::message;
-    use crate::vsr::replica::{Admission, Effect, Event, Replica, Start, Way};
+    use crate::vsr::replica::{Effect, Event, Replica, Start, Way};
     use crate::vsr::sessions::Sessions;
+    use crate::vsr::testing::{Room, geometry};
     use crate::wire::PeerHeader;
     use crate::wire::header::command;
     use std::cell::RefCell;
@@ -289,29 +291,9 @@ mod tests {
     const MS: u64 = 1_000_000;
     const NONCE: u128 = 77;
 
-    struct Room;
-
-    impl Admission for Room {
-        fn admits(&self, _events: u64, _events_waiting: u64) -> bool {
-            true
-        }
-    }
-
-    fn geometry() -> Geometry {
-        Geometry {
-            message_size_max: 4096.into(),
-            journal_slot_count: 32.into(),
-            journal_slot_size: 8192.into(),
-            session_count_max: 8.into(),
-            block_size: (256 << 10).into(),
-            reserved: 0.into(),
-            file_size_max: (1 << 40).into(),
-        }
-    }
-
     fn replica(index: u8, count: u8, recovering: bool) -> Replica {
         let mut superblock = Superblock::zeroed();
-        superblock.geometry = geometry();
+        superblock.geometry = geometry(32);
         (superblock.replica, superblock.replica_count) = (index, count);
         superblock.recovering = u8::from(recovering);
         superblock.checkpoint = PrepareHeader::root(0);
@@ -413,7 +395,7 @@ mod tests {
                     other,
                     command::RECOVERY,
                     *view,
-                    &answer(0, geometry()),
+                    &answer(0, geometry(32)),
                 );
             }
             let asked = asks_for(&mut own, 200 * MS).unwrap();
@@ -427,7 +409,7 @@ mod tests {
     fn other_sizes_stop_it() {
         let mut own = replica(1, 3, true);
         assert_eq!(asks_for(&mut own, MS), Some(0));
-        let mut sizes = geometry();
+        let mut sizes = geometry(32);
         sizes.session_count_max = 9.into();
         say(&mut own, 0, command::RECOVERY, 1, &answer(0, sizes));
         let (_, stops) = poll(&mut own, 2 * MS);
@@ -463,11 +445,11 @@ mod tests {
 
         let mut own = replica(1, 3, true);
         assert_eq!(asks_for(&mut own, MS), Some(0));
-        say(&mut own, 2, command::RECOVERY, 4, &answer(0, geometry()));
-        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry()));
+        say(&mut own, 2, command::RECOVERY, 4, &answer(0, geometry(32)));
+        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry(32)));
         assert_eq!(asks_for(&mut own, 200 * MS), Some(0), "that is no answer");
         drop(poll(&mut own, MS + IMPOSTOR));
-        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry()));
+        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry(32)));
         let (_, stops) = poll(&mut own, 2 * MS + IMPOSTOR);
         assert_eq!(stops, [FatalReason::ReplicaRuns { replica: 1 }]);
     }

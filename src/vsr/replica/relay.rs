@@ -11,11 +11,12 @@ use super::{Admission, Effect, Queued, Replica, Way};
 use crate::constants::{HEADER_SIZE, NANOSECONDS};
 use crate::stdx::to_usize;
 use crate::vsr::message;
+use crate::wire::frame::concat;
 use crate::wire::header::command;
 use crate::wire::{self, CommonHeader, EvictionHeader, ReplyHeader, RequestHeader};
 use bytes::Bytes;
 use storage_format::Checksum;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 /// Nanoseconds that a request is kept at most: its client has asked again since, or is gone.
 const AGE_MAX: u64 = 5 * NANOSECONDS;
@@ -34,30 +35,30 @@ pub(super) struct Relay {
     /// Number and identity of the request.
     number: u32,
     checksum: Checksum,
-    /// Header and body; nothing if it is not to be passed on again.
-    request: Option<(Box<[u8; HEADER_SIZE]>, Bytes)>,
-}
-
-impl Relay {
-    /// Bytes that are kept.
-    fn size(&self) -> usize {
-        let request = self.request.as_ref();
-        request.map_or(0, |(_, body)| HEADER_SIZE + body.len())
-    }
+    /// All of it; nothing if it is not to be passed on again.
+    request: Option<Bytes>,
 }
 
 impl Replica {
     /// Passes a request on to the primary, or keeps it until there is one.
     pub(super) fn relay(&mut self, way: Way, header: &[u8; HEADER_SIZE], body: &[u8]) {
+        let request = concat(header, body);
         if self.follows() {
-            self.forward(header, body);
+            self.forward(&request);
         }
-        self.keep(way, header, body);
+        self.keep(way, request);
     }
 
-    fn keep(&mut self, way: Way, header: &[u8; HEADER_SIZE], body: &[u8]) {
-        let request = RequestHeader::read_from_bytes(header).expect("256 bytes");
-        let (client, number) = (request.client.get(), request.request.get());
+    fn forward(&mut self, request: &Bytes) {
+        let header = self.peer_header(command::FORWARD);
+        let primary = self.primary_of(self.view);
+        self.send_peer(primary, message::frame(header, request));
+    }
+
+    /// Keeps a request, whose bytes are nobody else's.
+    fn keep(&mut self, way: Way, request: Bytes) {
+        let (header, _) = RequestHeader::read_from_prefix(&request).expect("a whole frame");
+        let (client, number) = (header.client.get(), header.request.get());
         let known = self.relays.get(&client);
         if known.is_some_and(|known| known.number > number && known.request.is_some()) {
             // A late one.
@@ -69,23 +70,19 @@ impl Replica {
             let oldest = oldest.map(|(client, _)| *client);
             oldest.and_then(|oldest| self.relays.remove(&oldest));
         }
-        let kept: usize = self.relays.values().map(Relay::size).sum();
-        let room = kept + HEADER_SIZE + body.len() <= BYTES_MAX;
+        let kept = self
+            .relays
+            .values()
+            .filter_map(|relay| relay.request.as_ref());
+        let room = kept.map(Bytes::len).sum::<usize>() + request.len() <= BYTES_MAX;
         let relay = Relay {
             way,
             since: self.timers.now,
             number,
-            checksum: request.checksum,
-            request: room.then(|| (Box::new(*header), Bytes::copy_from_slice(body))),
+            checksum: header.checksum,
+            request: room.then_some(request),
         };
         self.relays.insert(client, relay);
-    }
-
-    fn forward(&mut self, header: &[u8; HEADER_SIZE], body: &[u8]) {
-        let frame = [&header[..], body].concat();
-        let header = self.peer_header(command::FORWARD);
-        let primary = self.primary_of(self.view);
-        self.send_peer(primary, message::frame(header, &frame));
     }
 
     /// The requests that wait here as those of a primary that is none any more.
@@ -96,8 +93,7 @@ impl Replica {
             } = queued;
             // A backup has its own copy.
             if let Way::Connection(_) = way {
-                let bytes = header.as_bytes().try_into().expect("a header is 256 bytes");
-                self.keep(way, bytes, &body);
+                self.keep(way, concat(&header, &body));
             }
         }
     }
@@ -111,14 +107,16 @@ impl Replica {
         if self.follows() {
             let relays = self.relays.values();
             let requests = relays.filter_map(|relay| relay.request.clone());
-            for (header, body) in requests.collect::<Vec<_>>() {
-                self.forward(&header, &body);
+            for request in requests.collect::<Vec<_>>() {
+                self.forward(&request);
             }
             return;
         }
         for relay in std::mem::take(&mut self.relays).into_values() {
-            if let Some((header, body)) = relay.request {
-                self.on_frame(relay.way, &header, body, admission);
+            if let Some(request) = relay.request {
+                let header = request.first_chunk().expect("a whole frame");
+                let body = request.slice(HEADER_SIZE..);
+                self.on_frame(relay.way, header, body, admission);
             }
         }
     }
@@ -153,7 +151,7 @@ impl Replica {
             self.on_frame(Way::Peer(backup), header, body, admission);
         } else if whole && self.leads() {
             // It is taken when everything before this view is executed.
-            self.keep(Way::Peer(backup), header, &body);
+            self.keep(Way::Peer(backup), Bytes::copy_from_slice(frame));
         }
     }
 

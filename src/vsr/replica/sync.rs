@@ -31,7 +31,7 @@ impl Replica {
 
     /// Whether there is room for the top of a log, and for all that lies between it and the checkpoint.
     pub(super) fn fits(&self, headers: &[PrepareHeader]) -> bool {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         headers[0].op.get() < self.checkpoint.op() + 2 * slots
     }
 
@@ -43,13 +43,13 @@ impl Replica {
 
     /// Whether a log is all in the journals of others, from its first op on.
     pub(super) fn is_in_journals(&self, checkpoint: &CheckpointState, decided: &Decided) -> bool {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         checkpoint.op() == 0 && decided.headers[0].op.get() < slots
     }
 
     /// Whether the next op to execute is in no journal any more, if logs end with `head`.
     pub(super) fn is_overwritten(&self, head: u64) -> bool {
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         head > self.executed.0 + slots
     }
 
@@ -75,7 +75,7 @@ impl Replica {
     /// Goes on from `checkpoint`, in a view that has begun with the log that was decided.
     pub(super) fn sync(&mut self, view: u32, checkpoint: CheckpointState, decided: &Decided) {
         let (op, head) = (checkpoint.op(), decided.headers[0].op.get());
-        let slots = u64::from(self.geometry.journal_slot_count.get());
+        let slots = self.slots();
         if op <= self.executed.0 || head < op || head >= op + slots || self.syncing.is_some() {
             if self.told.replace(view) != Some(view) {
                 let checkpoint = op;

@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Script, check};
-use super::views::log_up_to;
 use crate::cluster::directed::frames;
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
@@ -50,7 +49,7 @@ async fn crash_at_checkpoint(s: Script) -> Verdict {
         s.wait(s.below(1_000)).await;
         s.start(replica);
         s.settle().await?;
-        log_up_to(s, last).await?;
+        s.log_up_to(last).await?;
         s.settle().await?;
         check(s.checkpoint(replica) >= last, || {
             format!("replica {replica} has not made checkpoint {last}")
@@ -66,7 +65,7 @@ async fn primary_checkpoints_backup_not(s: Script) -> Verdict {
     s.settle().await?;
     s.crash(b);
     s.damage_prepare(b, op);
-    log_up_to(s, 30).await?;
+    s.log_up_to(30).await?;
     s.until("the primary makes one", || s.checkpoint(a) == 20)
         .await?;
     check(s.has(a, op), || {

@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Script, check};
-use super::views::new_view;
 use crate::cluster::directed::{any_frame, frames};
 use crate::cluster::world::with;
 use crate::model::layout::{Layout, Transfer};
@@ -70,7 +69,7 @@ async fn ahead_then_failover(s: Script) -> Verdict {
     let before = timestamp(s, s.committed());
     let mark = s.mark();
     s.crash(a);
-    let start = new_view(s, mark).await?;
+    let start = s.new_view(mark).await?;
     s.requests(0, 1).await?;
     let after = timestamp(s, s.committed());
     let replica = s.primary();

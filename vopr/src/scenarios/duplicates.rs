@@ -3,7 +3,6 @@
 use super::Scenario;
 use super::partitions::alone_in_next_view;
 use super::script::{Mark, Script, check, within};
-use super::views::new_view;
 use crate::cluster::directed::{Sent, frames};
 use crate::cluster::world::with;
 use crate::sim::verdict::{Failure, Verdict};
@@ -76,7 +75,7 @@ async fn dup_request_across_views(s: Script) -> Verdict {
     let mark = s.mark();
     s.crash(a);
     s.end(rule);
-    let start = new_view(s, mark).await?;
+    let start = s.new_view(mark).await?;
     check(start.op < op, || "the op is in the next view".into())?;
     for replica in [b, c, b] {
         s.send_raw(0, replica, &frame);

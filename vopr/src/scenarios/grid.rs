@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Mark, Script, check};
-use super::views::log_up_to;
 use crate::cluster::directed::frames;
 use crate::cluster::world::with;
 use crate::sim::disk::Zone;
@@ -77,7 +76,7 @@ pub(super) const ALL: &[Scenario] = &[
 
 /// Brings all replicas to a checkpoint.
 async fn checkpointed(s: Script) -> Verdict {
-    log_up_to(s, 22).await?;
+    s.log_up_to(22).await?;
     s.settle().await?;
     for replica in 0..s.replicas() {
         check(
@@ -181,7 +180,7 @@ async fn peer_has_newer_content(s: Script) -> Verdict {
     checkpointed(s).await?;
     let blocks = s.blocks(c);
     s.crash(c);
-    log_up_to(s, 64).await?;
+    s.log_up_to(64).await?;
     for block in blocks {
         s.damage_block(c, block);
     }

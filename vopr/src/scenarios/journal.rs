@@ -4,7 +4,6 @@
 
 use super::Scenario;
 use super::script::{Script, check};
-use super::views::{log_up_to, new_view, restore};
 use crate::cluster::directed::frames;
 use crate::cluster::network::Place;
 use crate::cluster::world::with;
@@ -195,7 +194,7 @@ async fn left_of_head_all(s: Script) -> Verdict {
         !s.was_sent(mark, &frames(START_VIEW))
     })
     .await?;
-    restore(s);
+    s.restore();
     s.requests(0, 1).await?;
     s.settle().await
 }
@@ -210,7 +209,7 @@ async fn root_damaged(s: Script) -> Verdict {
     check(!starts_uncertain(s, b).await?, || {
         "it needs what it has not".into()
     })?;
-    log_up_to(s, s.slots() + 1).await?;
+    s.log_up_to(s.slots() + 1).await?;
     s.settle().await?;
     check(s.has(b, s.slots()), || {
         "the slot is not in use again".into()
@@ -219,7 +218,7 @@ async fn root_damaged(s: Script) -> Verdict {
 
 async fn checkpoint_to_head_damaged(s: Script) -> Verdict {
     let [a, b, c] = s.begin().await?;
-    log_up_to(s, 25).await?;
+    s.log_up_to(25).await?;
     s.settle().await?;
     let (first, head) = (s.checkpoint(c) + 1, s.committed());
     s.crash(c);
@@ -393,7 +392,7 @@ async fn dropped_in_its_slot(
     }
     let mark = s.mark();
     s.isolate(a);
-    let first = new_view(s, mark).await?;
+    let first = s.new_view(mark).await?;
     s.end(rule);
     for other in [b, c] {
         s.join(a, other);
@@ -468,7 +467,7 @@ async fn fault_survives_restart(s: Script) -> Verdict {
     check(!denied && vote.op == head, || {
         "it denies what is damaged".into()
     })?;
-    new_view(s, mark).await?;
+    s.new_view(mark).await?;
     s.end(rule);
     s.caught_up(b).await?;
     s.start(a);
@@ -516,7 +515,7 @@ async fn truncated_op_returns(s: Script) -> Verdict {
     check(vote.op == op - 1, || {
         format!("it votes with op {}", vote.op)
     })?;
-    let start = new_view(s, mark).await?;
+    let start = s.new_view(mark).await?;
     check(start.op == op - 1, || {
         format!("it starts at op {}", start.op)
     })?;
@@ -587,7 +586,7 @@ async fn repair_evicted(s: Script) -> Verdict {
     let op = s.committed();
     s.crash(b);
     s.damage_prepare(b, op);
-    log_up_to(s, op + s.slots() + 2).await?;
+    s.log_up_to(op + s.slots() + 2).await?;
     let syncs = with(|world| world.checker.counts.syncs);
     s.start(b);
     s.caught_up(b).await?;

@@ -12,13 +12,16 @@ mod checkpoint;
 mod clocks;
 mod duplicates;
 mod grid;
+mod heads;
 mod journal;
+mod logs;
 mod normal;
 mod partitions;
 mod queues;
 mod replies;
 pub mod script;
 mod solo;
+mod steps;
 mod superblock;
 mod sync;
 mod views;
@@ -126,6 +129,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
     [
         normal::ALL,
         views::ALL,
+        logs::ALL,
+        heads::ALL,
         partitions::ALL,
         queues::ALL,
         duplicates::ALL,

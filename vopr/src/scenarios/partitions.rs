@@ -4,7 +4,6 @@
 
 use super::Scenario;
 use super::script::{Script, check, within};
-use super::views::new_view;
 use crate::cluster::directed::{Filter, any_frame, frames};
 use crate::sim::disk::{Survived, Zone};
 use crate::sim::verdict::{Failure, Verdict};
@@ -277,7 +276,7 @@ async fn flexible_quorums(s: Script) -> Verdict {
     })
     .await?;
     s.start(gone[1]);
-    new_view(s, mark).await?;
+    s.new_view(mark).await?;
     s.requests(0, 1).await?;
     s.start(a);
     for replica in gone {

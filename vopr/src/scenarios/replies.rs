@@ -2,12 +2,11 @@
 
 use super::Scenario;
 use super::script::{Mark, Script, check, within};
-use super::views::new_view;
 use crate::cluster::directed::{Rule, frames};
 use crate::cluster::world::with;
 use crate::sim::verdict::{Failure, Verdict};
 use daftari::wire::header::command::{EVICTION, REPLY, REQUEST, REQUEST_REPLY, STORED_REPLY};
-use daftari::wire::{Evicted, Operation};
+use daftari::wire::{ClientState, Evicted, Operation};
 use storage_format::Checksum;
 
 /// All of the family.
@@ -107,7 +106,7 @@ async fn reply_damaged(s: Script) -> Verdict {
     s.caught_up(b).await?;
     let mark = s.mark();
     s.crash(a);
-    let start = new_view(s, mark).await?;
+    let start = s.new_view(mark).await?;
     s.end(rule);
     s.answered(0).await?;
     if s.primary() == b && start.view == s.newest_view() {
@@ -153,6 +152,17 @@ async fn crowd(s: Script) -> Verdict {
     s.settle().await
 }
 
+/// So many clients come that the session of the first is gone; what that client was then.
+async fn crowd_out(s: Script) -> Result<ClientState, Failure> {
+    crowd(s).await?;
+    let client = s.client_state(0);
+    let gone = with(|world| world.checker.history.session(client.client).is_none());
+    check(gone && client.session > 0, || {
+        "the first session should be gone".into()
+    })?;
+    Ok(client)
+}
+
 async fn session_evict(s: Script) -> Verdict {
     let [_, _, _] = s.begin().await?;
     s.requests(0, 1).await?;
@@ -164,12 +174,7 @@ async fn session_evict(s: Script) -> Verdict {
 
 async fn evicted_client_request(s: Script) -> Verdict {
     let [_, _, _] = s.begin().await?;
-    crowd(s).await?;
-    let client = s.client_state(0);
-    let gone = with(|world| world.checker.history.session(client.client).is_none());
-    check(gone && client.session > 0, || {
-        "the first session should be gone".into()
-    })?;
+    let _client = crowd_out(s).await?;
     let mark = s.mark();
     s.issue(0);
     s.sent_since(mark, frames(EVICTION).to_client(0)).await?;
@@ -185,12 +190,7 @@ async fn evicted_client_request(s: Script) -> Verdict {
 
 async fn register_replayed(s: Script) -> Verdict {
     let [_, _, _] = s.begin().await?;
-    crowd(s).await?;
-    let client = s.client_state(0);
-    let gone = with(|world| world.checker.history.session(client.client).is_none());
-    check(gone && client.session > 0, || {
-        "the first session should be gone".into()
-    })?;
+    let client = crowd_out(s).await?;
     let registers = s.all_since(Mark::START, &frames(REQUEST).from_client(0).op(0));
     let register = registers.first().expect("it registered").clone();
     s.replay(&register);

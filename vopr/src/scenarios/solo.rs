@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Mark, Script, check};
-use super::views::log_up_to;
 use crate::cluster::directed::frames;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::Zone;
@@ -85,7 +84,7 @@ async fn crash_every_io(s: Script) -> Verdict {
 
 async fn header_rot(s: Script) -> Verdict {
     let [a] = s.begin().await?;
-    log_up_to(s, 25).await?;
+    s.log_up_to(25).await?;
     s.settle().await?;
     let head = s.committed();
     s.wait(1_000).await;
@@ -102,7 +101,7 @@ async fn header_rot(s: Script) -> Verdict {
 
 async fn prepare_rot(s: Script) -> Verdict {
     let [a] = s.begin().await?;
-    log_up_to(s, 25).await?;
+    s.log_up_to(25).await?;
     s.settle().await?;
     let op = s.committed() - s.below(4);
     // All headers are written by then.

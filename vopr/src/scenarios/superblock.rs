@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Script, check};
-use super::views::{log_up_to, new_view};
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Zone};
@@ -87,12 +86,7 @@ async fn torn_copy(s: Script) -> Verdict {
     check(found.view.get() == expected, || {
         format!("view {} after write {write}", found.view)
     })?;
-    let mark = s.mark();
-    s.start(b);
-    new_view(s, mark).await?;
-    s.requests(0, 1).await?;
-    s.start(a);
-    s.settle().await
+    s.goes_on_with(b, a).await
 }
 
 async fn misdirected_copy(s: Script) -> Verdict {
@@ -101,24 +95,14 @@ async fn misdirected_copy(s: Script) -> Verdict {
     s.misdirect_write(b, Zone::Superblock, other);
     let write = 2 + s.below(7);
     crash_in_view_change(s, (a, b), (write, Survived::Torn)).await?;
-    let mark = s.mark();
-    s.start(b);
-    new_view(s, mark).await?;
-    s.requests(0, 1).await?;
-    s.start(a);
-    s.settle().await
+    s.goes_on_with(b, a).await
 }
 
 async fn rotted_and_torn(s: Script) -> Verdict {
     let [a, b, _] = s.begin().await?;
     s.damage_copy(b, usize::try_from(s.below(4)).expect("below 4"));
     crash_in_view_change(s, (a, b), (1 + s.below(8), Survived::Torn)).await?;
-    let mark = s.mark();
-    s.start(b);
-    new_view(s, mark).await?;
-    s.requests(0, 1).await?;
-    s.start(a);
-    s.settle().await
+    s.goes_on_with(b, a).await
 }
 
 async fn copies_of_two(s: Script) -> Verdict {
@@ -131,7 +115,7 @@ async fn copies_of_two(s: Script) -> Verdict {
     })?;
     let mark = s.mark();
     s.start(b);
-    new_view(s, mark).await?;
+    s.new_view(mark).await?;
     s.start(a);
     s.settle().await
 }
@@ -187,7 +171,7 @@ async fn copy_index_flip(s: Script) -> Verdict {
 async fn view_and_checkpoint(s: Script) -> Verdict {
     let [a, b, _] = s.begin().await?;
     let view = s.newest_view();
-    log_up_to(s, 19).await?;
+    s.log_up_to(19).await?;
     s.settle().await?;
     s.stall(b, Zone::Superblock);
     s.requests(0, 1).await?;

@@ -2,7 +2,6 @@
 
 use super::Scenario;
 use super::script::{Script, check, within};
-use super::views::{log_up_to, new_view};
 use crate::cluster::directed::{any_frame, frames};
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
@@ -101,7 +100,7 @@ fn syncs() -> u64 {
 async fn leave_behind(s: Script, replica: u8) -> Verdict {
     let op = s.committed() + 1;
     s.isolate(replica);
-    log_up_to(s, op + s.slots() + 3).await?;
+    s.log_up_to(op + s.slots() + 3).await?;
     for other in s.others(replica).filter(|other| s.is_up(*other)) {
         s.caught_up(other).await?;
         check(!s.has(other, op), || format!("{other} still has op {op}"))?;
@@ -133,7 +132,7 @@ async fn lag_within_journal(s: Script) -> Verdict {
     let [a, _, c] = s.begin().await?;
     s.isolate(c);
     let head = s.committed();
-    log_up_to(s, 28).await?;
+    s.log_up_to(28).await?;
     check(s.checkpoint(a) > head && s.has(a, head + 1), || {
         "the primary should have a checkpoint, and the journal".into()
     })?;
@@ -149,7 +148,7 @@ async fn lag_slightly(s: Script) -> Verdict {
     let [a, b, c] = s.begin().await?;
     s.isolate(c);
     let op = s.committed() + 3;
-    log_up_to(s, 26).await?;
+    s.log_up_to(26).await?;
     for replica in [a, b] {
         s.caught_up(replica).await?;
         check(s.checkpoint(replica) > op && s.has(replica, op), || {
@@ -160,7 +159,7 @@ async fn lag_slightly(s: Script) -> Verdict {
     s.rejoin(c);
     s.until("it takes a checkpoint", || syncs() > 0).await?;
     // Two of three with one damaged slot may not know where their log ended: it is written anew.
-    log_up_to(s, op + s.slots() + 1).await?;
+    s.log_up_to(op + s.slots() + 1).await?;
     s.settle().await
 }
 
@@ -168,12 +167,12 @@ async fn sync_during_view_change(s: Script) -> Verdict {
     let [a, _, c] = s.begin().await?;
     leave_behind(s, c).await?;
     // So far that not even the headers of the log have room.
-    log_up_to(s, 2 * s.slots() + 2).await?;
+    s.log_up_to(2 * s.slots() + 2).await?;
     let mark = s.mark();
     s.crash(a);
     s.rejoin(c);
     s.requests(0, 2).await?;
-    new_view(s, mark).await?;
+    s.new_view(mark).await?;
     check(syncs() > 0 && !s.is_up(a), || {
         "it took no checkpoint".into()
     })?;
@@ -313,7 +312,7 @@ async fn truncate_before_fetch(s: Script) -> Verdict {
     let starts = s.lose(frames(START_VIEW));
     let mark = s.mark();
     s.crash(a);
-    let first = new_view(s, mark).await?;
+    let first = s.new_view(mark).await?;
     check(first.op == op, || format!("it starts at op {}", first.op))?;
     // The third has asked for it, and not heard of it, when its primary goes.
     s.crash(b);
@@ -345,7 +344,7 @@ async fn half_lag(s: Script) -> Verdict {
         s.isolate(replica);
     }
     s.cut(c, d);
-    log_up_to(s, op + s.slots() + 3).await?;
+    s.log_up_to(op + s.slots() + 3).await?;
     for replica in [a, b] {
         s.caught_up(replica).await?;
         check(!s.has(replica, op), || format!("{replica} has op {op}"))?;

@@ -27,8 +27,12 @@ fn c02_clocks_that_all_differ_stop_the_cluster_and_one_that_is_set_right_starts_
     let view = world.view();
     assert_eq!(world.committed_in(30 * SECOND), 0);
     assert_eq!(world.view(), view, "no other primary would do better");
+    let astray = |node: &Node| node.replica.as_ref().unwrap().astray;
+    let told = |node: &Node| astray(node).is_some_and(|astray| astray.told);
+    assert!(world.nodes.iter().all(told), "operators hear of it");
     world.nodes[1].skew = 0;
     assert!(world.committed_in(10 * SECOND) > 100);
+    assert!(world.nodes.iter().all(|node| astray(node).is_none()));
 }
 
 #[test]
