@@ -11,6 +11,7 @@ use crate::constants;
 use crate::grid::{Damage, Grid, Writes};
 use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::yield_once;
 use crate::vsr::sessions::{SharedSessions, Standing};
 use crate::vsr::{Admission, Event, FatalReason, Prepare, Replica};
@@ -75,6 +76,7 @@ impl<I: Io> State<'_, I> {
         body: &[u8],
     ) -> Option<Bytes> {
         if self.sessions.borrow().standing_entry(entry) != Standing::New {
+            mark(Mark::EntryVoid);
             return None;
         }
         let operation =

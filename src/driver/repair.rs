@@ -7,6 +7,7 @@ use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::Damage;
 use crate::io::{Io, Network, Storage};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::message;
 use crate::wire::header::command;
@@ -101,6 +102,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         for block in self.damage.wanted() {
             let address = block.address.get();
             if self.asked.len() >= ASKED_MAX {
+                mark(Mark::BlocksAskedMax);
                 return;
             }
             if self.asked.contains_key(&address) {
@@ -141,6 +143,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         let address = request.op.get();
         let known = address > 0 && address <= superblock.geometry.block_count_max();
         if self.serving >= SERVED_MAX || !known {
+            mark(Mark::BlocksServedMax);
             return None;
         }
         self.serving += 1;
@@ -157,6 +160,9 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
             let buffer = io.storage().read(offset, buffer).await;
             let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();
+            if !whole {
+                mark(Mark::BlockNotHeld);
+            }
             let frame = whole.then(|| message::frame(header, &buffer[..used(&buffer)]));
             Repaired::Read { replica, frame }
         }))
@@ -179,6 +185,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             return None;
         }
         if self.paused || !self.damage.repair_begin(&block) {
+            mark(Mark::BlockNotWanted);
             return None;
         }
         let geometry = self.superblock.current().geometry;
@@ -197,6 +204,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             let there = SectorBuf::zeroed(constants::BLOCK_SIZE);
             let there = io.storage().read(offset, there).await;
             if verify(&there, &with_table(block, &there)).is_ok() {
+                mark(Mark::BlockWholeAlready);
                 return Repaired::Written(block);
             }
             if io.storage().reserve(end, limit) < end {
@@ -221,6 +229,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 }
             }
             Repaired::Written(block) => {
+                mark(Mark::BlockRepaired);
                 tracing::info!(address = block.address.get(), "block repaired");
                 let _ = self.asked.remove(&block.address.get());
                 self.damage.repair_end(&block);

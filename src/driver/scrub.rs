@@ -16,6 +16,7 @@ use crate::grid::Damage;
 use crate::grid::scrub::{Next, SEGMENT_MAX, Scrub, Summary};
 use crate::io::{Io, Storage};
 use crate::ledger::catalog;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::sessions::{Session, SharedSessions};
 use std::cell::{Cell, RefCell};
@@ -180,9 +181,11 @@ impl<I: Io> Listing<'_, I> {
         drop(buffer);
         // A checkpoint may have come since it was listed, and something else be there.
         if !self.is_referenced(block).await {
+            mark(Mark::ScrubbedTooLate);
             return None;
         }
         if let Some(damage) = &self.repair {
+            mark(Mark::ScrubbedBlock);
             damage.want(block, error);
         }
         Some(error)
@@ -308,6 +311,7 @@ impl<I: Io> Scrubber<'_, I> {
         for (copy, bytes) in buffer.chunks_exact(SUPERBLOCK_COPY_SIZE).enumerate() {
             let superblock = Superblock::ref_from_bytes(bytes).expect("a copy is of that size");
             if !superblock.valid() || superblock.checksum != before {
+                mark(Mark::ScrubbedCopy);
                 damaged = self.found(&Scrubbed::Superblock { copy });
             }
         }
@@ -341,6 +345,7 @@ impl<I: Io> Scrubber<'_, I> {
         if taken {
             return false;
         }
+        mark(Mark::ScrubbedPrepare);
         self.damaged.borrow_mut().push(header);
         self.found(&Scrubbed::Prepare { op })
     }

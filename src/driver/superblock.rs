@@ -1,6 +1,7 @@
 //! Reading and writing the four copies of the superblock.
 
 use crate::io::Storage;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::FatalReason;
@@ -31,9 +32,14 @@ pub(super) async fn read<S: Storage>(storage: &S) -> Result<(Superblock, Vec<usi
     {
         *copy = Superblock::read_from_bytes(bytes).expect("a copy is of that size");
     }
+    for (index, copy) in copies.iter().enumerate() {
+        let trusted = planted(Bug::TrustCopyIndex) && copy.valid();
+        assert!(!trusted || usize::from(copy.copy.get()) == index);
+    }
     let (superblock, copies_intact) =
         Superblock::choose(&copies).map_err(FatalReason::Superblock)?;
     if copies_intact < SUPERBLOCK_COPY_COUNT {
+        mark(Mark::CopiesDiffer);
         tracing::warn!(copies_intact, "superblock: copies differ and are mended");
     }
     let stale = (0..SUPERBLOCK_COPY_COUNT)
@@ -102,6 +108,7 @@ impl Keeper {
     ) {
         poll_fn(|context| {
             if self.writing.replace(true) {
+                mark(Mark::SuperblockWaits);
                 self.waiting.borrow_mut().push(context.waker().clone());
                 return Poll::Pending;
             }
@@ -135,6 +142,9 @@ async fn order_of_copies<S: Storage>(storage: &S, present: Checksum) -> Vec<usiz
     };
     let (mut order, intact): (Vec<usize>, Vec<usize>) =
         (0..SUPERBLOCK_COPY_COUNT).partition(|copy| !holds(copy) && !planted(Bug::CopiesInOrder));
+    if !order.is_empty() {
+        mark(Mark::CopyRotted);
+    }
     order.extend(intact);
     order
 }

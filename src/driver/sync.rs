@@ -6,6 +6,7 @@ use super::superblock::Keeper;
 use super::{Done, Driver, open};
 use crate::grid::Writes;
 use crate::io::Io;
+use crate::stdx::marks::{Mark, mark};
 use crate::vsr::message::CheckpointState;
 use crate::vsr::sessions::Sessions;
 use crate::vsr::{Event, ViewState};
@@ -23,6 +24,7 @@ impl<I: Io> Driver<'_, I> {
         self.repair.pause(true);
         let still = self.commit.rests() || self.commit.damage.is_awaited();
         if !still || self.superblock.is_writing() || self.commit.damage.is_writing() {
+            mark(Mark::SyncWaits);
             return;
         }
         let sync = self.sync.take().expect("it was there just now");
@@ -114,6 +116,8 @@ fn complete_content<'a, I: Io>(
             // Another may have been taken meanwhile, whose blocks are not here yet.
             if superblock.taken() == taken {
                 next.content_missing = 0;
+            } else {
+                mark(Mark::SyncedAgain);
             }
         };
         superblock.update(listing.io.storage(), change).await;

@@ -10,6 +10,7 @@ use super::cache::{Missing, PageCache, PageKey};
 use super::{BlockStore, Damage, FreeSet, NewBlock};
 use crate::constants;
 use crate::io::{Io, Storage, write_unless};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -181,6 +182,7 @@ impl<'a, I: Io> Grid<'a, I> {
 
     async fn finish_write_of(&mut self, address: u64) {
         while self.writing.contains(&address) && !planted(Bug::ReadBeforeWritten) {
+            mark(Mark::ReadAwaitsWrite);
             let done = self.writes.next().await;
             let (written, buffer) = done.expect("it is under way");
             self.write_done(written, buffer);
@@ -266,6 +268,7 @@ impl<'a, I: Io> Grid<'a, I> {
             while let Err(error) = self.verify(&page, &buffer)
                 && !planted(Bug::TrustPages)
             {
+                mark(Mark::PageDamaged);
                 self.damage.repaired(page.block(), error).await;
                 buffer = read_page(page).await.1;
             }
@@ -278,6 +281,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
     async fn buffer(&mut self) -> SectorBuf {
         self.start().await;
         while self.writes.len() >= WRITES_MAX {
+            mark(Mark::WritesFull);
             if let Some((address, buffer)) = self.writes.next().await {
                 self.write_done(address, buffer);
             }
@@ -341,6 +345,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
                 Ok(_) => return buffer,
                 Err(error) => {
                     self.buffers.push(buffer);
+                    mark(Mark::BlockDamaged);
                     self.damage.repaired(*block, error).await;
                 }
             }

@@ -4,6 +4,7 @@ use super::Ledger;
 use super::account_table::Saved;
 use super::expiry::expires_at;
 use super::records::PendingStatus;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
 use crate::wire::{CreateResult, Operation, SparseResult};
@@ -132,7 +133,8 @@ impl Batch {
                 .begin(ledger.statuses.len(), ledger.accounts.timestamp);
         }
         let statuses = &self.statuses;
-        if event.linked && index == self.count - 1 {
+        if event.linked && index == self.count - 1 && !planted(Bug::LeaveChainsOpen) {
+            mark(Mark::ChainOpen);
             return Some(statuses.linked_event_chain_open);
         }
         if self.broken {
@@ -177,6 +179,11 @@ impl Batch {
         };
         if outcome.status != self.statuses.created && !self.broken {
             self.broken = true;
+            mark(if index > first {
+                Mark::ChainUndone
+            } else {
+                Mark::ChainFailsFirst
+            });
             if !planted(Bug::LoseChainRollback) {
                 ledger.roll_back();
             }
@@ -238,6 +245,7 @@ impl Ledger {
     fn undo_transfer(&mut self, resolved: Option<u64>) {
         let event = self.events.pop();
         if event.wide().is_some() {
+            mark(Mark::WideUndone);
             let _ = self.wide.pop();
         }
         let transfer = self.transfers.pop();
@@ -249,6 +257,7 @@ impl Ledger {
             assert!(removed);
         }
         if let Some(pending) = resolved {
+            mark(Mark::ResolutionUndone);
             self.status_set(pending, PendingStatus::Pending);
             let original = self.transfer(pending);
             if let Some(expires) = expires_at(original) {

@@ -11,6 +11,7 @@ use super::transfers::Located;
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::{IdTree, LogTable, Lookup, Ranked, Record};
+use crate::stdx::marks::{Mark, mark};
 use crate::wire::types::{account_flags, transfer_flags};
 use crate::wire::{Account, Transfer};
 use hashbrown::HashTable;
@@ -189,6 +190,9 @@ impl Ledger {
         let at = |places: &[(usize, Place)]| -> Vec<u64> {
             places.iter().map(|(_, place)| place.position).collect()
         };
+        if !expired.is_empty() {
+            mark(Mark::HeadIsExpiry);
+        }
         let expiries = self.load_expiries(&at(&expired), grid).await;
         let events = self.load_events(&at(&moved), grid).await;
         let events = moved

@@ -9,6 +9,7 @@ use super::layout::{Layout, page_entries};
 use super::output::{Origin, Output};
 use super::run::{BlockEntry, Run, RunState};
 use crate::grid::store::BlockStore;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use std::marker::PhantomData;
@@ -219,6 +220,9 @@ impl<E: Entry> Merge<E> {
         if planted(Bug::MergeForgetsProgress) {
             return;
         }
+        if state.done > self.done {
+            mark(Mark::MergedAgain);
+        }
         self.advance(source, store, state.done - self.done).await;
         assert_eq!(self.done, state.done);
     }
@@ -381,6 +385,7 @@ fn merge<E: Entry>(inputs: &[&[u8]; FAN], out: &mut [u8]) -> [usize; FAN] {
     assert!(size > 0, "there is an entry, and room for it");
     if head(first, size - E::SIZE).is_before(tournament.second()) {
         // Sequential ids, and keys that nearly all have: one input is before all others.
+        mark(Mark::MergedWhole);
         out[..size].copy_from_slice(&inputs[first][..size]);
         let mut taken = [0; FAN];
         taken[first] = size / E::SIZE;

@@ -10,6 +10,7 @@ use super::merge::{Merge, MergeState, Source, Work};
 use super::output::Origin;
 use super::run::{Run, RunState};
 use crate::grid::store::BlockStore;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::to_u64;
 
 /// A tree, as a manifest has it.
@@ -111,6 +112,7 @@ impl<E: Entry> Tiers<E> {
                 tiers.begin_if_due(index, &mut restored);
                 assert_eq!(restored.merge.is_some(), tier.merge.is_some());
                 if let (Some(merge), Some(state)) = (&mut restored.merge, tier.merge) {
+                    mark(Mark::MergeRestored);
                     let source = Source::Disk(&restored.runs);
                     merge.restore(state, source, store).await;
                 }
@@ -126,6 +128,7 @@ impl<E: Entry> Tiers<E> {
         let merge = self.tiers[0].merge.as_mut();
         assert_eq!(state.is_some(), merge.is_some(), "what was pushed again");
         if let (Some(state), Some(merge), Some(memory)) = (state, merge, memory) {
+            mark(Mark::MergeOfMemoryRestored);
             let source = Source::Memory(memory.inputs);
             merge.restore(state, source, store).await;
         }

@@ -1,5 +1,6 @@
 //! Small building blocks that know nothing of the rest.
 
+pub mod marks;
 pub mod planted;
 pub mod sectors;
 pub mod slab;

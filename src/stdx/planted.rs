@@ -101,6 +101,16 @@ pub enum Bug {
     AskPrimaryOnly,
     /// What could not be read when a view became durable is never looked for again.
     ForgetUnread,
+    /// A chain that is open at the end of its batch is taken as whole.
+    LeaveChainsOpen,
+    /// A copy of the superblock is believed to be the one that its index says, which no checksum covers.
+    TrustCopyIndex,
+    /// An answer that comes through the primary goes to whichever client asked first.
+    AnswerAnybody,
+    /// That an old prepare of another view comes late is taken for impossible.
+    AssertOneView,
+    /// A backup that does not come on never takes a checkpoint from the primary.
+    LagForever,
 }
 
 impl Bug {
@@ -132,6 +142,7 @@ impl Bug {
         Self::ReadBeforeWritten,
         Self::ForgetClock,
         Self::ForgetHead,
+        Self::LeaveChainsOpen,
     ];
 
     /// Those that show with several replicas only.
@@ -145,6 +156,9 @@ impl Bug {
         Self::TrustOwnClock,
         Self::RecoverAtOnce,
         Self::DenyForgotten,
+        Self::AnswerAnybody,
+        Self::AssertOneView,
+        Self::LagForever,
     ];
 
     /// Those that need a certain order of events, which a directed scenario has.
@@ -162,6 +176,7 @@ impl Bug {
         Self::CopiesInOrder,
         Self::AskPrimaryOnly,
         Self::ForgetUnread,
+        Self::TrustCopyIndex,
     ];
 }
 

@@ -20,6 +20,7 @@
 //! whether its time of day is right.
 
 use crate::constants::{REPLICA_COUNT_MAX, TIMESTAMP_MAX};
+use crate::stdx::marks::{Mark, mark};
 
 /// Nanoseconds that a clock may be wrong by: two that differ by more than twice of that do not agree.
 pub const TOLERANCE: u64 = 5_000_000_000;
@@ -59,6 +60,7 @@ impl Sample {
     fn at(&self, now: u64) -> Option<Interval> {
         let age = now.saturating_sub(self.at);
         if age >= SAMPLE_AGE_MAX {
+            mark(Mark::SampleTooOld);
             return None;
         }
         let drift = i128::from(age * DRIFT_PPM / 1_000_000);
@@ -94,6 +96,7 @@ impl Clock {
         let own = offset(now, realtime);
         let stepped = self.own.is_some_and(|last| (own - last).abs() > STEP);
         if stepped {
+            mark(Mark::ClockStepped);
             // It was set; or this machine stood still, and what was learned is of another time.
             self.samples.fill(None);
         }
@@ -103,6 +106,7 @@ impl Clock {
     /// Another replica answered with its time of day, at monotonic time `now`, to a question of `asked`.
     pub fn learn(&mut self, replica: u8, asked: u64, now: u64, realtime: u64) {
         if asked > now || now - asked > ROUND_TRIP_MAX || realtime >= TIMESTAMP_MAX {
+            mark(Mark::SampleUseless);
             return;
         }
         let sample = Sample {
@@ -126,6 +130,9 @@ impl Clock {
     pub fn time(&self, now: u64, realtime: u64) -> Option<u64> {
         let own = offset(now, realtime);
         let agreed = self.agreed(now, own)?;
+        if own < agreed.low || own > agreed.high {
+            mark(Mark::ClockHeld);
+        }
         let time = i128::from(now) + own.clamp(agreed.low, agreed.high);
         u64::try_from(time).ok()
     }
@@ -169,6 +176,9 @@ impl Clock {
         let low = intervals.iter().map(|one| one.low).filter(agreed).min()?;
         let high = intervals.iter().map(|one| one.high).filter(agreed).max()?;
         let widest = 4 * tolerance + i128::from(ROUND_TRIP_MAX);
+        if high - low > widest {
+            mark(Mark::ClocksInGroups);
+        }
         (high - low <= widest).then_some(Interval { low, high })
     }
 }

@@ -12,6 +12,7 @@
 
 use super::FatalReason;
 use super::log::{Body, Entry, Log};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
 use storage_format::geometry::HEADERS_PER_SECTOR;
@@ -239,6 +240,9 @@ pub fn recover_cluster(
     let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
     let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty)
         || planted(Bug::AlwaysCertain);
+    if !certain {
+        mark(Mark::HeadUncertain);
+    }
     Ok(RecoveredLog {
         decisions,
         log,
@@ -269,6 +273,7 @@ fn judge(
         .map(|(header, prepare)| decide(header, prepare, &bounds))
         .unzip();
     excuse_torn_append(headers, prepares, &bounds, &mut decisions);
+    rows.iter().for_each(|row| mark_row(*row, solo));
     // With others, what is faulty comes from them.
     let stops = |decision: &Decision| match decision {
         Decision::Fatal => true,
@@ -286,6 +291,26 @@ fn judge(
             row: rows[slot],
         }),
         None => Ok((bounds, decisions)),
+    }
+}
+
+/// Notes the row of the table that decided; the trivial ones are not worth it.
+fn mark_row(row: u8, solo: bool) {
+    match (row, solo) {
+        (3, false) => mark(Mark::Row3),
+        (4, false) => mark(Mark::Row4),
+        (5, false) => mark(Mark::Row5),
+        (6, false) => mark(Mark::Row6),
+        (6, true) => mark(Mark::Row6Alone),
+        (7, _) => mark(Mark::Row7),
+        (8, false) => mark(Mark::Row8),
+        (8, true) => mark(Mark::Row8Alone),
+        (10, _) => mark(Mark::Row10),
+        (11, false) => mark(Mark::Row11),
+        (13, false) => mark(Mark::Row13),
+        (14, _) => mark(Mark::Row14),
+        (15, false) => mark(Mark::Row15),
+        _ => {}
     }
 }
 
@@ -344,6 +369,9 @@ fn excuse_torn_append(
     }
     let next = slot_of(bounds.highest + 1);
     if faulty != [next] || prepares[next] != SlotRead::Bad {
+        if faulty.contains(&next) {
+            mark(Mark::TornNotExcused);
+        }
         return;
     }
     let older = match &headers[next] {
@@ -352,6 +380,7 @@ fn excuse_torn_append(
         SlotRead::Bad => false,
     };
     if older {
+        mark(Mark::TornExcused);
         decisions[next] = Decision::Torn;
     }
 }

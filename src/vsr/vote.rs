@@ -8,6 +8,7 @@
 
 use super::quorum::Quorums;
 use crate::constants::PIPELINE_PREPARES_MAX;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use storage_format::PrepareHeader;
 
@@ -57,6 +58,9 @@ impl Vote {
     fn never_acknowledged(&self, header: &PrepareHeader) -> bool {
         let op = header.op.get();
         if self.head() < op {
+            if !self.certain && self.log_view < header.view.get() {
+                mark(Mark::DeniedByOlderLogView);
+            }
             return self.certain || self.log_view < header.view.get();
         }
         // What it does not know it may have acknowledged.
@@ -83,6 +87,7 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     let mut headers = longest.headers.clone();
     if longest.head() < commit {
         // Whoever has the end of the log is not among the voters, or has lost it.
+        mark(Mark::VotesLackEnd);
         return None;
     }
     // Others may know what lies below a hole.
@@ -92,6 +97,7 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
             .flat_map(|vote| &vote.headers)
             .find(|header| header.checksum == lowest.parent)
     {
+        mark(Mark::HoleFilled);
         headers.push(*below);
     }
     // Whoever may have lost the end of its log may have lost the end of all that there was.
@@ -100,6 +106,7 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
         .iter()
         .filter(|vote| vote.certain || vote.log_view < newest);
     if lost && sure.count() < usize::from(quorums.nack) {
+        mark(Mark::VotesUncertain);
         return None;
     }
     let lowest = headers.last()?.op.get();
@@ -109,16 +116,19 @@ pub fn decide(votes: &[&Vote], quorums: &Quorums) -> Option<Decided> {
     };
     for op in commit + 1..=longest.head() {
         if op < lowest {
+            mark(Mark::VotesHaveHole);
             return None;
         }
         let at = crate::stdx::u64_to_usize(longest.head() - op);
         let header = headers[at];
         let nacks = votes.iter().filter(|vote| vote.never_acknowledged(&header));
         if nacks.count() >= enough {
+            mark(Mark::TailDropped);
             headers.drain(..=at);
             break;
         }
         if !votes.iter().any(|vote| vote.has(&header)) {
+            mark(Mark::VotesLackBody);
             return None;
         }
     }

@@ -5,6 +5,7 @@
     reason = "threads share a list of failures, and a time budget needs a clock"
 )]
 
+mod marks;
 mod scenarios;
 
 use daftari::stdx::planted::Bug;
@@ -26,6 +27,8 @@ usage: cargo vopr [options]
   --list                print every directed scenario, with what it shows
   --scenario NAME       run one of them, or a family by its letter, or all; with 20 seeds from 0 on
   --seed N              run one seed (decimal, or hexadecimal with 0x)
+  --marks               run every scenario, and seeds of both kinds (200 each, or --seeds), and report
+                        which rare branches they reached; one that nothing reached is a failure
   --minutes M           fresh seeds for so long; 1 by default
   --seeds N             so many seeds instead
   --first-seed N        count seeds from here instead of the time of day
@@ -55,6 +58,7 @@ struct Arguments {
     mutants: bool,
     list_bugs: bool,
     list: bool,
+    marks: bool,
     scenario: Option<String>,
     log: bool,
 }
@@ -79,7 +83,9 @@ pub fn main() -> ExitCode {
         scenarios::list();
         return ExitCode::SUCCESS;
     }
-    let passed = if let Some(word) = &arguments.scenario {
+    let passed = if arguments.marks {
+        marks::report(&arguments)
+    } else if let Some(word) = &arguments.scenario {
         scenarios::play(word, &arguments)
     } else if arguments.mutants {
         mutants(&arguments)
@@ -112,6 +118,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         mutants: false,
         list_bugs: false,
         list: false,
+        marks: false,
         scenario: None,
         log: false,
     };
@@ -124,6 +131,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--minutes" => arguments.time = Duration::from_secs(60 * number(&value()?)?),
             "--seeds" => arguments.seeds = Some(number(&value()?)?),
             "--first-seed" => arguments.first_seed = Some(number(&value()?)?),
+            "--marks" => arguments.marks = true,
             "--list" => arguments.list = true,
             "--scenario" => arguments.scenario = Some(value()?),
             "--jobs" => arguments.jobs = number(&value()?)?.max(1),
@@ -200,6 +208,8 @@ struct Outcome {
     seen: Seen,
     time: u64,
     counts: Counts,
+    /// The proof that a cluster had to stand still, if it did.
+    unavailable: Option<String>,
 }
 
 /// What only one of the simulators counts.
@@ -218,6 +228,7 @@ fn run_seed(seed: u64, arguments: &Arguments, bug: Option<Bug>, log: bool) -> Ou
             seen: outcome.seen,
             time: outcome.time,
             counts: Counts::Cluster(outcome.replicas, outcome.counts),
+            unavailable: outcome.unavailable,
         }
     } else {
         let outcome = sim::run_seed(seed, bug, log);
@@ -227,6 +238,7 @@ fn run_seed(seed: u64, arguments: &Arguments, bug: Option<Bug>, log: bool) -> Ou
             seen: outcome.seen,
             time: outcome.time,
             counts: Counts::Solo(outcome.counts),
+            unavailable: None,
         }
     }
 }
@@ -338,6 +350,9 @@ fn seeds(arguments: &Arguments) -> bool {
             if let Some(failure) = &outcome.failure {
                 report(seed, failure, arguments);
                 stop.store(totals.0.failed >= 10, Ordering::Relaxed);
+            }
+            if let Some(proof) = &outcome.unavailable {
+                println!("seed {seed:#x} stands still with a proof: {proof}");
             }
             if arguments.seed.is_some() {
                 println!("seed {seed:#x}: hash {:032x}", outcome.hash.value());

@@ -6,6 +6,7 @@
 
 use super::timers::{HEARTBEAT, PATIENCE, PING};
 use super::{Peer, Replica};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::message;
 use crate::wire::PeerHeader;
@@ -35,9 +36,11 @@ impl Replica {
         let now = self.timers.now;
         if self.time_of_day().is_some() {
             if self.astray.take().is_some_and(|astray| astray.told) {
+                mark(Mark::ClocksAgreeAgain);
                 tracing::info!("the clocks of a quorum agree again");
             }
         } else {
+            mark(Mark::ClocksDisagree);
             let since = now;
             let told = false;
             self.astray.get_or_insert(Astray { since, told });
@@ -89,7 +92,9 @@ impl Replica {
     pub(super) fn on_pong(&mut self, pong: &PeerHeader) {
         self.hear_checkpoint(pong);
         // Monotonic clocks begin anew with the machine, so only this process can have asked.
-        if pong.nonce.get() == self.nonce {
+        if pong.nonce.get() != self.nonce {
+            mark(Mark::PongForOther);
+        } else {
             let (asked, now) = (pong.monotonic.get(), self.timers.now);
             self.clock
                 .learn(pong.replica, asked, now, pong.realtime.get());
@@ -109,7 +114,14 @@ impl Replica {
         }
         let mut heard = self.peers_heard();
         let nobody = heard.clone().next().is_none();
-        nobody || heard.any(|peer| peer.synchronized)
+        if nobody {
+            mark(Mark::NobodyHeard);
+        }
+        let another = heard.any(|peer| peer.synchronized);
+        if another {
+            mark(Mark::AnotherHasTime);
+        }
+        nobody || another
     }
 
     /// Those of the other replicas that have been heard lately.

@@ -2,6 +2,7 @@
 
 use super::{Effect, Prepare, Purpose, Replica};
 use crate::constants;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::log::Body;
 use bytes::Bytes;
@@ -51,6 +52,7 @@ impl Replica {
     pub(super) fn on_prepare_damaged(&mut self, header: &PrepareHeader) {
         if self.log.is_written(header) && !self.solo() {
             let op = header.op.get();
+            mark(Mark::PrepareDamaged);
             tracing::error!(op, "a prepare is damaged: asking the others");
             self.log.lose(header);
             self.repair();
@@ -101,6 +103,7 @@ impl Replica {
         self.recycle(prepare.buffer);
         if self.pipeline.front().is_none_or(|first| first.op != op) {
             // Somebody else was the primary.
+            mark(Mark::ExecutedForOthers);
             return;
         }
         let in_flight = self.pipeline.pop_front().expect("it was there just now");

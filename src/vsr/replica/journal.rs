@@ -2,6 +2,7 @@
 
 use super::{Effect, JournalWrite, Prepare, Replica};
 use crate::constants;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{to_u64, u64_to_usize};
 use crate::vsr::log::Body;
@@ -78,6 +79,7 @@ impl Replica {
             }
         } else {
             // It is read again when its turn comes.
+            mark(Mark::ReadAgainLater);
             self.buffers.push(prepare.buffer);
         }
     }
@@ -89,6 +91,9 @@ impl Replica {
             // A view change may have taken it out of the log meanwhile, or the prepare was found damaged.
             let entry = self.log.entry(header.op.get());
             let written = entry.is_some_and(|entry| entry.body == Body::Written);
+            if !written {
+                mark(Mark::HeaderOfDropped);
+            }
             if written && self.log.set_body(&header, Body::Durable) && !self.solo() {
                 self.acknowledge(&header);
             }

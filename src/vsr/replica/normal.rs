@@ -3,6 +3,7 @@
 use super::timers::{HEARTBEAT, PATIENCE, REPAIR};
 use super::{Effect, Prepare, Replica, Status, Way};
 use crate::constants::{self, REPLICA_COUNT_MAX};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::Body;
 use crate::vsr::message;
@@ -118,6 +119,7 @@ impl Replica {
     /// A backup has a prepare on stable storage.
     pub(super) fn on_prepare_ok(&mut self, ok: &PeerHeader) {
         if !self.leads() || ok.view.get() != self.view {
+            mark(Mark::AckOfOtherView);
             return;
         }
         let op = ok.op.get();
@@ -127,6 +129,8 @@ impl Replica {
             .is_some_and(|entry| entry.header.checksum == ok.checksum_item);
         if same {
             self.count(op, ok.replica);
+        } else {
+            mark(Mark::AckOfOtherPrepare);
         }
     }
 
@@ -185,17 +189,27 @@ impl Replica {
             match entry.body {
                 Body::Missing => {
                     if self.take(header, &body) {
+                        mark(Mark::PrepareRepaired);
                         self.repair();
                     }
                 }
-                Body::Durable => self.acknowledge(header),
+                Body::Durable => {
+                    mark(Mark::PrepareAgain);
+                    self.acknowledge(header);
+                }
                 Body::Writing | Body::Written => {}
             }
+        } else if header.view.get() < self.view {
+            assert!(!planted(Bug::AssertOneView), "op {op} is another");
         } else if header.view.get() > self.view {
+            mark(Mark::PrepareOfLaterView);
             self.ask_start_view(self.primary_of(header.view.get()));
         } else if of_view && op > self.log.head().op.get() {
             if op <= self.log.head().op.get() + constants::PIPELINE_PREPARES_MAX {
+                mark(Mark::PrepareKept);
                 self.early.insert(op, (*header, body));
+            } else {
+                mark(Mark::PrepareTooFar);
             }
             self.append_next();
             self.ask_missing(op);
@@ -218,6 +232,12 @@ impl Replica {
                 self.log.append(header);
                 let taken = self.take(&header, &body);
                 assert!(taken, "there was a buffer");
+            } else if follows {
+                mark(if next > self.limit() {
+                    Mark::BackupAtLimit
+                } else {
+                    Mark::BackupWithoutBuffer
+                });
             }
         }
     }
@@ -227,6 +247,7 @@ impl Replica {
         // The slot of an op in the checkpoint may have a newer one by now.
         let op = header.op.get();
         if op <= self.checkpoint.op() || op > self.limit() {
+            mark(Mark::RepairWithoutSlot);
             return false;
         }
         let Some(mut buffer) = self.buffers.pop() else {
@@ -256,6 +277,7 @@ impl Replica {
         self.asking = None;
         if self.timers.due(self.timers.heard + 2 * PATIENCE) {
             // It was cut off, and what it lacks may come now.
+            mark(Mark::PrimaryHeardAgain);
             self.timers.progress = self.timers.now;
         }
         self.timers.heard = self.timers.now;
@@ -266,9 +288,11 @@ impl Replica {
     pub(super) fn on_commit(&mut self, commit: &PeerHeader) {
         let view = commit.view.get();
         if view < self.view || commit.replica != self.primary_of(view) {
+            mark(Mark::HeartbeatOfOldView);
             return;
         }
         if view > self.view || self.status != Status::Normal {
+            mark(Mark::HeartbeatOfUnknownView);
             self.ask_start_view(commit.replica);
             return;
         }
@@ -278,6 +302,7 @@ impl Replica {
         self.hear_primary();
         self.commit_max = self.commit_max.max(commit.commit.get());
         if self.log.head().op < commit.op {
+            mark(Mark::HeartbeatTellsOfMore);
             self.ask_missing(commit.op.get());
         }
         // What was said before may have been lost.

@@ -22,6 +22,7 @@
 use super::timers::{PATIENCE, PROGRESS};
 use super::{Effect, Replica};
 use crate::constants::REPLICA_COUNT_MAX;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::to_usize;
 use crate::vsr::FatalReason;
 use crate::vsr::message::{self, RecoveryAnswer};
@@ -140,6 +141,7 @@ impl Replica {
             // As if the primary were missed: the view changes when a quorum is asked for it. Who is not
             // certain of its log could not decide on that of another view, and has to be told of this one.
             if self.certain {
+                mark(Mark::ViewAskedToRecover);
                 self.ask_next_view();
             }
         } else if wanted > 0 && self.leads() && self.view_is_durable() {
@@ -156,6 +158,7 @@ impl Replica {
         };
         // What was asked by another process may have been answered before the file was lost.
         if header.nonce.get() != nonce {
+            mark(Mark::AnswerOfEarlierLife);
             return;
         }
         let Ok(answer) = RecoveryAnswer::read_from_bytes(body) else {
@@ -172,6 +175,7 @@ impl Replica {
         }
         let hears = &mut recovery.hears[usize::from(header.replica)];
         if answer.impostor != 0 {
+            mark(Mark::OwnPlaceTaken);
             let (since, last) = hears.get_or_insert((now, now));
             *last = now;
             if now >= *since + IMPOSTOR {
@@ -201,6 +205,7 @@ impl Replica {
             let mut target = newest.expect("there are some") + 2;
             if self.primary_of(target) == self.replica {
                 // This replica cannot start it.
+                mark(Mark::TargetOfOwn);
                 target += 1;
             }
             let recovery = self.recovery.as_mut().expect("it was there just now");
@@ -244,6 +249,7 @@ impl Replica {
         };
         let (executed, to) = (self.executed.0, catch_up.to.min(self.log.head().op.get()));
         if executed >= to && !self.content_missing && self.loaded {
+            mark(Mark::RecoveredAll);
             tracing::info!(
                 op = executed,
                 "recovered: this replica has all that was lost"

@@ -9,6 +9,8 @@
 
 use super::{Admission, Effect, Queued, Replica, Way};
 use crate::constants::{HEADER_SIZE, NANOSECONDS};
+use crate::stdx::marks::{Mark, mark};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_usize;
 use crate::vsr::message;
 use crate::wire::frame::concat;
@@ -62,10 +64,12 @@ impl Replica {
         let known = self.relays.get(&client);
         if known.is_some_and(|known| known.number > number && known.request.is_some()) {
             // A late one.
+            mark(Mark::RelayOfPast);
             return;
         }
         let sessions_max = to_usize(self.geometry.session_count_max.get());
         if known.is_none() && self.relays.len() >= sessions_max {
+            mark(Mark::RelaysFull);
             let oldest = self.relays.iter().min_by_key(|(_, relay)| relay.since);
             let oldest = oldest.map(|(client, _)| *client);
             oldest.and_then(|oldest| self.relays.remove(&oldest));
@@ -108,12 +112,14 @@ impl Replica {
             let relays = self.relays.values();
             let requests = relays.filter_map(|relay| relay.request.clone());
             for request in requests.collect::<Vec<_>>() {
+                mark(Mark::RelayedAgain);
                 self.forward(&request);
             }
             return;
         }
         for relay in std::mem::take(&mut self.relays).into_values() {
             if let Some(request) = relay.request {
+                mark(Mark::RelayTakenHere);
                 let header = request.first_chunk().expect("a whole frame");
                 let body = request.slice(HEADER_SIZE..);
                 self.on_frame(relay.way, header, body, admission);
@@ -128,6 +134,7 @@ impl Replica {
             .retain(|_, relay| !timers.due(relay.since + ROUTE_AGE_MAX));
         for relay in self.relays.values_mut() {
             if timers.due(relay.since + AGE_MAX) {
+                mark(Mark::RelayTooOld);
                 relay.request = None;
             }
         }
@@ -150,6 +157,7 @@ impl Replica {
         if whole && self.serves() {
             self.on_frame(Way::Peer(backup), header, body, admission);
         } else if whole && self.leads() {
+            mark(Mark::ForwardKept);
             // It is taken when everything before this view is executed.
             self.keep(Way::Peer(backup), Bytes::copy_from_slice(frame));
         }
@@ -174,9 +182,14 @@ impl Replica {
             _ => return,
         };
         // One answer for each request that was passed on: what comes late is of no use any more.
-        let relay = self.relays.get(&client);
-        let Some(relay) = relay.filter(|relay| answered.is_none_or(|it| it == relay.checksum))
-        else {
+        let relay = match planted(Bug::AnswerAnybody) {
+            true => self.relays.values().next(),
+            false => self.relays.get(&client),
+        };
+        let Some(relay) = relay.filter(|relay| {
+            answered.is_none_or(|it| it == relay.checksum || planted(Bug::AnswerAnybody))
+        }) else {
+            mark(Mark::AnswerTooLate);
             return;
         };
         let to = relay.way;

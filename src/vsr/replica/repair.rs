@@ -7,6 +7,7 @@
 use super::timers::REPAIR;
 use super::{Purpose, Replica, Status};
 use crate::constants;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
 use crate::vsr::log::Body;
@@ -87,6 +88,7 @@ impl Replica {
     fn write_header_of(&mut self, header: &PrepareHeader) {
         let mut under_way = self.headers_behind.iter().chain(&self.headers_writing);
         if !under_way.any(|other| other.checksum == header.checksum) {
+            mark(Mark::HeaderMended);
             self.headers_behind.push_back(*header);
         }
     }
@@ -97,6 +99,7 @@ impl Replica {
         if tail <= self.executed.0 + 1 || !self.timers.due(self.headers_asked) {
             return;
         }
+        mark(Mark::HeadersAsked);
         self.headers_asked = self.timers.now + REPAIR;
         let mut request = self.peer_header(command::REQUEST_HEADERS);
         request.op = (tail - 1).into();
@@ -126,6 +129,7 @@ impl Replica {
             .saturating_sub(to_u64(message::HEADERS_MAX));
         for op in (lowest + 1..=request.op.get()).rev() {
             let Some(header) = self.log.header(op).filter(|it| it.checksum == wanted) else {
+                mark(Mark::HeadersNotKnown);
                 break;
             };
             headers.push(*header);
@@ -151,6 +155,7 @@ impl Replica {
             taken |= self.log.extend(header);
         }
         if taken {
+            mark(Mark::HeadersTaken);
             self.headers_asked = 0;
             self.repair();
         }
@@ -161,6 +166,8 @@ impl Replica {
         if request.checksum_item != Checksum::ZERO {
             if let Some(header) = self.log.held(op, request.checksum_item) {
                 self.offer(header, request.replica);
+            } else {
+                mark(Mark::PrepareNotHeld);
             }
         } else if self.leads() && request.view.get() == self.view {
             let last = request
@@ -181,6 +188,7 @@ impl Replica {
         let op = header.op.get();
         let ready = self.ready.get(&op);
         if let Some(prepare) = ready.filter(|it| it.header.checksum == header.checksum) {
+            mark(Mark::OfferedFromMemory);
             let frame = prepare.frame();
             self.send_peer(replica, frame);
             return;
@@ -191,6 +199,7 @@ impl Replica {
             && !self.reads.contains(&read)
             && self.reading != Some(read)
         {
+            mark(Mark::OfferedFromJournal);
             self.reads.push_back(read);
         }
     }
@@ -208,6 +217,7 @@ impl Replica {
         let session = sessions.find(request.nonce.get());
         let session = session.filter(|session| session.record.reply.op == request.op);
         let Some(reply) = session.and_then(|session| session.reply.clone()) else {
+            mark(Mark::ReplyNotHeld);
             return;
         };
         drop(sessions);
@@ -226,6 +236,7 @@ impl Replica {
             .find(client)
             .is_some_and(|session| session.reply.is_none() && session.record.reply == reply);
         if missing && checksum(body) == reply.checksum_body {
+            mark(Mark::ReplyRepaired);
             sessions.restore_reply(client, frame, false);
         }
     }

@@ -4,6 +4,7 @@
 
 use super::{Admission, Effect, InFlight, Prepare, Queued, Replica, Route, Sender, Way};
 use crate::constants;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::log::Body;
@@ -39,9 +40,11 @@ impl Replica {
         drop(sessions);
         match known {
             None if session > 0 && session <= self.executed.0 && self.serves() => {
+                mark(Mark::PingWithoutSession);
                 self.evict(way, ping.client.get(), Evicted::NoSession);
             }
             Some(known) if session > 0 && session < known && self.serves() => {
+                mark(Mark::PingOfOldSession);
                 self.evict(way, ping.client.get(), Evicted::SessionTooLow);
             }
             None | Some(_) => {
@@ -97,12 +100,24 @@ impl Replica {
         match standing {
             Standing::New => self.enqueue(way, header, operation, body, admission),
             Standing::Duplicate => self.reply_again(way, client),
-            Standing::NoSession => self.evict(way, client, Evicted::NoSession),
-            Standing::SessionTooLow => self.evict(way, client, Evicted::SessionTooLow),
+            Standing::NoSession => {
+                mark(Mark::RequestWithoutSession);
+                self.evict(way, client, Evicted::NoSession);
+            }
+            Standing::SessionTooLow => {
+                mark(Mark::RequestOfOldSession);
+                self.evict(way, client, Evicted::SessionTooLow);
+            }
             Standing::ReleaseMismatch => {
+                mark(Mark::RequestOfOtherRelease);
                 self.evict(way, client, Evicted::SessionReleaseMismatch);
             }
-            Standing::Stale | Standing::SessionInFuture => {
+            Standing::Stale => {
+                mark(Mark::RequestStale);
+                tracing::debug!(%client, "request of the past ignored");
+            }
+            Standing::SessionInFuture => {
+                mark(Mark::RequestOfFuture);
                 tracing::debug!(%client, "request out of order ignored");
             }
         }
@@ -116,10 +131,12 @@ impl Replica {
         drop(sessions);
         let Some(reply) = reply else {
             if !self.solo() && !self.gives_up_reply(client, record.reply.op.get()) {
+                mark(Mark::ReplyAsked);
                 // The client asks again, and finds it then.
                 self.ask_reply(&record);
                 return;
             }
+            mark(Mark::ReplyGivenUp);
             // All that there is of it is damaged: no answer would be right, so say so.
             tracing::error!(%client, "the stored reply is damaged: the client is evicted");
             self.evict(way, client, Evicted::NoSession);
@@ -158,6 +175,7 @@ impl Replica {
             .iter_mut()
             .find(|q| q.header.client.get() == client)
         {
+            mark(Mark::RequestQueuedTwice);
             queued.way = way;
             return;
         }
@@ -165,15 +183,18 @@ impl Replica {
         for route in in_flight {
             // A later one may come while the op still runs: a duplicate of the first was answered.
             if route.client == client && route.request == header.request.get() {
+                mark(Mark::RequestInFlightTwice);
                 route.way = way;
                 return;
             }
         }
         if self.shutdown || !self.has_room_for_request() {
+            mark(Mark::QueueFull);
             return;
         }
         let events = operation.event_count(&body);
         if operation.is_create() && !admission.admits(events, self.events_waiting) {
+            mark(Mark::RefusedForRoom);
             self.evict(way, client, Evicted::NoSession);
             return;
         }
@@ -190,17 +211,29 @@ impl Replica {
     /// Makes the next prepare, if something waits; the journal is free.
     pub(super) fn prepare_next(&mut self) {
         if self.shutdown || self.buffers.is_empty() || !self.serves() {
+            if self.buffers.is_empty() && !self.queue.is_empty() {
+                mark(Mark::PrimaryWithoutBuffer);
+            }
             return;
         }
         let head = self.log.head().op.get();
         let op = head + 1;
         let full = head - self.commit_max >= constants::PIPELINE_PREPARES_MAX;
         if full || op > self.limit() || op > self.limit_of_quorum() {
+            mark(if full {
+                Mark::PipelineFull
+            } else {
+                Mark::PrimaryAtLimit
+            });
             return;
         }
         let Some(time) = self.time_of_day() else {
+            mark(Mark::PrimaryWithoutTime);
             return;
         };
+        if time <= self.timestamp_last {
+            mark(Mark::ClockBehindLog);
+        }
         let earliest = if planted(Bug::FollowClockBack) {
             1
         } else {
@@ -211,6 +244,7 @@ impl Replica {
             && !self.pipeline.iter().any(|p| p.pulse)
             && !planted(Bug::ForgetPulse);
         if pulse_due {
+            mark(Mark::PulsePrepared);
             self.timestamp_last = now + constants::PULSE_EXPIRIES_MAX;
             let mut in_flight = InFlight::new(op);
             in_flight.pulse = true;
@@ -246,6 +280,9 @@ impl Replica {
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
         let mut in_flight = InFlight::new(op);
         let mut timestamp = now - 1;
+        if count < self.queue.len() {
+            mark(Mark::PrepareFull);
+        }
         for queued in self.queue.drain(..count) {
             timestamp = timestamp + 1 + queued.events;
             let entry = RequestEntry {

@@ -10,6 +10,7 @@
 
 use super::timers::PATIENCE;
 use super::{JournalWrite, Replica};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_usize, u64_to_usize};
 use crate::vsr::log::Body;
@@ -23,6 +24,7 @@ impl Replica {
     pub(super) fn checkpoint_told(&self) -> u64 {
         let missing = self.content_missing && !planted(Bug::TellCheckpointEarly);
         if missing || self.syncing.is_some() {
+            mark(Mark::CheckpointNotTold);
             0
         } else {
             self.checkpoint.op()
@@ -66,6 +68,7 @@ impl Replica {
             self.timers.progress + 20 * PATIENCE
         };
         self.follows()
+            && !planted(Bug::LagForever)
             && self.syncing.is_none()
             && self.executed.0 < self.commit_max
             && primary.checkpoint_op > self.executed.0
@@ -77,6 +80,7 @@ impl Replica {
         let (op, head) = (checkpoint.op(), decided.headers[0].op.get());
         let slots = self.slots();
         if op <= self.executed.0 || head < op || head >= op + slots || self.syncing.is_some() {
+            mark(Mark::SyncRefused);
             if self.told.replace(view) != Some(view) {
                 let checkpoint = op;
                 tracing::warn!(
@@ -87,6 +91,7 @@ impl Replica {
             }
             return;
         }
+        mark(Mark::Syncs);
         tracing::info!(
             from = self.executed.0,
             to = op,
@@ -105,6 +110,7 @@ impl Replica {
                 self.to_write.push_back(prepare);
             } else {
                 // The checkpoint has it.
+                mark(Mark::SyncDropsWrite);
                 let _ = self.log.set_body(&prepare.header, Body::Missing);
                 self.recycle(prepare.buffer);
             }
@@ -130,11 +136,14 @@ impl Replica {
         self.end_recovery();
         if self.view_is_durable() {
             self.view_became_durable();
+        } else {
+            mark(Mark::SyncOutrun);
         }
     }
 
     /// The checkpoint was made here meanwhile. If the superblock has another view yet, that is written now.
     pub(super) fn on_sync_needless(&mut self) {
+        mark(Mark::SyncNeedless);
         self.syncing = None;
         if self.view_is_durable() {
             self.view_became_durable();

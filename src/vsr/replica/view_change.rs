@@ -11,6 +11,7 @@
 
 use super::timers::{ASKED, PATIENCE, RESEND};
 use super::{Replica, Status, ViewState};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::{Body, Entry};
 use crate::vsr::message::{self, CheckpointState, VIEW_HEADERS_MAX};
@@ -38,6 +39,7 @@ impl Replica {
     /// Nothing was heard for long: of the primary, of the view to come, or, as primary, of quorums.
     pub(super) fn lose_patience(&mut self) {
         if self.leads() && !self.stalls() {
+            mark(Mark::AskTakenBack);
             // Trouble that is over.
             self.asking = None;
         } else {
@@ -55,6 +57,7 @@ impl Replica {
     /// to know which views it can have been in.
     pub(super) fn ask_next_view(&mut self) {
         if self.view_durable.0 != self.view || self.syncing.is_some() || self.is_recovering() {
+            mark(Mark::AskTooEarly);
             return;
         }
         self.asking = Some(self.view + 1);
@@ -75,9 +78,11 @@ impl Replica {
         self.peers[usize::from(ask.replica)].asked = Some((wanted, self.timers.now));
         if ask.view.get() > self.view {
             // A quorum has asked for that one.
+            mark(Mark::EnterByAsk);
             self.enter(ask.view.get());
         }
         if self.asking.is_none() && wanted == self.view + 1 && self.misses_primary() {
+            mark(Mark::AskSeconded);
             // Somebody misses the primary that this replica has not heard for a while, too.
             self.ask_next_view();
         }
@@ -155,6 +160,8 @@ impl Replica {
         // If it is another one by now, that is written next.
         if self.view_is_durable() {
             self.view_became_durable();
+        } else {
+            mark(Mark::ViewOutrun);
         }
     }
 
@@ -184,10 +191,12 @@ impl Replica {
             self.send_vote();
         }
         if self.is_stuck() {
+            mark(Mark::StuckAsks);
             self.timers.start_view = 0;
             self.ask_start_view(self.primary_of(self.view));
         }
         if self.status == Status::Recovering {
+            mark(Mark::UncertainAsks);
             for replica in self.others() {
                 self.timers.start_view = 0;
                 self.ask_start_view(replica);
@@ -209,6 +218,9 @@ impl Replica {
         let never_acknowledged = |entry: &Entry| {
             let forgotten =
                 entry.header.view.get() < self.recovered_view && !planted(Bug::DenyForgotten);
+            if forgotten && !entry.promised {
+                mark(Mark::ForgottenNotDenied);
+            }
             !(entry.promised || forgotten) || planted(Bug::NackLost)
         };
         Vote {
@@ -242,12 +254,14 @@ impl Replica {
         };
         if view > self.view {
             // A quorum has asked for it.
+            mark(Mark::EnterByVote);
             self.enter(view);
         }
         if view != self.view || !self.is_primary() {
             return;
         }
         if self.status == Status::Normal {
+            mark(Mark::VoteForRunningView);
             // It has not heard that the view started.
             self.send_start_view(header.replica, 0);
         } else if self.log_view < self.view {
@@ -275,6 +289,7 @@ impl Replica {
         }
         let Some(decided) = decide(&votes, &self.quorums) else {
             if self.told.replace(self.view) != Some(self.view) {
+                mark(Mark::ViewWaits);
                 let view = self.view;
                 tracing::warn!(view, "the view waits for more replicas to know its log");
             }
@@ -282,6 +297,11 @@ impl Replica {
         };
         if self.lacks_state() || self.is_overwritten(decided.headers[0].op.get()) {
             // As primary it would have nobody to get from what it lacks.
+            mark(if self.lacks_state() {
+                Mark::ForfeitWithoutState
+            } else {
+                Mark::ForfeitBehindJournals
+            });
             if self.asking.is_none() {
                 tracing::info!(view = self.view, "another replica has to lead");
                 self.ask_next_view();
@@ -306,6 +326,7 @@ impl Replica {
             if self.is_current(&prepare.header) {
                 self.to_write.push_back(prepare);
             } else {
+                mark(Mark::WriteDropped);
                 // It may come back with a later view, and is not on its way any more.
                 let _ = self.log.set_body(&prepare.header, Body::Missing);
                 self.buffers.push(prepare.buffer);
@@ -315,6 +336,7 @@ impl Replica {
             if self.is_current(&prepare.header) {
                 let _ = self.ready.insert(op, prepare);
             } else {
+                mark(Mark::ReadyDropped);
                 self.recycle(prepare.buffer);
             }
         }
@@ -371,6 +393,7 @@ impl Replica {
             return;
         };
         if header.replica != self.primary_of(view) || view < self.view {
+            mark(Mark::StartOfOldView);
             return;
         }
         let wanted = match self.status {
@@ -384,6 +407,13 @@ impl Replica {
             Status::Recovering => header.nonce.get() == self.nonce || planted(Bug::TakeStaleStart),
         };
         if !wanted {
+            mark(match self.status {
+                _ if self.syncing.is_some() => Mark::StartWhileSyncing,
+                _ if self.is_recovering() => Mark::StartTooEarlyToJoin,
+                Status::Normal => Mark::StartOfRunningView,
+                Status::ViewChange => Mark::StartOfInstalledView,
+                Status::Recovering => Mark::StartWithoutNonce,
+            });
             return;
         }
         let decided = Decided {
@@ -407,6 +437,7 @@ impl Replica {
         self.install(&decided);
         if self.view_is_durable() {
             // A replica that recovers in its view.
+            mark(Mark::UncertainResumes);
             self.begin();
         }
     }

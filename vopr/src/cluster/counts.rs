@@ -41,12 +41,16 @@ pub struct Counts {
     pub checkpoints: u64,
     /// Frames between replicas.
     pub frames: u64,
+    /// Runs in which everything might rot.
+    pub wild: u64,
+    /// Of them, those that ended without an answer, for a reason that was proven.
+    pub unavailable: u64,
     /// Runs that took long to come together in the end.
     pub slow: u64,
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 19] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 21] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -66,6 +70,8 @@ impl Counts {
             ("votes", &mut self.votes),
             ("checkpoints of replicas", &mut self.checkpoints),
             ("frames of peers", &mut self.frames),
+            ("wild seeds", &mut self.wild),
+            ("of them unavailable", &mut self.unavailable),
             ("slow to come together", &mut self.slow),
         ]
     }

@@ -26,6 +26,7 @@ use counts::Counts;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::io::Io;
+use daftari::stdx::marks::{Marks, take_marks};
 use daftari::stdx::planted::{Bug, plant};
 use futures_util::FutureExt;
 use io::ClusterIo;
@@ -52,6 +53,10 @@ pub struct Outcome {
     pub counts: Counts,
     /// Simulated nanoseconds.
     pub time: u64,
+    /// Rare branches that were reached.
+    pub marks: Marks,
+    /// The proof that the cluster had to stand still, if it did.
+    pub unavailable: Option<String>,
 }
 
 /// Runs a seed on this thread, with a bug planted or without.
@@ -74,6 +79,7 @@ pub fn run(
 ) -> Outcome {
     plant(bug);
     forget_panic();
+    let _of_others: Marks = take_marks();
     let replicas = options.replicas;
     let mut world = World::new(seed, options, bug, log);
     if play.is_some() {
@@ -113,6 +119,8 @@ pub fn run(
         seen: world.checker.history.seen_in_all(),
         counts: world.checker.counts,
         time,
+        marks: take_marks(),
+        unavailable: world.phases.unavailable,
     }
 }
 

@@ -85,6 +85,9 @@ pub struct Options {
     pub salt: u64,
     /// Journal slots that rot at a crash, of 1000: as many as other replicas can mend.
     pub rot: u64,
+    /// Whether anything may rot, however many copies of it there are: the replicas may have to wait for ever
+    /// then, but must never be wrong.
+    pub wild: bool,
     /// Wrong frames, of 1000 requests.
     pub garbage: u64,
     /// Clients that die while they wait, of 1000.
@@ -167,6 +170,7 @@ impl Options {
             },
             salt: random.any(),
             rot: if rots { random.between(20, 300) } else { 0 },
+            wild: false,
             garbage: if random.chance(150) {
                 random.between(10, 200)
             } else {
@@ -179,6 +183,8 @@ impl Options {
         };
         if loses {
             options.lose_disks(random);
+        } else if replicas > 1 && weather != Weather::Calm {
+            options.go_wild(seed);
         }
         options
     }
@@ -192,6 +198,22 @@ impl Options {
         self.uncertain.fill(false);
         let crashes = &mut self.processes.crashes;
         *crashes = (*crashes).max(2 * u64::from(self.replicas));
+    }
+}
+
+/// Of 1000 seeds that may be wild, those that are.
+const WILD: u64 = 150;
+
+impl Options {
+    /// In some seeds everything may rot; a stream of its own, so that other seeds stay what they are.
+    fn go_wild(&mut self, seed: u64) {
+        let random = &mut Random::stream(seed, 211);
+        if random.chance(WILD) {
+            self.wild = true;
+            self.rot = random.between(5, 200);
+            let blocks = random.between(2, 50);
+            self.rot_blocks = random.pick(&[0, blocks]);
+        }
     }
 }
 
@@ -239,6 +261,7 @@ impl Options {
         options.processes.pause_distance = 0;
         (options.rot, options.rot_blocks, options.garbage) = (0, 0, 0);
         options.losses = 0;
+        options.wild = false;
         options.client_crashes = 0;
         options.lag_limit = false;
         options

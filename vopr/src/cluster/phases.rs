@@ -56,6 +56,8 @@ pub struct Phases {
     ids: Ids,
     /// Primaries that are still to be stopped before everything is read back once more.
     depositions: u8,
+    /// Why the cluster has to stand still, if it has.
+    pub unavailable: Option<String>,
     /// The newest view when the cluster had been whole for [`STABLE`].
     view_stable: Option<u32>,
 }
@@ -73,6 +75,7 @@ impl Phases {
             ids: Ids::default(),
             depositions: 0,
             view_stable: None,
+            unavailable: None,
         }
     }
 
@@ -183,8 +186,8 @@ pub fn look(world: &mut World) {
     match world.phases.phase {
         Phase::Format => {}
         Phase::Faults => {
-            if now() - world.phases.replied > SILENCE_MAX {
-                world.judge(fail("liveness", "no client gets a reply (LV1)"));
+            if now() - world.phases.replied > SILENCE_MAX && !world.options.wild {
+                stuck(world, "no client gets a reply (LV1)".into());
             }
             let done = match &world.directed {
                 Some(directed) => directed.over,
@@ -208,7 +211,7 @@ pub fn look(world: &mut World) {
             check_views(world, elapsed);
             match missing {
                 None => on_converged(world, elapsed),
-                Some(what) if elapsed > PHASE_MAX => world.judge(fail("liveness", what)),
+                Some(what) if elapsed > PHASE_MAX => stuck(world, what),
                 Some(_) => {}
             }
         }
@@ -222,7 +225,7 @@ pub fn look(world: &mut World) {
                 world.judge(verdict);
                 world.stage.finished = true;
             } else if elapsed > PHASE_MAX {
-                world.judge(fail("liveness", "the state cannot be read back (LV3)"));
+                stuck(world, "the state cannot be read back (LV3)".into());
             }
         }
     }
@@ -236,9 +239,27 @@ fn check_views(world: &mut World, elapsed: u64) {
     let newest = world.checker.newest_view();
     let stable = *world.phases.view_stable.get_or_insert(newest);
     if newest > stable + 2 * u32::from(world.options.replicas) {
-        let what = format!("views go on to change, from {stable} to {newest} (LV4)");
-        world.judge(fail("liveness", what));
+        stuck(
+            world,
+            format!("views go on to change, from {stable} to {newest} (LV4)"),
+        );
     }
+}
+
+/// The cluster does not come on, though nothing fails any more. That is a failure, unless the seed may damage
+/// everything, and something that is needed is whole nowhere.
+fn stuck(world: &mut World, what: String) {
+    let wild = world.options.wild && world.phases.phase != Phase::Faults;
+    let proof = wild.then(|| world.checker.proof(&world.disks)).flatten();
+    let Some(proof) = proof else {
+        return world.judge(fail("liveness", what));
+    };
+    world.trace(|| format!("it stands still, {what}: {proof}"));
+    world.checker.counts.unavailable += 1;
+    world.phases.unavailable = Some(format!("{what}; {proof}"));
+    let verdict = world.checker.finish();
+    world.judge(verdict);
+    world.stage.finished = true;
 }
 
 /// Nothing fails from now on.

@@ -6,7 +6,7 @@ use super::world::{Action, World, kind};
 use super::{clocks, faults};
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::describe;
-use crate::sim::disk::Zone;
+use crate::sim::disk::{Sector, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
 use crate::sim::verdict::fail;
@@ -14,6 +14,7 @@ use crate::sim::world::now;
 use daftari::vsr::FatalReason;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
+use std::rc::Rc;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -143,6 +144,16 @@ impl World {
         let disk = &mut self.disks[usize::from(replica)];
         *disk = disk.successor();
         self.process(replica).lost = true;
+    }
+
+    /// The disk of a replica that is down, which was taken for lost, is there again.
+    pub fn find_disk(&mut self, replica: u8, sectors: &[Option<Rc<Sector>>]) {
+        self.trace(|| format!("the disk of {replica} is found"));
+        let disk = &mut self.disks[usize::from(replica)];
+        disk.formatting = false;
+        disk.restore(0, sectors);
+        self.checker.on_found(disk, replica);
+        self.process(replica).lost = false;
     }
 
     /// There is a data file again in the place of the one that was lost.

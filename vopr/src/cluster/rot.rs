@@ -2,7 +2,8 @@
 //!
 //! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
-//! at most until it is whole again, header or prepare, and never together with a torn write.
+//! at most until it is whole again, header or prepare, and never together with a torn write. A wild seed
+//! regards none of this.
 
 use super::phases::Phase;
 use super::quorum;
@@ -49,10 +50,20 @@ impl Atlas {
 /// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
 fn permits_block(world: &World, address: u64, replica: u8) -> bool {
     let replicas = world.options.replicas;
+    if world.options.wild {
+        return true;
+    }
     (1..quorum::replication(replicas)).any(|nth| {
         let drawn = mix(world.options.salt ^ mix(address) ^ to_u64(nth));
         drawn % u64::from(replicas) == u64::from(replica)
     })
+}
+
+/// Whether a slot may be damaged on a replica; at the head of its log and beyond only if it may be uncertain.
+fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool {
+    let sector = slot / to_u64(HEADERS_PER_SECTOR);
+    let permitted = world.checker.atlas.permits(sector, replica);
+    world.options.wild || permitted && world.checker.may_rot(replica, slot, uncertain)
 }
 
 /// Some blocks of the checkpoint of a replica may rot.
@@ -96,11 +107,7 @@ pub fn at_rest(world: &mut World) {
     let geometry = world.options.geometry;
     let slots = u64::from(geometry.journal_slot_count.get());
     let slot = world.random.rot.below(slots);
-    let permitted = world
-        .checker
-        .atlas
-        .permits(slot / to_u64(HEADERS_PER_SECTOR), replica);
-    if world.options.rot > 0 && permitted && world.checker.may_rot(replica, slot, false) {
+    if world.options.rot > 0 && permits_slot(world, replica, slot, false) {
         world.checker.on_rot(replica, slot);
         world.checker.counts.rotten_at_rest += 1;
         world.trace(|| format!("slot {slot} of {replica} rots at rest"));
@@ -117,33 +124,33 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
     let torn = writes
         .iter()
         .any(|(write, survived)| journal(write.zone) && *survived != Survived::Whole);
-    if torn || world.options.rot == 0 {
+    if world.options.rot == 0 || torn && !world.options.wild {
         return;
     }
     let geometry = world.options.geometry;
     for slot in 0..u64::from(geometry.journal_slot_count.get()) {
         let sector = slot / to_u64(HEADERS_PER_SECTOR);
-        let random = &mut world.random.fault;
-        let permitted = world.checker.atlas.permits(sector, replica);
-        if !permitted || !random.chance(world.options.rot) {
-            continue;
-        }
         let uncertain = world.options.uncertain[usize::from(replica)];
-        if !world.checker.may_rot(replica, slot, uncertain) {
+        if !permits_slot(world, replica, slot, uncertain)
+            || !world.random.fault.chance(world.options.rot)
+        {
             continue;
         }
         world.checker.on_rot(replica, slot);
         world.trace(|| format!("slot {slot} of {replica} rots"));
         let random = &mut world.random.fault;
         let disk = &mut world.disks[usize::from(replica)];
-        if random.chance(500) {
+        let header = random.chance(500);
+        let both = world.options.wild && random.chance(300);
+        if header || both {
             // The header only, not its neighbours: that would be damage of 16 slots.
             let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
             let mut bytes = disk.bytes(offset, SECTOR_SIZE);
             let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + random.index(256);
             bytes[at] ^= 1 << random.below(8);
             disk.put(offset, &bytes);
-        } else {
+        }
+        if !header || both {
             disk.damage(platter::slot_offset(&geometry, slot), random);
         }
     }

@@ -200,12 +200,14 @@ impl World {
             disk.loses_headers = *loses_headers;
             disk
         };
+        let mut checker = Checker::new(cluster, &options, bug);
+        checker.counts.wild = u64::from(options.wild);
         Self {
             cluster,
             disks: options.uncertain.iter().map(disk).collect(),
             processes: clocks.into_iter().map(Process::new).collect(),
             network: Network::new(options.replicas),
-            checker: Checker::new(cluster, &options, bug),
+            checker,
             clients,
             generator: Generator::with_swarm(seed, swarm(seed)),
             phases: Phases::new(),
@@ -303,6 +305,7 @@ impl World {
     fn arrive(&mut self, replica: u8, connection: ConnectionId, frame: &Bytes) {
         if self.processes[usize::from(replica)].is_running() {
             self.note(kind::RECEIVE, replica, frame);
+            self.checker.on_arrive(replica, connection, frame);
             self.network.arrive(replica, connection, frame);
         }
     }
@@ -317,7 +320,8 @@ impl World {
             let to = client.map_or("nobody".into(), |client| format!("client {client}"));
             format!("{replica} -> {to}: {}", crate::sim::describe::frame(&frame))
         });
-        let verdict = self.checker.on_send(&self.disks, replica, &frame);
+        let route = (replica, connection);
+        let verdict = self.checker.on_send(&self.disks, route, &frame);
         self.judge(verdict);
         let Some(client) = client else {
             return;

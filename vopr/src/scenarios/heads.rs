@@ -37,19 +37,13 @@ pub(super) const ALL: &[Scenario] = &[
     ),
 ];
 
-/// Both copies of what the journal says of an op rot: its replica cannot know that it was there.
-fn damage_slot(s: Script, replica: u8, op: u64) {
-    s.damage_prepare(replica, op);
-    s.damage_header(replica, op);
-}
-
 async fn head_damaged_primary(s: Script) -> Verdict {
     let [a, b, c] = s.begin().await?;
     s.requests(0, 2).await?;
     s.settle().await?;
     let head = s.committed();
     s.crash(a);
-    damage_slot(s, a, head);
+    s.damage_slot(a, head);
     // The others cannot do without it.
     s.cut(b, c);
     let mark = s.mark();
@@ -84,7 +78,7 @@ async fn recovering_head_stale_start(s: Script) -> Verdict {
     s.settle().await?;
     s.some_since(first, &frames(PREPARE_OK).from(b).op(op), "it promised")?;
     s.crash(b);
-    damage_slot(s, b, op);
+    s.damage_slot(b, op);
     s.isolate(b);
     let mark = s.mark();
     s.start(b);
@@ -115,7 +109,7 @@ async fn recovering_head_idle_cluster(s: Script) -> Verdict {
     s.settle().await?;
     let (view, head) = (s.newest_view(), s.committed());
     s.crash(b);
-    damage_slot(s, b, head);
+    s.damage_slot(b, head);
     let mark = s.mark();
     s.start(b);
     let asked = s
@@ -139,7 +133,7 @@ async fn all_recovering_head(s: Script) -> Verdict {
     let head = s.committed();
     for replica in [a, b, c] {
         s.crash(replica);
-        damage_slot(s, replica, head);
+        s.damage_slot(replica, head);
     }
     let mark = s.mark();
     for replica in [a, b, c] {

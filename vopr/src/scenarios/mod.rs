@@ -15,9 +15,11 @@ mod grid;
 mod heads;
 mod journal;
 mod logs;
+mod losses;
 mod normal;
 mod partitions;
 mod queues;
+mod rare;
 mod replies;
 pub mod script;
 mod solo;
@@ -122,6 +124,7 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::CopiesInOrder, "B03"),
     (Bug::AskPrimaryOnly, "W18"),
     (Bug::ForgetUnread, "V16"),
+    (Bug::TrustCopyIndex, "B06"),
 ];
 
 /// All of them, by family.
@@ -142,6 +145,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         superblock::ALL,
         clocks::ALL,
         solo::ALL,
+        losses::ALL,
+        rare::ALL,
     ]
     .into_iter()
     .flatten()

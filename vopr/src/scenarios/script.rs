@@ -9,7 +9,7 @@ use crate::cluster::{faults, quorum};
 use crate::model::layout::{Account, Layout, Transfer};
 use crate::sim::client::Client;
 use crate::sim::crash_plan::CrashPlan;
-use crate::sim::disk::{Disk, Survived, Zone};
+use crate::sim::disk::{Disk, Sector, Survived, Zone};
 use crate::sim::garbage;
 use crate::sim::options::MS;
 use crate::sim::platter;
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use daftari::stdx::{to_u64, u64_to_usize};
 use daftari::wire::{ClientState, Evicted, Operation, RequestHeader};
 use std::ops::Range;
+use std::rc::Rc;
 use std::task::Poll;
 use storage_format::geometry::{HEADERS_PER_SECTOR, SUPERBLOCK_COPY_SIZE};
 use storage_format::{Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock};
@@ -336,6 +337,25 @@ impl Script {
     pub async fn down(self, replica: u8) -> Verdict {
         self.until(format!("{replica} is down"), || !self.is_up(replica))
             .await
+    }
+
+    /// The disk of a replica that is down is lost; an empty one takes its place.
+    pub fn lose_disk(self, replica: u8) {
+        with(|world| world.lose_disk(replica));
+    }
+
+    /// All that is on the disk of a replica that is down.
+    #[must_use]
+    pub fn keep_disk(self, replica: u8) -> Vec<Option<Rc<Sector>>> {
+        with(|world| {
+            let disk = &world.disks[usize::from(replica)];
+            disk.snapshot(0, disk.size())
+        })
+    }
+
+    /// A disk that was taken for lost is found again.
+    pub fn find_disk(self, replica: u8, sectors: &[Option<Rc<Sector>>]) {
+        with(|world| world.find_disk(replica, sectors));
     }
 
     /// A replica stands still until it is told to go on.

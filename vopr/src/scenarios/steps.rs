@@ -3,10 +3,33 @@
 use super::script::{Mark, Script, check};
 use crate::cluster::directed::{Sent, frames};
 use crate::sim::verdict::{Failure, Verdict};
+use daftari::stdx::marks;
 use daftari::wire::header::command::START_VIEW;
 use storage_format::PrepareHeader;
 
 impl Script {
+    /// Both copies of what the journal says of an op rot: its replica cannot know that it was there.
+    pub fn damage_slot(self, replica: u8, op: u64) {
+        self.damage_prepare(replica, op);
+        self.damage_header(replica, op);
+    }
+
+    /// Whether this run has reached a rare branch.
+    #[must_use]
+    pub fn has_reached(self, mark: marks::Mark) -> bool {
+        marks::has_reached(mark)
+    }
+
+    /// This run has reached a rare branch.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn reached(self, mark: marks::Mark) -> Verdict {
+        check(self.has_reached(mark), || {
+            format!("{mark:?} is not reached")
+        })
+    }
+
     /// The first start of a view after a mark.
     ///
     /// # Errors

@@ -30,6 +30,7 @@ pub mod world;
 use crate::random::Random;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
+use daftari::stdx::marks::{Marks, take_marks};
 use daftari::stdx::planted::{Bug, plant};
 use draws::Draws;
 use futures_util::FutureExt;
@@ -61,6 +62,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// Simulated nanoseconds.
     pub time: u64,
+    /// Rare branches that were reached.
+    pub marks: Marks,
 }
 
 thread_local! {
@@ -93,6 +96,7 @@ pub fn panic_text() -> String {
 pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
     plant(bug);
     forget_panic();
+    let _of_others: Marks = take_marks();
     let cluster = Random::stream(seed, 100).id();
     let options = Options::of_seed(seed);
     let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
@@ -116,6 +120,7 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
         seen,
         counts,
         time,
+        marks: take_marks(),
     }
 }
 

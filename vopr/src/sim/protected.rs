@@ -5,7 +5,7 @@ use super::platter::{self, References};
 use super::verdict::{Failure, fail, require};
 use daftari::stdx::u64_to_usize;
 use std::collections::{BTreeMap, BTreeSet};
-use storage_format::{BlockHeader, Checksum, Geometry, Superblock};
+use storage_format::{BlockHeader, BlockReference, Checksum, Geometry, Superblock};
 use zerocopy::FromBytes;
 
 /// The blocks that the superblocks on a platter reference.
@@ -129,6 +129,11 @@ impl Protected {
         // What no checkpoint has any more need not be mended.
         let listed: BTreeSet<u64> = self.addresses().collect();
         self.damaged.retain(|address| listed.contains(address));
+    }
+
+    /// The same, with what they have to be.
+    pub fn references(&self) -> impl Iterator<Item = &BlockReference> {
+        self.blocks.values().flat_map(BTreeMap::values)
     }
 
     /// All blocks that some superblock references.

@@ -5,6 +5,7 @@
 //! the next of a chain (I02), and it is history: no other is ever committed in its place (I01).
 
 pub mod platters;
+mod proof;
 mod votes;
 mod wire;
 
@@ -19,6 +20,7 @@ use crate::sim::history::History;
 use crate::sim::platter;
 use crate::sim::protected::Blocks;
 use crate::sim::verdict::{Verdict, fail, require};
+use daftari::io::ConnectionId;
 use daftari::stdx::planted::Bug;
 use daftari::stdx::{to_u64, to_usize};
 use platters::Platter;
@@ -49,6 +51,8 @@ pub struct Checker {
     received: BTreeMap<Checksum, u64>,
     /// Evictions that frames sent on purpose have earned.
     provoked: BTreeSet<(u128, u8)>,
+    /// Clients whose requests came over a connection to a replica.
+    routes: BTreeSet<(u8, ConnectionId, u128)>,
     /// Frames that a primary sent to a client through another replica.
     relayed: BTreeSet<Checksum>,
     /// Of each replica, view and op of the newest prepare that it made.
@@ -57,6 +61,9 @@ pub struct Checker {
     asked: BTreeSet<(u8, u64)>,
     /// What may rot.
     pub atlas: Atlas,
+    /// Without an atlas: every prepare that was ever written, since no copy may be whole any more when it
+    /// turns out to be committed.
+    written: Option<BTreeMap<Checksum, Vec<u8>>>,
     /// Counts for the report.
     pub counts: Counts,
 }
@@ -82,10 +89,12 @@ impl Checker {
             checkpoints: BTreeMap::new(),
             received: BTreeMap::new(),
             provoked: BTreeSet::new(),
+            routes: BTreeSet::new(),
             relayed: BTreeSet::new(),
             made: vec![(0, 0); usize::from(options.replicas)],
             asked: BTreeSet::new(),
             atlas: Atlas::new(options.replicas, slots / per_sector, &mut random),
+            written: options.wild.then(BTreeMap::new),
             counts: Counts::default(),
         }
     }
@@ -114,6 +123,13 @@ impl Checker {
     pub fn on_lost(&mut self, replica: u8) {
         self.counts.lost += 1;
         self.platters[usize::from(replica)].lose();
+    }
+
+    /// A disk that was lost is there again, as it was.
+    pub fn on_found(&mut self, disk: &Disk, replica: u8) {
+        let platter = &mut self.platters[usize::from(replica)];
+        platter.find();
+        platter.reread(disk, &self.geometry);
     }
 
     /// A data file was made.
@@ -231,6 +247,8 @@ impl Checker {
                 let offset = platter::slot_offset(&self.geometry, next);
                 intact.then(|| disk.bytes(offset, size))
             });
+            let written = self.written.as_ref();
+            let data = data.or_else(|| written?.get(&header.checksum).cloned());
             let data = data.expect("fewer copies rot than a quorum");
             self.history.append(&data)?;
         }
@@ -238,8 +256,13 @@ impl Checker {
     }
 
     /// A slot is reused only when durable checkpoints of a quorum cover what is in it (I12).
-    fn check_prepare(&self, replica: u8, data: &[u8]) -> Verdict {
+    fn check_prepare(&mut self, replica: u8, data: &[u8]) -> Verdict {
         let (header, _) = PrepareHeader::read_from_prefix(data).expect("at least a sector");
+        if let Some(written) = &mut self.written {
+            written
+                .entry(header.checksum)
+                .or_insert_with(|| data.into());
+        }
         let intact = platter::prepare_intact(data, self.cluster);
         let op = header.op.get();
         require(intact, "I15", || {

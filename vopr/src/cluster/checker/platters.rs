@@ -71,6 +71,12 @@ impl Platter {
         *self = empty;
     }
 
+    /// The disk that was lost last is there again.
+    pub(super) fn find(&mut self) {
+        self.lost.pop();
+        self.view_lost = 0;
+    }
+
     /// The newest view that the replica has ever had durable.
     pub(super) fn newest_view(&self) -> u32 {
         self.superblock.view.get().max(self.view_lost)
@@ -102,6 +108,20 @@ impl Platter {
         let slot = u64_to_usize(op % self.slots());
         let found = self.prepares[slot].as_ref()?;
         (found.op.get() == op && found.kind() != PrepareKind::Empty).then_some(found)
+    }
+
+    /// Whether the slot of an op is damaged.
+    pub(super) fn is_rotten(&self, op: u64) -> bool {
+        self.rotten.contains(&(op % self.slots()))
+    }
+
+    /// Whether the replica cannot know where its log ended: a slot is damaged at its head, or beyond.
+    pub(super) fn may_have_lost_head(&self) -> bool {
+        let head = self.head_of_view();
+        self.rotten.iter().any(|slot| {
+            let held = self.prepares[u64_to_usize(*slot)].map_or(0, |header| header.op.get());
+            held >= head || held <= self.checkpoint()
+        })
     }
 
     /// Whether both rings have the same in a slot, and nothing of it is damaged.

@@ -5,10 +5,13 @@ use crate::cluster::clocks;
 use crate::sim::disk::Disk;
 use crate::sim::frames::{check_frame, check_pong};
 use crate::sim::verdict::{Failure, Verdict, fail, require};
+use daftari::io::ConnectionId;
 use daftari::stdx::to_usize;
 use daftari::vsr::message::CheckpointState;
 use daftari::wire::header::command;
-use daftari::wire::{CommonHeader, Evicted, EvictionHeader, PeerHeader, ReplyHeader};
+use daftari::wire::{
+    CommonHeader, Evicted, EvictionHeader, PeerHeader, ReplyHeader, RequestHeader,
+};
 use storage_format::{BlockHeader, BlockReference, PrepareHeader};
 use zerocopy::FromBytes;
 
@@ -32,7 +35,23 @@ impl Checker {
     }
 
     /// A replica sends a frame to a client.
-    pub fn on_send(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
+    pub fn on_send(
+        &mut self,
+        disks: &[Disk],
+        (replica, connection): (u8, ConnectionId),
+        frame: &[u8],
+    ) -> Verdict {
+        if let Some(client) = addressee(frame) {
+            let asked = self.routes.contains(&(replica, connection, client));
+            require(asked, "I17", || {
+                format!("an answer to {client:x} leaves over the connection of somebody else")
+            })?;
+        }
+        self.check_answer(disks, replica, frame)
+    }
+
+    /// What is said to a client is right, whichever way it goes.
+    fn check_answer(&mut self, disks: &[Disk], replica: u8, frame: &[u8]) -> Verdict {
         let header = check_frame(frame, self.cluster)?;
         let command = header.command;
         // It may have come from the primary, and from a view that is new here.
@@ -52,6 +71,16 @@ impl Checker {
             }
             command::PONG_CLIENT => check_pong(frame),
             other => fail("I17", format!("a frame of command {other} to a client")),
+        }
+    }
+
+    /// A frame of a client arrives at a replica.
+    pub fn on_arrive(&mut self, replica: u8, connection: ConnectionId, frame: &[u8]) {
+        let (common, _) = CommonHeader::read_from_prefix(frame).expect("a frame has a header");
+        if common.command == command::REQUEST {
+            let (header, _) = RequestHeader::read_from_prefix(frame).expect("a whole frame");
+            let route = (replica, connection, header.client.get());
+            let _ = self.routes.insert(route);
         }
     }
 
@@ -146,7 +175,7 @@ impl Checker {
             command::RELAY => {
                 let (passed, _) = CommonHeader::read_from_prefix(body).expect("a whole frame");
                 self.relayed.insert(passed.checksum);
-                self.on_send(disks, from, body)
+                self.check_answer(disks, from, body)
             }
             _ => Ok(()),
         }
@@ -289,4 +318,10 @@ impl Checker {
         self.counts.views += u64::from(first);
         Ok(())
     }
+}
+
+/// The client that a reply is for.
+fn addressee(frame: &[u8]) -> Option<u128> {
+    let (header, _) = ReplyHeader::read_from_prefix(frame).ok()?;
+    (header.command == command::REPLY).then(|| header.client.get())
 }
