@@ -4,10 +4,12 @@
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
 //! at most until it is whole again, header or prepare, and never together with a torn write.
 
+use super::network::Place;
 use super::phases::Phase;
 use super::quorum;
 use super::world::{Action, World};
 use crate::random::{Random, mix};
+use crate::seed::injection::Family;
 use crate::sim::disk::{Survived, Write, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
@@ -56,23 +58,26 @@ fn permits_block(world: &World, address: u64, replica: u8) -> bool {
 }
 
 /// Some blocks of the checkpoint of a replica may rot.
-fn rot_blocks(world: &mut World, replica: u8) {
+fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
     if world.options.rot_blocks == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for address in world.checker.blocks(replica) {
         let permitted = permits_block(world, address, replica);
-        let random = &mut world.random.rot;
         if !permitted || !random.chance(world.options.rot_blocks) {
             continue;
         }
+        let own = &mut Random::new(random.any());
+        let what = || format!("block {address} of {replica} rots");
+        let place = Some(Place::Replica(replica));
+        if !world.stage.inject(Family::RotBlock, place, what) {
+            continue;
+        }
         world.checker.on_block_rot(replica, address);
-        world.trace(|| format!("block {address} of {replica} rots"));
-        let random = &mut world.random.rot;
         // The first page has what all others are checked with.
         let disk = &mut world.disks[usize::from(replica)];
-        disk.damage(geometry.block_offset(address), random);
+        disk.damage(geometry.block_offset(address), own);
     }
 }
 
@@ -90,29 +95,33 @@ pub fn at_rest(world: &mut World) {
         return;
     }
     begin(world);
-    let random = &mut world.random.rot;
+    let random = &mut Random::new(world.random.rot.any());
     let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
-    rot_blocks(world, replica);
+    rot_blocks(world, replica, random);
     let geometry = world.options.geometry;
     let slots = u64::from(geometry.journal_slot_count.get());
-    let slot = world.random.rot.below(slots);
+    let slot = random.below(slots);
     let permitted = world
         .checker
         .atlas
         .permits(slot / to_u64(HEADERS_PER_SECTOR), replica);
-    if world.options.rot > 0 && permitted && world.checker.may_rot(replica, slot, false) {
+    let what = || format!("slot {slot} of {replica} rots at rest");
+    let place = Some(Place::Replica(replica));
+    if world.options.rot > 0
+        && permitted
+        && world.checker.may_rot(replica, slot, false)
+        && world.stage.inject(Family::Rot, place, what)
+    {
         world.checker.on_rot(replica, slot);
         world.checker.counts.rotten_at_rest += 1;
-        world.trace(|| format!("slot {slot} of {replica} rots at rest"));
-        let random = &mut world.random.rot;
         let disk = &mut world.disks[usize::from(replica)];
         disk.damage(platter::slot_offset(&geometry, slot), random);
     }
 }
 
 /// Some slots of a replica that crashed may rot.
-pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
-    rot_blocks(world, replica);
+pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)], random: &mut Random) {
+    rot_blocks(world, replica, random);
     let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
     let torn = writes
         .iter()
@@ -123,7 +132,6 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
     let geometry = world.options.geometry;
     for slot in 0..u64::from(geometry.journal_slot_count.get()) {
         let sector = slot / to_u64(HEADERS_PER_SECTOR);
-        let random = &mut world.random.fault;
         let permitted = world.checker.atlas.permits(sector, replica);
         if !permitted || !random.chance(world.options.rot) {
             continue;
@@ -132,19 +140,23 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
         if !world.checker.may_rot(replica, slot, uncertain) {
             continue;
         }
+        let own = &mut Random::new(random.any());
+        let what = || format!("slot {slot} of {replica} rots");
+        let place = Some(Place::Replica(replica));
+        if !world.stage.inject(Family::Rot, place, what) {
+            continue;
+        }
         world.checker.on_rot(replica, slot);
-        world.trace(|| format!("slot {slot} of {replica} rots"));
-        let random = &mut world.random.fault;
         let disk = &mut world.disks[usize::from(replica)];
-        if random.chance(500) {
+        if own.chance(500) {
             // The header only, not its neighbours: that would be damage of 16 slots.
             let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
             let mut bytes = disk.bytes(offset, SECTOR_SIZE);
-            let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + random.index(256);
-            bytes[at] ^= 1 << random.below(8);
+            let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + own.index(256);
+            bytes[at] ^= 1 << own.below(8);
             disk.put(offset, &bytes);
         } else {
-            disk.damage(platter::slot_offset(&geometry, slot), random);
+            disk.damage(platter::slot_offset(&geometry, slot), own);
         }
     }
 }
