@@ -1,10 +1,11 @@
 //! Which rare branches the simulator reaches, and by what.
 
-use super::{Arguments, Failure, Instant, Mutex, report as report_seed};
-use daftari::stdx::marks::{Mark, Marks};
+use super::{Arguments, Ended, Instant, Mutex, Setup, json, report};
+use daftari::stdx::marks::Mark;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vopr::scenarios::{self, Scenario};
+use vopr::seed::cuts::Cuts;
 use vopr::{cluster, sim};
 
 /// Seeds of each kind, unless told otherwise.
@@ -19,19 +20,28 @@ enum Run {
 }
 
 impl Run {
-    fn run(self) -> (Marks, Option<Failure>) {
+    fn run(self) -> Ended {
+        match self {
+            Self::Scenario(scenario, seed) => scenario.run(&Setup::new(seed, None)).ended,
+            Self::Cluster(seed) => cluster::run_seed(&Setup::new(seed, None)).ended,
+            Self::Solo(seed) => sim::run_seed(&Setup::new(seed, None)).ended,
+        }
+    }
+
+    /// Its seed, and the command line that repeats it.
+    fn repeat(self, arguments: &Arguments) -> (u64, String) {
+        let cluster = matches!(self, Self::Cluster(_));
         match self {
             Self::Scenario(scenario, seed) => {
-                let outcome = scenario.run(seed, None, false);
-                (outcome.marks, outcome.failure)
+                let repeat = report::repeat_scenario(scenario.id, seed, arguments);
+                (seed, repeat)
             }
-            Self::Cluster(seed) => {
-                let outcome = cluster::run_seed(seed, None, None, false);
-                (outcome.marks, outcome.failure)
-            }
-            Self::Solo(seed) => {
-                let outcome = sim::run_seed(seed, None, false);
-                (outcome.marks, outcome.failure)
+            Self::Cluster(seed) | Self::Solo(seed) => {
+                let arguments = Arguments {
+                    cluster,
+                    ..arguments.clone()
+                };
+                (seed, report::repeat(seed, &Cuts::default(), &arguments))
             }
         }
     }
@@ -91,8 +101,8 @@ impl Reached {
     }
 }
 
-/// Runs everything and prints what reached each mark; whether all passed and every mark was reached.
-pub(super) fn report(arguments: &Arguments) -> bool {
+/// Runs everything and prints what reached each mark; gives the exit status.
+pub(super) fn report(arguments: &Arguments) -> u8 {
     let start = Instant::now();
     let first = arguments.first_seed.unwrap_or(arguments.fresh_seed);
     let count = arguments.seeds.unwrap_or(SEEDS);
@@ -104,21 +114,25 @@ pub(super) fn report(arguments: &Arguments) -> bool {
         .chain(seeds.map(Run::Solo))
         .collect();
     let next = AtomicUsize::new(0);
-    let failed = AtomicUsize::new(0);
+    let failed: Mutex<Option<u8>> = Mutex::default();
     let reached: Mutex<Vec<Reached>> = Mutex::new(vec![Reached::default(); Mark::ALL.len()]);
     let work = || {
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (marks, failure) = run.run();
-            if let Some(failure) = failure {
-                failed.fetch_add(1, Ordering::Relaxed);
-                print_failure(*run, &failure, arguments);
+            let ended = run.run();
+            if let Some(failure) = &ended.failure {
+                let status = report::status(failure.kind);
+                let mut failed = failed.lock().expect("no thread panics while it holds it");
+                failed.get_or_insert(status);
+                let (seed, repeat) = run.repeat(arguments);
+                arguments.say(&report::failure(seed, failure, &ended));
+                arguments.say(&format!("repeat it with: {repeat} --log full"));
             }
             let mut reached = reached
                 .lock()
                 .expect("no thread panics while it holds them");
             let found = Mark::ALL.iter().zip(reached.iter_mut());
             found
-                .filter(|(mark, _)| marks.has(**mark))
+                .filter(|(mark, _)| ended.marks.has(**mark))
                 .for_each(|(_, reached)| reached.add(*run));
         }
     };
@@ -129,43 +143,34 @@ pub(super) fn report(arguments: &Arguments) -> bool {
         work();
     });
     let reached = reached.into_inner().expect("all threads are done");
-    let mut never = 0;
+    let mut never: u64 = 0;
     for (mark, reached) in Mark::ALL.iter().zip(&reached) {
-        if reached.is_nothing() {
-            never += 1;
-            println!("{mark:?}: NEVER REACHED. {}", mark.shows());
+        let (nothing, shows) = (reached.is_nothing(), mark.shows());
+        never += u64::from(nothing);
+        if nothing {
+            arguments.say(&format!("{mark:?}: NEVER REACHED. {shows}"));
         } else {
-            println!("{mark:?}: {}. {}", reached.by(count), mark.shows());
+            arguments.say(&format!("{mark:?}: {}. {shows}", reached.by(count)));
         }
+        arguments.say_json(|| {
+            json!({
+                "type": "mark",
+                "mark": format!("{mark:?}"),
+                "shows": shows,
+                "scenarios": reached.scenarios,
+                "cluster_seeds": reached.clusters,
+                "solo_seeds": reached.solo,
+            })
+        });
     }
-    let failed = failed.into_inner();
-    println!(
-        "{} runs in {} s, {failed} failed; {} of {} marks reached; first seed {first:#x}",
+    let failed = failed.into_inner().expect("all threads are done");
+    let outcome = failed.map_or("all passed", |_| "some FAILED");
+    let marks = Mark::ALL.len();
+    arguments.say(&format!(
+        "{} runs in {} s, {outcome}; {never} of {marks} marks never reached; first seed {first:#x}",
         runs.len(),
         start.elapsed().as_secs(),
-        reached.len() - never,
-        reached.len(),
-    );
-    failed == 0 && never == 0
-}
-
-fn print_failure(run: Run, failure: &Failure, arguments: &Arguments) {
-    let mut arguments = arguments.clone();
-    match run {
-        Run::Scenario(scenario, seed) => {
-            let (kind, what) = (failure.kind, &failure.what);
-            println!(
-                "{}: FAIL kind={kind} seed={seed:#x} {what}",
-                scenario.title()
-            );
-        }
-        Run::Cluster(seed) => {
-            arguments.cluster = true;
-            report_seed(seed, failure, &arguments);
-        }
-        Run::Solo(seed) => {
-            arguments.cluster = false;
-            report_seed(seed, failure, &arguments);
-        }
-    }
+    ));
+    let missed = if never == 0 { 0 } else { report::NOT_REACHED };
+    failed.unwrap_or(missed)
 }

@@ -4,11 +4,14 @@
 use super::network::Place;
 use super::phases::{self, Phase};
 use super::world::{Action, World, kind};
+use crate::random::Random;
+use crate::seed::injection::Family;
 use crate::sim::client::Received;
 use crate::sim::draws::Draws;
 use crate::sim::garbage;
 use crate::sim::options::MS;
 use crate::sim::world::now;
+use crate::timeline::Mark;
 use bytes::Bytes;
 use daftari::wire::header::command;
 use daftari::wire::{CommonHeader, Evicted, PongClientHeader};
@@ -29,14 +32,10 @@ impl World {
         let connection = self.network.connect(client, replica);
         let link = (Place::Client(client), Place::Replica(replica));
         let faults = self.phases.links(&self.options.links);
-        let random = &mut self.random.network;
-        if random.chance(faults.replayed) {
-            let later = now() + random.exponential(1500 * MS);
+        if let Some(later) = self.replays(link, &faults, &frame) {
             self.at(later, Action::Replay(replica, frame.clone()));
         }
-        let random = &mut self.random.network;
-        let at = self.network.send(link, &faults, now(), random);
-        if let Some(at) = self.pass(link, &frame, at) {
+        if let Some(at) = self.transmit(link, &faults, &frame) {
             self.at(at, Action::FromClient(replica, client, connection, frame));
         }
     }
@@ -69,12 +68,18 @@ impl World {
             _ => Received::Ignored,
         };
         match received {
-            Received::Reply(_) => {
+            Received::Reply(op) => {
+                self.tell(Some(Place::Client(index)), Mark::Answer, || {
+                    format!("client {index} has its answer, of op {op}")
+                });
                 self.phases.on_reply(now());
                 let pause = self.random.client.exponential(20 * MS);
                 self.arm(index, pause);
             }
             Received::Evicted(reason) => {
+                self.tell(Some(Place::Client(index)), Mark::Answer, || {
+                    format!("client {index} is evicted, reason {reason}")
+                });
                 let gone = reason == Evicted::NoSession.code();
                 let same_id = self.random.client.chance(200) && gone && !self.is_directed();
                 self.clients[index].start_again(same_id, &mut self.random.client);
@@ -118,6 +123,10 @@ impl World {
             self.send_garbage(index);
         }
         let frame = self.clients[index].make_request(content);
+        self.tell(Some(Place::Client(index)), Mark::Request, || {
+            let what = crate::sim::describe::frame(&frame);
+            format!("client {index} begins {what}")
+        });
         self.checker.history.on_request_made(&frame);
         let replica = self.asked(index, 0);
         self.send(index, replica, frame);
@@ -126,14 +135,22 @@ impl World {
 
     /// A replica gets a frame that no client would send.
     fn send_garbage(&mut self, index: usize) {
-        let garbage = garbage::draw(&self.clients[index].state, &mut self.random.client);
+        let own = &mut Random::new(self.random.client.any());
+        let garbage = garbage::draw(&self.clients[index].state, own);
+        let replica = own.below(u64::from(self.options.replicas));
+        let replica = u8::try_from(replica).expect("below 6");
+        let what = || crate::sim::describe::frame(&garbage.frame);
+        if !self
+            .stage
+            .inject(Family::Garbage, Some(Place::Client(index)), what)
+        {
+            return;
+        }
         for reason in garbage.reasons {
             self.checker.on_provoked(garbage.client, reason);
         }
         // A wrong frame that were executed all the same would be in the log.
         self.checker.history.on_request_made(&garbage.frame);
-        let replica = self.random.client.below(u64::from(self.options.replicas));
-        let replica = u8::try_from(replica).expect("below 6");
         self.send(index, replica, garbage.frame);
     }
 
@@ -149,9 +166,14 @@ impl World {
         let random = &mut self.random.client;
         let faults = self.phases.phase == Phase::Faults;
         if faults && random.chance(self.options.client_crashes) {
-            self.clients[index].start_again(false, random);
-            self.arm(index, 10 * MS);
-            return;
+            let own = &mut Random::new(random.any());
+            let place = Some(Place::Client(index));
+            let what = || format!("client {index} dies");
+            if self.stage.inject(Family::ClientCrash, place, what) {
+                self.clients[index].start_again(false, own);
+                self.arm(index, 10 * MS);
+                return;
+            }
         }
         let client = &mut self.clients[index];
         let in_flight = client.in_flight.as_mut().expect("the caller looked");

@@ -4,10 +4,12 @@
 //! The true time is that of the simulator. As many clocks as a replication quorum and one more can do
 //! without may be wrong by any amount, each by another; the others stay within the tolerance.
 
+use super::network::Place;
 use super::phases::Phase;
 use super::quorum;
 use super::world::{Action, World, kind};
 use crate::random::Random;
+use crate::seed::injection::Family;
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
 use crate::sim::world::now;
@@ -126,6 +128,18 @@ pub fn is_near(timestamp: u64) -> bool {
     true_time().abs_diff(timestamp) <= 2 * TOLERANCE + ROUND_TRIP_MAX
 }
 
+/// Clocks are ahead or behind from the beginning, unless that is vetoed.
+pub fn differ(world: &mut World) {
+    for replica in world.replicas() {
+        let skew = world.clocks(replica).skew;
+        let what = || format!("the clock of {replica} is ahead by {skew} ns");
+        let place = Some(Place::Replica(replica));
+        if skew != 0 && !world.stage.inject(Family::Clock, place, what) {
+            world.processes[usize::from(replica)].clocks.skew = 0;
+        }
+    }
+}
+
 /// When the first clock steps.
 pub fn begin(world: &mut World) {
     let distance = world.options.clocks.step_distance;
@@ -143,17 +157,26 @@ pub fn step(world: &mut World) {
     let random = &mut world.random.clock;
     let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
     let skew = world.options.clocks.skew(random, replica);
-    world.processes[usize::from(replica)].clocks.skew = skew;
-    world.checker.counts.clock_steps += 1;
-    world.note(kind::WEATHER, replica, b"clock");
-    world.trace(|| format!("the clock of {replica} is set to be ahead by {skew} ns"));
+    let what = || format!("the clock of {replica} is set to be ahead by {skew} ns");
+    let place = Some(Place::Replica(replica));
+    if world.stage.inject(Family::Clock, place, what) {
+        world.processes[usize::from(replica)].clocks.skew = skew;
+        world.checker.counts.clock_steps += 1;
+        world.note(kind::WEATHER, replica, b"clock");
+    }
     begin(world);
 }
 
-/// A replica stands still from now on, and perhaps its monotonic clock with it.
-pub fn on_pause(world: &mut World, replica: u8) {
-    if world.random.clock.chance(world.options.clocks.freezes) {
-        world.trace(|| format!("the monotonic clock of {replica} stands still"));
+/// Whether the monotonic clock of a replica stands still with it in a pause.
+pub fn draw_freeze(world: &mut World) -> bool {
+    world.random.clock.chance(world.options.clocks.freezes)
+}
+
+/// The monotonic clock of a replica that stands still does so, too.
+pub fn freeze(world: &mut World, replica: u8) {
+    let what = || format!("the monotonic clock of {replica} stands still");
+    let place = Some(Place::Replica(replica));
+    if world.stage.inject(Family::Freeze, place, what) {
         world.processes[usize::from(replica)].clocks.frozen = Some(now());
     }
 }

@@ -7,11 +7,14 @@ use super::network::Place;
 use super::phases::Phase;
 use super::processes::State;
 use super::world::{Action, World, kind};
+use crate::random::Random;
+use crate::seed::injection::Family;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::{Survived, Write};
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
 use crate::sim::world::now;
+use crate::timeline::Mark;
 
 /// Chooses when the next crash of a replica comes; `starting` when it is about to recover.
 pub fn plan_crash(world: &mut World, replica: u8, starting: bool) {
@@ -25,29 +28,54 @@ pub fn plan_crash(world: &mut World, replica: u8, starting: bool) {
     world.processes[usize::from(replica)].plan = plan;
 }
 
+/// The plan of a replica says that it crashes now; whether it does. If not, it gets another plan, as it would
+/// at its next start.
+pub fn strikes(world: &mut World, replica: u8) -> bool {
+    world.processes[usize::from(replica)].plan = CrashPlan::Never;
+    if world.is_directed() || inject_crash(world, replica) {
+        return true;
+    }
+    // The one draw of a crash.
+    let _own = world.random.fault.any();
+    plan_crash(world, replica, false);
+    false
+}
+
+fn inject_crash(world: &mut World, replica: u8) -> bool {
+    let place = Some(Place::Replica(replica));
+    let what = || format!("power of {replica} fails");
+    world.stage.inject(Family::Crash, place, what)
+}
+
 /// Whether a replica may be made to fail now.
 fn may_fail(world: &World, replica: u8) -> bool {
     world.phases.phase == Phase::Faults && !world.checker.lags(replica)
 }
 
 /// A replica crashed: what rots, who crashes with it, and when it starts again.
-pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
+/// All draws of a crash are from its `random`.
+pub fn after_crash(
+    world: &mut World,
+    replica: u8,
+    writes: &[(Write, Survived)],
+    random: &mut Random,
+) {
     if world.phases.phase != Phase::Faults || world.is_directed() {
         return;
     }
-    super::rot::at_crash(world, replica, writes);
+    super::rot::at_crash(world, replica, writes, random);
     let options = &mut world.options;
-    if options.losses > 0
-        && world.random.fault.chance(options.loss)
-        && world.checker.may_lose(replica)
-    {
-        options.losses -= 1;
-        world.lose_disk(replica);
+    if options.losses > 0 && random.chance(options.loss) && world.checker.may_lose(replica) {
+        let what = || format!("the disk of {replica} is lost");
+        let place = Some(Place::Replica(replica));
+        if world.stage.inject(Family::DiskLoss, place, what) {
+            world.options.losses -= 1;
+            world.lose_disk(replica);
+        }
     }
     let options = world.options.processes;
-    let down = world.random.fault.exponential(options.down);
+    let down = random.exponential(options.down);
     world.at(now() + down, Action::Start(replica));
-    let random = &mut world.random.fault;
     let others: Vec<u8> = (0..world.options.replicas)
         .filter(|other| *other != replica)
         .collect();
@@ -62,7 +90,8 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
     };
     for other in with_it {
         // The power of each fails at its own moment, and those that follow take nobody with them.
-        if world.options.processes.crashes > 0 && may_fail(world, other) {
+        let crashes = world.options.processes.crashes > 0 && may_fail(world, other);
+        if crashes && inject_crash(world, other) {
             world.options.processes.crashes -= 1;
             world.at(now(), Action::Crash(other));
         }
@@ -74,15 +103,17 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
 pub fn on_recovered(world: &mut World, replica: u8) {
     let primary = world.checker.primary();
     let crashes = world.options.processes.crashes > 0 && primary != replica;
-    if crashes && may_fail(world, primary) && world.random.fault.chance(500) {
+    let own = &mut Random::new(world.random.fault.any());
+    if crashes && may_fail(world, primary) && own.chance(500) && inject_crash(world, primary) {
         world.options.processes.crashes -= 1;
-        let delay = world.random.fault.exponential(50 * MS);
+        let delay = own.exponential(50 * MS);
         world.at(now() + delay, Action::Crash(primary));
     }
 }
 
 /// When pauses, partitions, steps of clocks and damage at rest begin.
 pub fn begin(world: &mut World) {
+    super::clocks::differ(world);
     super::clocks::begin(world);
     super::rot::begin(world);
     let pause = world.options.processes.pause_distance;
@@ -108,9 +139,15 @@ pub fn pause(world: &mut World) {
     let length = random.exponential(options.pause);
     let next = now() + random.exponential(options.pause_distance);
     world.at(next, Action::Pause);
+    let freezes = super::clocks::draw_freeze(world);
     let up = world.processes[usize::from(replica)].state == State::Up;
-    if up && may_fail(world, replica) {
+    let what = || format!("{replica} stands still for {} ms", length / MS);
+    let place = Some(Place::Replica(replica));
+    if up && may_fail(world, replica) && world.stage.inject(Family::Pause, place, what) {
         world.pause(replica, length);
+        if freezes {
+            super::clocks::freeze(world, replica);
+        }
     }
 }
 
@@ -145,12 +182,23 @@ pub fn partition(world: &mut World) {
     if side.is_empty() || other.iter().any(|replica| !may_fail(world, *replica)) {
         return;
     }
+    let what = || {
+        let way = match (one_way, reversed) {
+            (false, _) => "both ways",
+            (true, false) => "one way",
+            (true, true) => "one way, back",
+        };
+        let with = if clients { ", and from clients" } else { "" };
+        format!(
+            "{side:?} and {other:?} are cut {way}{with}, {} ms",
+            length / MS
+        )
+    };
+    if !world.stage.inject(Family::Partition, None, what) {
+        return;
+    }
     world.checker.counts.partitions += 1;
     world.note(kind::WEATHER, 0_usize, &side);
-    world.trace(|| {
-        let way = if one_way { "one way" } else { "both ways" };
-        format!("{side:?} and {other:?} are cut, {way}, reversed {reversed}, clients {clients}")
-    });
     let client_places = (0..world.clients.len()).map(Place::Client);
     let client_places: Vec<Place> = client_places.filter(|_| clients).collect();
     for a in side.into_iter().map(Place::Replica) {
@@ -170,7 +218,7 @@ pub fn partition(world: &mut World) {
 pub fn heal(world: &mut World) {
     world.network.heal();
     world.note(kind::WEATHER, 0_usize, b"heal");
-    world.trace(|| "the network is whole".into());
+    world.tell(None, Mark::Start, || "the network is whole".into());
     if world.phases.phase == Phase::Faults {
         let distance = world.options.partitions.distance;
         let at = now() + world.random.partition.exponential(distance);

@@ -9,25 +9,27 @@ pub mod directed;
 pub mod faults;
 pub mod io;
 pub mod network;
+pub mod observe;
 pub mod options;
 pub mod phases;
 pub mod processes;
 pub mod quorum;
 pub mod rot;
+pub mod transmit;
 pub mod world;
 
+use crate::seed::{self, Ended, Setup};
 use crate::sim::disk::Zone;
-use crate::sim::hash::EventHash;
 use crate::sim::seen::Seen;
 use crate::sim::stage::Next;
-use crate::sim::verdict::{Failure, Verdict, fail};
+use crate::sim::verdict::{Verdict, fail};
 use crate::sim::{forget_panic, panic_text, simulate};
 use counts::Counts;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::io::Io;
 use daftari::stdx::marks::{Marks, take_marks};
-use daftari::stdx::planted::{Bug, plant};
+use daftari::stdx::planted::plant;
 use futures_util::FutureExt;
 use io::ClusterIo;
 use options::Options;
@@ -41,29 +43,20 @@ use world::{World, with};
 /// What a seed came to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The first failure, if any.
-    pub failure: Option<Failure>,
-    /// Replicas that there were.
-    pub replicas: u8,
-    /// The hash of all events.
-    pub hash: EventHash,
+    /// What came of it.
+    pub ended: Ended,
     /// What was seen of the history.
     pub seen: Seen,
     /// What was done to the replicas, and what they did.
     pub counts: Counts,
-    /// Simulated nanoseconds.
-    pub time: u64,
-    /// Rare branches that were reached.
-    pub marks: Marks,
-    /// The proof that the cluster had to stand still, if it did.
-    pub unavailable: Option<String>,
 }
 
-/// Runs a seed on this thread, with a bug planted or without.
+/// Runs a seed on this thread.
 #[must_use]
-pub fn run_seed(seed: u64, replicas: Option<u8>, bug: Option<Bug>, log: bool) -> Outcome {
-    let options = Options::of_seed(seed, replicas);
-    run(seed, options, None, (bug, log))
+pub fn run_seed(setup: &Setup) -> Outcome {
+    let mut options = Options::of_seed(setup.seed, setup.cuts.replicas);
+    options.cut(&setup.cuts);
+    run(setup, options, None)
 }
 
 /// What decides on a run, step by step, while it goes on.
@@ -71,19 +64,14 @@ pub type Play = Pin<Box<dyn Future<Output = Verdict>>>;
 
 /// Runs a seed with these options, and with a script or without.
 #[must_use]
-pub fn run(
-    seed: u64,
-    options: Options,
-    mut play: Option<Play>,
-    (bug, log): (Option<Bug>, bool),
-) -> Outcome {
-    plant(bug);
+pub fn run(setup: &Setup, options: Options, mut play: Option<Play>) -> Outcome {
+    plant(setup.bug);
     forget_panic();
     let _of_others: Marks = take_marks();
-    let replicas = options.replicas;
-    let mut world = World::new(seed, options, bug, log);
+    let (replicas, config) = (options.replicas, seed::config(&options));
+    let mut world = World::new(setup, options);
     if play.is_some() {
-        world.direct(seed);
+        world.direct(setup.seed);
     }
     let former = world::replace(Some(world));
     assert!(former.is_none(), "one seed at a time on a thread");
@@ -109,18 +97,26 @@ pub fn run(
             }
         }
     };
-    let (time, panic) = simulate(seed, start, turn);
+    let panic = simulate(setup.seed, start, turn);
     let world = world::replace(None).expect("it was put there");
     plant(None);
     Outcome {
-        failure: world.stage.failure.or(panic),
-        replicas,
-        hash: world.stage.hash,
         seen: world.checker.history.seen_in_all(),
         counts: world.checker.counts,
-        time,
-        marks: take_marks(),
-        unavailable: world.phases.unavailable,
+        ended: Ended {
+            failure: world.stage.failure.or(panic),
+            hash: world.stage.hash,
+            time: world.stage.time,
+            config,
+            replicas,
+            clients: world.options.clients,
+            requests: world.phases.issued(),
+            op: world.checker.history.head(),
+            marks: take_marks(),
+            unavailable: world.phases.unavailable,
+            faults: world.stage.faults,
+            recording: world.stage.recording,
+        },
     }
 }
 

@@ -66,23 +66,26 @@ impl Network {
         }
     }
 
-    /// When a frame sent now arrives; `None` when it is lost.
-    pub fn send(
+    /// Draws how long a frame takes over a link, and whether it is lost.
+    pub fn draw(
         &mut self,
-        (from, to): (Place, Place),
+        link: (Place, Place),
         faults: &LinkFaults,
-        now: u64,
         random: &mut Random,
-    ) -> Option<u64> {
+    ) -> (u64, bool) {
         let slower = random.between(1, 3);
-        let (last, slower) = self.links.entry((from, to)).or_insert((0, slower));
+        let (_, slower) = self.links.entry(link).or_insert((0, slower));
         let delay = faults.delay_min + random.exponential(faults.delay_mean) * *slower;
-        let lost = random.chance(faults.lost);
-        if lost || self.cuts.contains(&(from, to)) {
+        (delay, random.chance(faults.lost))
+    }
+
+    /// A frame goes over a link, to arrive `at` some time or after those before it; `None` when the link is cut.
+    pub fn pass(&mut self, link: (Place, Place), mut at: u64, ordered: bool) -> Option<u64> {
+        if self.cuts.contains(&link) {
             return None;
         }
-        let mut at = now + delay;
-        if faults.ordered {
+        let (last, _) = self.links.entry(link).or_default();
+        if ordered {
             at = at.max(*last + 1);
         }
         *last = at;

@@ -13,6 +13,7 @@ use crate::sim::ids::Ids;
 use crate::sim::options::MS;
 use crate::sim::verdict::fail;
 use crate::sim::world::now;
+use crate::timeline::Mark;
 use daftari::stdx::to_u64;
 use daftari::wire::Operation;
 
@@ -106,7 +107,7 @@ impl Default for Phases {
 
 impl World {
     fn enter(&mut self, phase: Phase) {
-        self.trace(|| format!("phase {phase:?}"));
+        self.tell(None, Mark::Phase, || format!("phase {phase:?}"));
         self.phases.phase = phase;
         self.phases.since = now();
         self.phases.view_stable = None;

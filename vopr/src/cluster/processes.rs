@@ -1,16 +1,20 @@
 //! The processes of the replicas, and their accesses to the disks.
 
 use super::clocks::Clocks;
+use super::network::Place;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
 use super::{clocks, faults};
+use crate::random::Random;
+use crate::seed::injection::Family;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::describe;
-use crate::sim::disk::{Sector, Zone};
+use crate::sim::disk::{Sector, Survived, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
 use crate::sim::verdict::fail;
 use crate::sim::world::now;
+use crate::timeline::Mark;
 use daftari::vsr::FatalReason;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
@@ -38,6 +42,8 @@ pub struct Process {
     pub incarnation: u64,
     /// Whether it wrote a prepare or sent a frame since.
     pub served: bool,
+    /// Whether it sent a frame since, which only a timeline asks for.
+    pub spoke: bool,
     /// Whether its disk was lost, and has no data file yet.
     pub lost: bool,
     /// When its next crash comes.
@@ -57,6 +63,7 @@ impl Process {
             state: State::Down,
             incarnation: 0,
             served: false,
+            spoke: false,
             lost: false,
             plan: CrashPlan::Never,
             clocks,
@@ -76,6 +83,11 @@ impl Process {
     }
 }
 
+/// A replica, as what is told of it names it.
+fn place(replica: u8) -> Option<Place> {
+    Some(Place::Replica(replica))
+}
+
 impl World {
     fn process(&mut self, replica: u8) -> &mut Process {
         &mut self.processes[usize::from(replica)]
@@ -92,11 +104,12 @@ impl World {
             return;
         }
         self.note(kind::START, replica, &[]);
-        self.trace(|| format!("{replica} starts"));
+        self.tell(place(replica), Mark::Start, || format!("{replica} starts"));
         let process = self.process(replica);
         process.state = State::Up;
         process.incarnation += 1;
         process.served = false;
+        process.spoke = false;
         if process.lost {
             // A file that was not made to its end is removed.
             let disk = &mut self.disks[usize::from(replica)];
@@ -104,6 +117,7 @@ impl World {
         }
         clocks::on_resume(self, replica);
         faults::plan_crash(self, replica, true);
+        self.observe(replica);
         Handle::current().restart(self.node(replica));
     }
 
@@ -121,9 +135,18 @@ impl World {
         self.checker.counts.crashes_in_recovery += u64::from(!served);
         Handle::current().kill(self.node(replica));
         self.network.crash(replica);
+        let own = &mut Random::new(self.random.fault.any());
         let disk = &mut self.disks[usize::from(replica)];
-        let writes = disk.crash(&mut self.random.fault);
-        self.trace(|| {
+        let under_way = disk.writes().count();
+        let what = || format!("{under_way} writes of {replica} are torn or lost");
+        if under_way > 0
+            && disk.at_crash.is_none()
+            && !self.stage.inject(Family::Tear, place(replica), what)
+        {
+            disk.at_crash = Some(Survived::Whole);
+        }
+        let writes = disk.crash(own);
+        self.tell(place(replica), Mark::Stop, || {
             let list = writes
                 .iter()
                 .map(|(write, survived)| format!("{} {survived:?}", describe::write(write)));
@@ -133,13 +156,13 @@ impl World {
             let verdict = self.checker.on_crash(&self.disks, replica, &writes);
             self.judge(verdict);
         }
-        faults::after_crash(self, replica, &writes);
+        faults::after_crash(self, replica, &writes, own);
+        self.observe(replica);
     }
 
     /// The disk of a replica that is down is lost.
     pub fn lose_disk(&mut self, replica: u8) {
         self.note(kind::CRASH, replica, b"lost");
-        self.trace(|| format!("the disk of {replica} is lost"));
         self.checker.on_lost(replica);
         let disk = &mut self.disks[usize::from(replica)];
         *disk = disk.successor();
@@ -158,7 +181,9 @@ impl World {
 
     /// There is a data file again in the place of the one that was lost.
     pub fn on_replaced(&mut self, replica: u8) {
-        self.trace(|| format!("{replica} has an empty data file"));
+        self.tell(place(replica), Mark::Start, || {
+            format!("{replica} has an empty data file")
+        });
         let disk = &mut self.disks[usize::from(replica)];
         disk.formatting = false;
         self.checker.on_formatted(disk, replica);
@@ -168,13 +193,15 @@ impl World {
     /// A replica stands still.
     pub fn pause(&mut self, replica: u8, length: u64) {
         self.note(kind::WEATHER, replica, b"pause");
-        self.trace(|| format!("{replica} stands still"));
+        self.tell(place(replica), Mark::Stop, || {
+            format!("{replica} stands still")
+        });
         self.checker.counts.pauses += 1;
         let process = self.process(replica);
         process.state = State::Paused;
         let incarnation = process.incarnation;
         Handle::current().pause(self.node(replica));
-        clocks::on_pause(self, replica);
+        self.observe(replica);
         self.at(now() + length, Action::Resume(replica, incarnation));
     }
 
@@ -187,15 +214,19 @@ impl World {
         process.state = State::Up;
         clocks::on_resume(self, replica);
         self.note(kind::WEATHER, replica, b"resume");
-        self.trace(|| format!("{replica} goes on"));
+        self.tell(place(replica), Mark::Start, || format!("{replica} goes on"));
+        self.observe(replica);
         Handle::current().resume(self.node(replica));
     }
 
     /// The replica's process ended by itself: nothing that happens here is a reason to.
     pub fn on_exit(&mut self, replica: u8, result: Result<(), FatalReason>) {
         self.note(kind::EXIT, replica, format!("{result:?}").as_bytes());
-        self.trace(|| format!("{replica} exits: {result:?}"));
+        self.tell(place(replica), Mark::Stop, || {
+            format!("{replica} exits: {result:?}")
+        });
         self.process(replica).state = State::Down;
+        self.observe(replica);
         if matches!(result, Err(FatalReason::ReplicaRuns { .. })) {
             // Frames of its earlier life are late; its operator tries again.
             self.network.crash(replica);
@@ -242,7 +273,7 @@ impl World {
         let speed = self.options.speeds[usize::from(replica)].write;
         let at = now() + self.disk_delay(replica, zone, speed);
         self.at(at, Action::Write(replica, id));
-        if self.process(replica).plan.on_write(zone) {
+        if self.process(replica).plan.on_write(zone) && faults::strikes(self, replica) {
             self.at(now(), Action::Crash(replica));
         }
         id
@@ -267,9 +298,13 @@ impl World {
     fn disk_delay(&mut self, replica: u8, zone: Zone, (min, mean): (u64, u64)) -> u64 {
         let speed = self.options.speeds[usize::from(replica)];
         let faults = self.phases.phase == Phase::Faults;
-        let random = &mut self.random.disk;
+        let random = &mut Random::new(self.random.disk.any());
         if faults && random.chance(speed.stalls) {
-            return min + random.exponential(200 * MS);
+            let longer = random.exponential(200 * MS);
+            let what = || format!("{zone:?} of {replica} takes {} ms", longer / MS);
+            if self.stage.inject(Family::DiskStall, place(replica), what) {
+                return min + longer;
+            }
         }
         let mut delay = min + random.exponential(mean);
         if let Some(directed) = &self.directed {
@@ -281,7 +316,14 @@ impl World {
         let slow = &mut self.processes[usize::from(replica)].slow;
         if faults && random.below(10_000) < speed.spells {
             let slow_zone = random.pick(&[None, Some(Zone::Grid), Some(Zone::Prepares)]);
-            *slow = (now() + random.exponential(2_000 * MS), slow_zone);
+            let length = random.exponential(2_000 * MS);
+            let what = || {
+                let zone = slow_zone.map_or("all".into(), |zone| format!("{zone:?}"));
+                format!("{zone} of {replica} is slow for {} ms", length / MS)
+            };
+            if self.stage.inject(Family::DiskSpell, place(replica), what) {
+                *slow = (now() + length, slow_zone);
+            }
         }
         let (until, slow_zone) = *slow;
         if faults && now() < until && slow_zone.is_none_or(|slow| slow == zone) {
@@ -312,11 +354,15 @@ impl World {
         self.trace(|| format!("{replica} has written {}", describe::write(&write)));
         if !self.disks[usize::from(replica)].formatting {
             let recovered = self.checker.counts.recovered;
+            let superblock = &self.checker.platter(replica).superblock;
+            let (checkpoint, view) = (superblock.checkpoint.op.get(), superblock.view.get());
             let verdict = self.checker.on_write_done(&self.disks, replica, &write);
             self.judge(verdict);
             if self.checker.counts.recovered > recovered {
                 faults::on_recovered(self, replica);
             }
+            self.tell_superblock(replica, (checkpoint, view));
+            self.observe(replica);
         }
         if let Some(directed) = &mut self.directed
             && let Some(elsewhere) = directed.takes_astray(replica, write.zone)
@@ -340,7 +386,7 @@ impl World {
     }
 
     fn finish_access(&mut self, replica: u8, id: u64) {
-        if self.process(replica).plan.on_access() {
+        if self.process(replica).plan.on_access() && faults::strikes(self, replica) {
             self.crash(replica);
         } else {
             self.disks[usize::from(replica)].finish(id);

@@ -5,10 +5,12 @@
 //! at most until it is whole again, header or prepare, and never together with a torn write. A wild seed
 //! regards none of this.
 
+use super::network::Place;
 use super::phases::Phase;
 use super::quorum;
 use super::world::{Action, World};
 use crate::random::{Random, mix};
+use crate::seed::injection::Family;
 use crate::sim::disk::{Survived, Write, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::options::MS;
@@ -67,23 +69,26 @@ fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool 
 }
 
 /// Some blocks of the checkpoint of a replica may rot.
-fn rot_blocks(world: &mut World, replica: u8) {
+fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
     if world.options.rot_blocks == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for address in world.checker.blocks(replica) {
         let permitted = permits_block(world, address, replica);
-        let random = &mut world.random.rot;
         if !permitted || !random.chance(world.options.rot_blocks) {
             continue;
         }
+        let own = &mut Random::new(random.any());
+        let what = || format!("block {address} of {replica} rots");
+        let place = Some(Place::Replica(replica));
+        if !world.stage.inject(Family::RotBlock, place, what) {
+            continue;
+        }
         world.checker.on_block_rot(replica, address);
-        world.trace(|| format!("block {address} of {replica} rots"));
-        let random = &mut world.random.rot;
         // The first page has what all others are checked with.
         let disk = &mut world.disks[usize::from(replica)];
-        disk.damage(geometry.block_offset(address), random);
+        disk.damage(geometry.block_offset(address), own);
     }
 }
 
@@ -101,25 +106,28 @@ pub fn at_rest(world: &mut World) {
         return;
     }
     begin(world);
-    let random = &mut world.random.rot;
+    let random = &mut Random::new(world.random.rot.any());
     let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
-    rot_blocks(world, replica);
+    rot_blocks(world, replica, random);
     let geometry = world.options.geometry;
     let slots = u64::from(geometry.journal_slot_count.get());
-    let slot = world.random.rot.below(slots);
-    if world.options.rot > 0 && permits_slot(world, replica, slot, false) {
+    let slot = random.below(slots);
+    let what = || format!("slot {slot} of {replica} rots at rest");
+    let place = Some(Place::Replica(replica));
+    if world.options.rot > 0
+        && permits_slot(world, replica, slot, false)
+        && world.stage.inject(Family::Rot, place, what)
+    {
         world.checker.on_rot(replica, slot);
         world.checker.counts.rotten_at_rest += 1;
-        world.trace(|| format!("slot {slot} of {replica} rots at rest"));
-        let random = &mut world.random.rot;
         let disk = &mut world.disks[usize::from(replica)];
         disk.damage(platter::slot_offset(&geometry, slot), random);
     }
 }
 
 /// Some slots of a replica that crashed may rot.
-pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
-    rot_blocks(world, replica);
+pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)], random: &mut Random) {
+    rot_blocks(world, replica, random);
     let journal = |zone: Zone| matches!(zone, Zone::Headers | Zone::Prepares);
     let torn = writes
         .iter()
@@ -131,27 +139,29 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
     for slot in 0..u64::from(geometry.journal_slot_count.get()) {
         let sector = slot / to_u64(HEADERS_PER_SECTOR);
         let uncertain = world.options.uncertain[usize::from(replica)];
-        if !permits_slot(world, replica, slot, uncertain)
-            || !world.random.fault.chance(world.options.rot)
-        {
+        if !permits_slot(world, replica, slot, uncertain) || !random.chance(world.options.rot) {
+            continue;
+        }
+        let own = &mut Random::new(random.any());
+        let what = || format!("slot {slot} of {replica} rots");
+        let place = Some(Place::Replica(replica));
+        if !world.stage.inject(Family::Rot, place, what) {
             continue;
         }
         world.checker.on_rot(replica, slot);
-        world.trace(|| format!("slot {slot} of {replica} rots"));
-        let random = &mut world.random.fault;
         let disk = &mut world.disks[usize::from(replica)];
-        let header = random.chance(500);
-        let both = world.options.wild && random.chance(300);
+        let header = own.chance(500);
+        let both = world.options.wild && own.chance(300);
         if header || both {
             // The header only, not its neighbours: that would be damage of 16 slots.
             let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
             let mut bytes = disk.bytes(offset, SECTOR_SIZE);
-            let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + random.index(256);
-            bytes[at] ^= 1 << random.below(8);
+            let at = u64_to_usize(slot) % HEADERS_PER_SECTOR * 256 + own.index(256);
+            bytes[at] ^= 1 << own.below(8);
             disk.put(offset, &bytes);
         }
         if !header || both {
-            disk.damage(platter::slot_offset(&geometry, slot), random);
+            disk.damage(platter::slot_offset(&geometry, slot), own);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::phases::Phases;
 use super::processes::Process;
 use crate::generate::{Generator, Swarm};
 use crate::random::Random;
+use crate::seed::Setup;
 use crate::sim::client::Client;
 use crate::sim::disk::Disk;
 use crate::sim::draws::Draws;
@@ -19,9 +20,9 @@ use crate::sim::options::MS;
 use crate::sim::stage::{Next, Stage};
 use crate::sim::verdict::Verdict;
 use crate::sim::world::now;
+use crate::timeline::Mark;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
-use daftari::stdx::planted::Bug;
 use std::cell::RefCell;
 use std::task::Waker;
 
@@ -180,7 +181,8 @@ fn plain_swarm(seed: u64) -> Swarm {
 impl World {
     /// The world of a seed.
     #[must_use]
-    pub fn new(seed: u64, options: Options, bug: Option<Bug>, log: bool) -> Self {
+    pub fn new(setup: &Setup, options: Options) -> Self {
+        let seed = setup.seed;
         let cluster = Random::stream(seed, 200).id();
         let mut random = Streams {
             disk: Random::stream(seed, 202),
@@ -200,7 +202,7 @@ impl World {
             disk.loses_headers = *loses_headers;
             disk
         };
-        let mut checker = Checker::new(cluster, &options, bug);
+        let mut checker = Checker::new(cluster, &options, setup.bug);
         checker.counts.wild = u64::from(options.wild);
         Self {
             cluster,
@@ -211,7 +213,7 @@ impl World {
             clients,
             generator: Generator::with_swarm(seed, swarm(seed)),
             phases: Phases::new(),
-            stage: Stage::new(Action::Look, log),
+            stage: Stage::new(Action::Look, setup),
             random,
             options,
             directed: None,
@@ -243,6 +245,16 @@ impl World {
     /// Notes a verdict; the first failure ends the run.
     pub fn judge(&mut self, verdict: Verdict) {
         self.stage.judge(verdict);
+    }
+
+    /// Prints something that stands out, and keeps it for a timeline, if asked to.
+    pub fn tell(&mut self, place: Option<Place>, mark: Mark, text: impl FnOnce() -> String) {
+        self.stage.tell(place, mark, text);
+    }
+
+    /// A script does something.
+    pub fn step(&mut self, text: impl FnOnce() -> String) {
+        self.tell(None, Mark::Step, || format!("script: {}", text()));
     }
 
     /// Prints an event, if asked to.
@@ -328,9 +340,7 @@ impl World {
         };
         let link = (Place::Replica(replica), Place::Client(client));
         let faults = self.phases.links(&self.options.links);
-        let random = &mut self.random.network;
-        let at = self.network.send(link, &faults, now(), random);
-        if let Some(at) = self.pass(link, &frame, at) {
+        if let Some(at) = self.transmit(link, &faults, &frame) {
             self.at(at, Action::ToClient(client, frame));
         }
     }
@@ -343,14 +353,10 @@ impl World {
         self.judge(verdict);
         let link = (Place::Replica(from), Place::Replica(to));
         let faults = self.phases.links(&self.options.peers);
-        let random = &mut self.random.network;
-        if random.chance(faults.replayed) {
-            let later = now() + random.exponential(1500 * MS);
+        if let Some(later) = self.replays(link, &faults, &frame) {
             self.at(later, Action::FromPeer(to, from, frame.clone()));
         }
-        let random = &mut self.random.network;
-        let at = self.network.send(link, &faults, now(), random);
-        if let Some(at) = self.pass(link, &frame, at) {
+        if let Some(at) = self.transmit(link, &faults, &frame) {
             self.at(at, Action::FromPeer(to, from, frame));
         }
     }

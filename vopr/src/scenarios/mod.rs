@@ -30,6 +30,7 @@ mod views;
 
 use crate::cluster::options::Options;
 use crate::cluster::{Outcome, Play, run};
+use crate::seed::Setup;
 use daftari::stdx::planted::Bug;
 use script::Script;
 
@@ -89,12 +90,13 @@ impl Scenario {
 
     /// Runs it with a seed on this thread.
     #[must_use]
-    pub fn run(&self, seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
+    pub fn run(&self, setup: &Setup) -> Outcome {
+        let seed = setup.seed;
         let count = u64::try_from(self.replicas.len()).expect("a few");
         let index = usize::try_from(seed % count).expect("a few");
         let mut options = Options::calm(seed, self.replicas[index]);
         (self.tune)(&mut options);
-        run(seed, options, Some((self.play)(Script)), (bug, log))
+        run(setup, options, Some((self.play)(Script)))
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn within(
         }
     })
     .await?;
-    with(|world| world.trace(|| format!("script: {what}")));
+    with(|world| world.step(|| what));
     Ok(())
 }
 
@@ -229,7 +229,7 @@ impl Script {
     /// A frame arrives once more.
     pub fn replay(self, sent: &Sent) {
         with(|world| {
-            world.trace(|| format!("script: again {}", crate::sim::describe::frame(&sent.bytes)));
+            world.step(|| format!("again {}", crate::sim::describe::frame(&sent.bytes)));
             world.deliver_again(sent);
         });
     }
@@ -237,7 +237,7 @@ impl Script {
     /// Cuts what goes from one replica to another.
     pub fn cut_to(self, from: u8, to: u8) {
         with(|world| {
-            world.trace(|| format!("script: {from} is cut from {to}"));
+            world.step(|| format!("{from} is cut from {to}"));
             world.network.cut(Place::Replica(from), Place::Replica(to));
         });
     }
@@ -252,7 +252,7 @@ impl Script {
     pub fn join(self, a: u8, b: u8) {
         let (a, b) = (Place::Replica(a), Place::Replica(b));
         with(|world| {
-            world.trace(|| format!("script: {a:?} and {b:?} are joined"));
+            world.step(|| format!("{a:?} and {b:?} are joined"));
             world.network.join(a, b);
             world.network.join(b, a);
         });
@@ -714,7 +714,7 @@ impl Script {
         let (primary, count) = (self.primary(), self.replicas());
         let mut roles = (0..count).map(|step| (primary + step) % count);
         let roles = std::array::from_fn(|_| roles.next().expect("so many replicas"));
-        with(|world| world.trace(|| format!("script: all is set up, {roles:?}")));
+        with(|world| world.step(|| format!("all is set up, {roles:?}")));
         Ok(roles)
     }
 
@@ -723,7 +723,7 @@ impl Script {
     /// Writes of a zone wait.
     pub fn stall(self, replica: u8, zone: Zone) {
         with(|world| {
-            world.trace(|| format!("script: writes of {replica} to {zone:?} wait"));
+            world.step(|| format!("writes of {replica} to {zone:?} wait"));
             world.directed().stall(replica, zone);
         });
     }
@@ -731,7 +731,7 @@ impl Script {
     /// They wait no more.
     pub fn unstall(self, replica: u8, zone: Zone) {
         with(|world| {
-            world.trace(|| format!("script: writes of {replica} to {zone:?} go on"));
+            world.step(|| format!("writes of {replica} to {zone:?} go on"));
             world.end_stall(replica, zone);
         });
     }
@@ -819,7 +819,7 @@ impl Script {
     /// The sector at an offset rots.
     pub fn damage(self, replica: u8, offset: u64, zone: Zone) {
         with(|world| {
-            world.trace(|| format!("script: {zone:?} of {replica} rots at {offset}"));
+            world.step(|| format!("{zone:?} of {replica} rots at {offset}"));
             let before = world.disks[usize::from(replica)].bytes(offset, SECTOR_SIZE);
             let disk = &mut world.disks[usize::from(replica)];
             disk.damage(offset, &mut world.random.fault);
@@ -832,7 +832,7 @@ impl Script {
     /// Whole sectors of a platter become something else.
     pub fn overwrite(self, replica: u8, offset: u64, bytes: &[u8], zone: Zone) {
         with(|world| {
-            world.trace(|| format!("script: {zone:?} of {replica} changes at {offset}"));
+            world.step(|| format!("{zone:?} of {replica} changes at {offset}"));
             overwrite(world, replica, offset, bytes);
             world.directed().damaged.insert(zone);
         });

@@ -20,6 +20,13 @@ fn prepare(header: &PrepareHeader) -> String {
     format!("{kind:?} op {op} view {view} commit {commit} {own} after {parent}")
 }
 
+/// The command of a whole frame.
+#[must_use]
+pub fn command(frame: &[u8]) -> u8 {
+    let (common, _) = CommonHeader::read_from_prefix(frame).expect("a whole frame");
+    common.command
+}
+
 /// A whole frame.
 #[must_use]
 pub fn frame(frame: &[u8]) -> String {

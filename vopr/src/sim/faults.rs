@@ -9,7 +9,9 @@ use super::draws::Draws;
 use super::options::MS;
 use super::platter;
 use super::scenario::Phase;
-use super::world::World;
+use super::world::{REPLICA, World};
+use crate::random::Random;
+use crate::seed::injection::Family;
 use daftari::stdx::to_u64;
 use daftari::vsr::journal::{Bounds, SlotRead, decide};
 use storage_format::{Geometry, PrepareHeader, ReplySlotHeader, SECTOR_SIZE};
@@ -26,8 +28,21 @@ pub fn plan_crash(world: &mut World, starting: bool) {
     world.plan = CrashPlan::new(starting, distance, &mut world.random.fault);
 }
 
-/// What happens to the disk at a crash and until the next start.
-pub fn after_crash(world: &mut World, writes: &[(Write, Survived)]) {
+/// The plan says that the replica crashes now; whether it does. If not, there is another plan.
+pub fn strikes(world: &mut World) -> bool {
+    world.plan = CrashPlan::Never;
+    let what = || "power fails".into();
+    if world.stage.inject(Family::Crash, REPLICA, what) {
+        return true;
+    }
+    // The one draw of a crash.
+    let _own = world.random.fault.any();
+    plan_crash(world, false);
+    false
+}
+
+/// What happens to the disk at a crash and until the next start. All draws are from the crash's `random`.
+pub fn after_crash(world: &mut World, writes: &[(Write, Survived)], random: &mut Random) {
     for (write, survived) in writes {
         let torn = u64::from(*survived != Survived::Whole);
         match write.zone {
@@ -41,11 +56,18 @@ pub fn after_crash(world: &mut World, writes: &[(Write, Survived)]) {
     if world.scenario.phase != Phase::Run {
         return;
     }
-    rot(world);
+    rot(world, random);
     if world.options.clock_steps {
-        let random = &mut world.random.fault;
         let step = random.exponential(2_000 * MS);
-        world.clock = if random.chance(500) {
+        let forward = random.chance(500);
+        let what = || {
+            let way = if forward { "forward" } else { "back" };
+            format!("the clock steps {way} by {} ms", step / MS)
+        };
+        if !world.stage.inject(Family::Clock, REPLICA, what) {
+            return;
+        }
+        world.clock = if forward {
             world.clock + step
         } else {
             world.clock - step
@@ -53,25 +75,31 @@ pub fn after_crash(world: &mut World, writes: &[(Write, Survived)]) {
     }
 }
 
-fn rot(world: &mut World) {
+fn rot(world: &mut World, random: &mut Random) {
     let geometry = world.options.geometry;
     let options = world.options.clone();
-    let random = &mut world.random.fault;
+    let stage = &mut world.stage;
+    let mut may_rot = |what: &str| stage.inject(Family::Rot, REPLICA, || format!("{what} rots"));
     if random.chance(options.rot_headers) {
         let sector = random.below(u64::from(geometry.journal_slot_count.get()) / 16);
-        if platter::header_sector_can_be_lost(&world.disk, &geometry, sector) {
+        let own = &mut Random::new(random.any());
+        if platter::header_sector_can_be_lost(&world.disk, &geometry, sector)
+            && may_rot("a sector of headers")
+        {
             let offset = geometry.headers_offset() + sector * to_u64(SECTOR_SIZE);
-            world.disk.damage(offset, random);
+            world.disk.damage(offset, own);
             world.counts.rotten += 1;
         }
     }
     if random.chance(options.rot_superblock) {
+        let own = &mut Random::new(random.any());
         let copies = platter::copies(&world.disk);
         if copies
             .iter()
             .all(|copy| copy.valid() && copy.checksum == copies[0].checksum)
+            && may_rot("a copy of the superblock")
         {
-            world.disk.damage(random.below(4) * 8192, random);
+            world.disk.damage(own.below(4) * 8192, own);
             world.counts.rotten += 1;
         }
     }
@@ -80,11 +108,11 @@ fn rot(world: &mut World) {
         let offset = geometry.replies_offset() + slot * geometry.reply_slot_size();
         let first = world.disk.bytes(offset, SECTOR_SIZE);
         let (header, _) = ReplySlotHeader::read_from_prefix(&first).expect("a sector");
-        if header.valid() {
+        let own = &mut Random::new(random.any());
+        if header.valid() && may_rot("a stored reply") {
             world.checker.on_reply_damaged(header.client.get());
-            let random = &mut world.random.fault;
-            let at = offset + random.below(2) * to_u64(SECTOR_SIZE);
-            world.disk.damage(at, random);
+            let at = offset + own.below(2) * to_u64(SECTOR_SIZE);
+            world.disk.damage(at, own);
             world.counts.rotten += 1;
         }
     }

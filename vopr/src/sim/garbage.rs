@@ -2,7 +2,9 @@
 
 use super::draws::Draws;
 use super::world::World;
+use crate::cluster::network::Place;
 use crate::random::Random;
+use crate::seed::injection::Family;
 use bytes::Bytes;
 use daftari::constants;
 use daftari::wire::frame::concat;
@@ -31,7 +33,13 @@ pub fn maybe_send(world: &mut World, client: usize) {
     if !on || !world.random.client.chance(world.options.garbage) {
         return;
     }
-    let garbage = draw(&world.clients[client].state, &mut world.random.client);
+    let own = &mut Random::new(world.random.client.any());
+    let garbage = draw(&world.clients[client].state, own);
+    let what = || super::describe::frame(&garbage.frame);
+    let place = Some(Place::Client(client));
+    if !world.stage.inject(Family::Garbage, place, what) {
+        return;
+    }
     for reason in garbage.reasons {
         world.checker.on_provoked(garbage.client, reason);
     }

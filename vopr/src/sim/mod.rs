@@ -23,18 +23,17 @@ pub mod scenario;
 pub mod seen;
 pub mod stage;
 pub mod tally;
+pub mod transmit;
 pub mod trees;
 pub mod verdict;
 pub mod world;
 
-use crate::random::Random;
+use crate::seed::{self, Ended, Setup};
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::marks::{Marks, take_marks};
-use daftari::stdx::planted::{Bug, plant};
-use draws::Draws;
+use daftari::stdx::planted::plant;
 use futures_util::FutureExt;
-use hash::EventHash;
 use io::SimIo;
 use madsim::task::NodeId;
 use options::Options;
@@ -52,18 +51,12 @@ use world::{Counts, World, with};
 /// What a seed came to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The first failure, if any.
-    pub failure: Option<Failure>,
-    /// The hash of all events.
-    pub hash: EventHash,
+    /// What came of it.
+    pub ended: Ended,
     /// What the checker saw.
     pub seen: Seen,
     /// What was done to the replica.
     pub counts: Counts,
-    /// Simulated nanoseconds.
-    pub time: u64,
-    /// Rare branches that were reached.
-    pub marks: Marks,
 }
 
 thread_local! {
@@ -91,15 +84,16 @@ pub fn panic_text() -> String {
     PANIC.take().unwrap_or_else(|| "no text".into())
 }
 
-/// Runs a seed on this thread, with a bug planted or without.
+/// Runs a seed on this thread.
 #[must_use]
-pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
-    plant(bug);
+pub fn run_seed(setup: &Setup) -> Outcome {
+    plant(setup.bug);
     forget_panic();
     let _of_others: Marks = take_marks();
-    let cluster = Random::stream(seed, 100).id();
-    let options = Options::of_seed(seed);
-    let former = world::replace(Some(World::new(seed, options, cluster, (bug, log))));
+    let mut options = Options::of_seed(setup.seed);
+    options.cut(&setup.cuts);
+    let config = seed::config(&options);
+    let former = world::replace(Some(World::new(setup, options)));
     assert!(former.is_none(), "one seed at a time on a thread");
     let start = || {
         let node = madsim::runtime::Handle::current()
@@ -110,50 +104,54 @@ pub fn run_seed(seed: u64, bug: Option<Bug>, log: bool) -> Outcome {
         with(|world| world.node = Some(node.id()));
         vec![node.id()]
     };
-    let (time, panic) = simulate(seed, start, |waker| with(|world| world.turn(waker)));
+    let panic = simulate(setup.seed, start, |waker| with(|world| world.turn(waker)));
     let world = world::replace(None).expect("it was put there");
     plant(None);
     let (seen, counts) = world.summary();
     Outcome {
-        failure: world.stage.failure.or(panic),
-        hash: world.stage.hash,
         seen,
         counts,
-        time,
-        marks: take_marks(),
+        ended: Ended {
+            failure: world.stage.failure.or(panic),
+            hash: world.stage.hash,
+            time: world.stage.time,
+            config,
+            replicas: 1,
+            clients: world.options.clients,
+            requests: world.scenario.issued(),
+            op: world.checker.history.head(),
+            marks: take_marks(),
+            unavailable: None,
+            faults: world.stage.faults,
+            recording: world.stage.recording,
+        },
     }
 }
 
 /// Runs a simulation on this thread: `start` makes the nodes, and `turn` moves everything else, as
-/// [`drive`] says. Gives the simulated nanoseconds, and a panic that came out of it.
+/// [`drive`] says. Gives a panic that came out of it.
 pub fn simulate(
     seed: u64,
     start: impl FnOnce() -> Vec<NodeId>,
     turn: impl FnMut(&Waker) -> Option<u64>,
-) -> (u64, Option<Failure>) {
+) -> Option<Failure> {
     let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async {
             let nodes = start();
             drive(turn).await;
-            let end = world::now();
             // A task that waits keeps itself in memory for ever: it holds what would wake it.
             for node in nodes {
                 madsim::runtime::Handle::current().kill(node);
             }
             madsim::time::sleep(Duration::from_millis(1)).await;
-            end
-        })
+        });
     }));
     drop(std::panic::catch_unwind(AssertUnwindSafe(|| drop(runtime))));
-    match result {
-        Ok(time) => (time, None),
-        Err(_) => {
-            let what = panic_text();
-            let kind = "panic";
-            (0, Some(Failure { kind, what }))
-        }
-    }
+    result.err().map(|_| Failure {
+        kind: "panic",
+        what: panic_text(),
+    })
 }
 
 /// Takes the events of a world as they come due: `turn` takes those that are, and gives the time of the

@@ -83,24 +83,23 @@ impl Network {
         self.connections.get(&connection).map(|found| found.client)
     }
 
-    /// When a frame sent now arrives; `None` when it is lost.
-    pub fn send(
-        &mut self,
-        connection: ConnectionId,
-        direction: Direction,
-        now: u64,
-        random: &mut Random,
-    ) -> Option<u64> {
+    /// Draws how long a frame takes, and whether it is lost.
+    pub fn draw(&self, random: &mut Random) -> (u64, bool) {
         let faults = self.faults;
         let delay = faults.delay_min + random.exponential(faults.delay_mean);
-        let lost = random.chance(faults.lost);
+        (delay, random.chance(faults.lost))
+    }
+
+    /// A frame goes over a connection, to arrive `at` some time or after those before it; when that is, if the
+    /// connection is open.
+    pub fn pass(&mut self, connection: ConnectionId, direction: Direction, at: u64) -> Option<u64> {
         let found = self.connections.get_mut(&connection)?;
         let arrival = match direction {
             Direction::ToServer => &mut found.arrival[0],
             Direction::ToClient => &mut found.arrival[1],
         };
-        *arrival = (now + delay).max(*arrival + 1);
-        (!lost).then_some(*arrival)
+        *arrival = at.max(*arrival + 1);
+        Some(*arrival)
     }
 
     /// A frame arrives at the replica.

@@ -120,6 +120,14 @@ pub fn on_formatted(world: &mut World) {
     }
 }
 
+impl Scenario {
+    /// Requests that clients began so far of those that they may.
+    #[must_use]
+    pub fn issued(&self) -> u64 {
+        self.issued
+    }
+}
+
 /// What a client sends next, and how long it waits before; `None` when there is nothing to do.
 pub fn next_request(world: &mut World, client: usize) -> Option<(u64, (Operation, Vec<u8>))> {
     if world.scenario.phase != Phase::Run

@@ -1,10 +1,14 @@
 //! What a simulated world is played on: a queue of events in the order of their time, the hash of all that
-//! happens, and the first failure, which ends the run.
+//! happens, the faults, and the first failure, which ends the run.
 
 use super::hash::EventHash;
 use super::options::MS;
 use super::verdict::{Failure, Verdict};
 use super::world::now;
+use crate::cluster::network::Place;
+use crate::seed::Setup;
+use crate::seed::injection::{Family, Faults};
+use crate::timeline::{Mark, Point, Recording};
 use std::collections::BTreeMap;
 use std::task::Waker;
 
@@ -17,6 +21,12 @@ pub struct Stage<Action> {
     pub failure: Option<Failure>,
     /// Whether the run is over.
     pub finished: bool,
+    /// The faults.
+    pub faults: Faults,
+    /// What happens, if it is kept.
+    pub recording: Option<Recording>,
+    /// When the last event was taken.
+    pub time: u64,
     /// Whether each event is printed.
     log: bool,
     queue: BTreeMap<(u64, u64), Action>,
@@ -38,12 +48,15 @@ pub enum Next<Action> {
 impl<Action> Stage<Action> {
     /// A run that begins with an event.
     #[must_use]
-    pub fn new(first: Action, log: bool) -> Self {
+    pub fn new(first: Action, setup: &Setup) -> Self {
         Self {
             hash: EventHash::default(),
             failure: None,
             finished: false,
-            log,
+            faults: Faults::new(&setup.cuts.without, &setup.cuts.skip),
+            recording: setup.record.map(Recording::new),
+            time: 0,
+            log: setup.log,
             queue: BTreeMap::from([((0, 0), first)]),
             queued: 0,
             waker: None,
@@ -68,6 +81,7 @@ impl<Action> Stage<Action> {
         let first = self.queue.first_entry().expect("somebody always looks on");
         let time = first.key().0;
         if time <= now() {
+            self.time = now();
             return Next::Now(first.remove());
         }
         self.waker = Some(waker.clone());
@@ -77,7 +91,9 @@ impl<Action> Stage<Action> {
     /// Notes a verdict; the first failure ends the run.
     pub fn judge(&mut self, verdict: Verdict) {
         if let Err(failure) = verdict {
-            self.trace(|| format!("FAIL {}: {}", failure.kind, failure.what));
+            self.tell(None, Mark::Failure, || {
+                format!("FAIL {}: {}", failure.kind, failure.what)
+            });
             self.failure.get_or_insert(failure);
             self.wake();
         }
@@ -90,6 +106,40 @@ impl<Action> Stage<Action> {
             let now = now();
             eprintln!("{:>7}.{:06} {}", now / MS, now % MS, text());
         }
+    }
+
+    /// Prints something that stands out, and keeps it, if asked to.
+    pub fn tell(&mut self, place: Option<Place>, mark: Mark, text: impl FnOnce() -> String) {
+        match &mut self.recording {
+            None => self.trace(text),
+            Some(recording) => {
+                let (at, text) = (now(), text());
+                recording.point(Point {
+                    at,
+                    place,
+                    mark,
+                    text: text.clone(),
+                });
+                self.trace(|| text);
+            }
+        }
+    }
+
+    /// A fault is about to happen, at a place or to everybody; whether it may. What it needs was drawn
+    /// before.
+    pub fn inject(
+        &mut self,
+        family: Family,
+        place: Option<Place>,
+        what: impl FnOnce() -> String,
+    ) -> bool {
+        let (index, may) = self.faults.inject(family);
+        let mark = if may { Mark::Fault } else { Mark::Vetoed };
+        self.tell(place, mark, || {
+            let vetoed = if may { "" } else { ", vetoed" };
+            format!("fault {index} ({}{vetoed}): {}", family.name(), what())
+        });
+        may
     }
 
     fn wake(&mut self) {

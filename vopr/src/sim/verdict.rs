@@ -9,6 +9,19 @@ pub struct Failure {
     pub what: String,
 }
 
+impl Failure {
+    /// Whether another is of the same kind; panics are if they come from the same place.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let place = |failure: &Self| {
+            // `panicked at src/file.rs:12:5: text`
+            let start = failure.what.split(": ").next();
+            start.unwrap_or_default().to_owned()
+        };
+        self.kind == other.kind && (self.kind != "panic" || place(self) == place(other))
+    }
+}
+
 /// The verdict on one event.
 pub type Verdict = Result<(), Failure>;
 

@@ -7,7 +7,7 @@ use super::checker::Checker;
 use super::client::{Client, Received};
 use super::crash_plan::CrashPlan;
 use super::describe;
-use super::disk::{Disk, Zone};
+use super::disk::{Disk, Survived, Zone};
 use super::draws::Draws;
 use super::network::{Direction, Network};
 use super::options::{MS, Options};
@@ -16,11 +16,14 @@ use super::seen::Seen;
 use super::stage::{Next, Stage};
 use super::tally;
 use super::verdict::{Verdict, fail};
+use crate::cluster::network::Place;
 use crate::generate::{Generator, Swarm};
 use crate::random::Random;
+use crate::seed::Setup;
+use crate::seed::injection::Family;
+use crate::timeline::{Mark, Status};
 use bytes::Bytes;
 use daftari::io::ConnectionId;
-use daftari::stdx::planted::Bug;
 use daftari::vsr::FatalReason;
 use daftari::wire::header::command;
 use daftari::wire::{Evicted, Operation};
@@ -30,6 +33,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::task::Waker;
 use storage_format::SECTOR_SIZE;
+
+/// The only replica.
+pub const REPLICA: Option<Place> = Some(Place::Replica(0));
 
 /// Where a frame names its command.
 const COMMAND_AT: usize = std::mem::offset_of!(daftari::wire::CommonHeader, command);
@@ -262,12 +268,9 @@ fn swarm(seed: u64, options: &Options) -> Swarm {
 impl World {
     /// The world of a seed.
     #[must_use]
-    pub fn new(
-        seed: u64,
-        options: Options,
-        cluster: u128,
-        (bug, log): (Option<Bug>, bool),
-    ) -> Self {
+    pub fn new(setup: &Setup, options: Options) -> Self {
+        let seed = setup.seed;
+        let cluster = Random::stream(seed, 100).id();
         let mut random = Streams {
             disk: Random::stream(seed, 102),
             network: Random::stream(seed, 103),
@@ -284,13 +287,13 @@ impl World {
             disk,
             network: Network::new(options.network),
             checker: {
-                let mut checker = Checker::new(cluster, options.geometry, bug);
+                let mut checker = Checker::new(cluster, options.geometry, setup.bug);
                 checker.cramped = options.cramped;
                 checker
             },
             generator: Generator::with_swarm(seed, swarm(seed, &options)),
             scenario: Scenario::new(),
-            stage: Stage::new(Action::Look, log),
+            stage: Stage::new(Action::Look, setup),
             counts: Counts::default(),
             node: None,
             running: false,
@@ -403,7 +406,7 @@ impl World {
         };
         let at = now() + self.disk_delay(zone, self.options.speed.write);
         self.at(at, Action::Write(id));
-        if self.plan.on_write(zone) {
+        if self.plan.on_write(zone) && super::faults::strikes(self) {
             self.at(now(), Action::Crash);
         }
         id
@@ -430,9 +433,13 @@ impl World {
 
     fn disk_delay(&mut self, zone: Zone, (min, mean): (u64, u64)) -> u64 {
         let speed = self.options.speed;
-        let random = &mut self.random.disk;
+        let random = &mut Random::new(self.random.disk.any());
         if random.chance(speed.stalls) {
-            return min + random.exponential(200 * MS);
+            let longer = random.exponential(200 * MS);
+            let what = || format!("{zone:?} takes {} ms", longer / MS);
+            if self.stage.inject(Family::DiskStall, REPLICA, what) {
+                return min + longer;
+            }
         }
         let mut delay = min + random.exponential(mean);
         if zone == Zone::Grid {
@@ -441,8 +448,12 @@ impl World {
         let spells = self.scenario.phase == Phase::Run && speed.spells > 0;
         if spells && random.below(10_000) < speed.spells {
             let slow_zone = random.pick(&[None, Some(Zone::Grid), Some(Zone::Prepares)]);
-            self.slow = (now() + random.exponential(2_000 * MS), slow_zone);
-            self.counts.slow_spells += 1;
+            let length = random.exponential(2_000 * MS);
+            let what = || format!("{slow_zone:?} is slow for {} ms", length / MS);
+            if self.stage.inject(Family::DiskSpell, REPLICA, what) {
+                self.slow = (now() + length, slow_zone);
+                self.counts.slow_spells += 1;
+            }
         }
         let (until, slow_zone) = self.slow;
         if now() < until && slow_zone.is_none_or(|slow| slow == zone) {
@@ -467,7 +478,7 @@ impl World {
     }
 
     fn crash_after_access(&mut self) -> bool {
-        let crashes = self.plan.on_access();
+        let crashes = self.plan.on_access() && super::faults::strikes(self);
         if crashes {
             self.crash();
         }
@@ -483,8 +494,9 @@ impl World {
         }
         self.running = true;
         self.served = false;
+        self.observe(Status::Starting);
         self.note(kind::START, &[]);
-        self.trace(|| "start".into());
+        self.stage.tell(REPLICA, Mark::Start, || "start".into());
         self.pages.clear();
         self.checker.on_start();
         super::faults::note_rows(self);
@@ -496,7 +508,9 @@ impl World {
     /// The replica's process ended by itself.
     pub fn on_exit(&mut self, result: Result<(), FatalReason>) {
         self.note(kind::EXIT, format!("{result:?}").as_bytes());
-        self.trace(|| format!("exit {result:?}"));
+        self.stage
+            .tell(REPLICA, Mark::Stop, || format!("exit {result:?}"));
+        self.observe(Status::Down);
         self.running = false;
         self.network.crash();
         super::scenario::on_exit(self, result);
@@ -511,18 +525,25 @@ impl World {
         self.counts.crashes += 1;
         self.counts.crashes_in_recovery += u64::from(!self.served);
         self.running = false;
+        self.observe(Status::Down);
         let node = self.node.expect("the node was made before");
         Handle::current().kill(node);
         self.network.crash();
-        let writes = self.disk.crash(&mut self.random.fault);
-        self.trace(|| {
+        let own = &mut Random::new(self.random.fault.any());
+        let under_way = self.disk.writes().count();
+        let what = || format!("{under_way} writes are torn or lost");
+        if under_way > 0 && !self.stage.inject(Family::Tear, REPLICA, what) {
+            self.disk.at_crash = Some(Survived::Whole);
+        }
+        let writes = self.disk.crash(own);
+        self.stage.tell(REPLICA, Mark::Stop, || {
             let list = writes
                 .iter()
                 .map(|(w, s)| format!("{:?} {} {s:?}", w.zone, w.offset));
             format!("crash {}", list.collect::<Vec<_>>().join(", "))
         });
-        super::faults::after_crash(self, &writes);
-        let delay = self.random.fault.exponential(500 * MS);
+        super::faults::after_crash(self, &writes, own);
+        let delay = own.exponential(500 * MS);
         self.at(now() + delay, Action::Start);
     }
 
@@ -531,6 +552,7 @@ impl World {
     /// The replica sends a frame.
     pub fn on_server_send(&mut self, connection: ConnectionId, frame: Bytes) {
         self.served = true;
+        self.observe(Status::Primary);
         self.note(kind::SEND, &frame);
         let verdict = self.checker.on_send(&self.disk, &frame);
         self.judge(verdict);
@@ -538,11 +560,8 @@ impl World {
         let Some(client) = self.network.client(connection) else {
             return;
         };
-        let random = &mut self.random.network;
-        if let Some(at) = self
-            .network
-            .send(connection, Direction::ToClient, now(), random)
-        {
+        let way = (Direction::ToClient, client);
+        if let Some(at) = self.transmit(connection, way, &frame) {
             self.at(at, Action::ToClient(client, frame));
         }
     }
@@ -558,16 +577,11 @@ impl World {
                 connection
             }
         };
-        let random = &mut self.random.network;
-        if random.chance(self.network.faults.replayed) {
-            let later = now() + random.exponential(1500 * MS);
+        if let Some(later) = self.replays(client, &frame) {
             self.at(later, Action::Replay(client, frame.clone()));
         }
-        let random = &mut self.random.network;
-        if let Some(at) = self
-            .network
-            .send(connection, Direction::ToServer, now(), random)
-        {
+        let way = (Direction::ToServer, client);
+        if let Some(at) = self.transmit(connection, way, &frame) {
             self.at(at, Action::ToServer(connection, frame));
         }
     }
@@ -655,10 +669,16 @@ impl World {
             0
         };
         if random.chance(crashes) {
-            self.clients[index].start_again(false, random);
-            self.arm(index, 10 * MS);
-            return;
+            let own = &mut Random::new(random.any());
+            let place = Some(Place::Client(index));
+            let what = || format!("client {index} dies");
+            if self.stage.inject(Family::ClientCrash, place, what) {
+                self.clients[index].start_again(false, own);
+                self.arm(index, 10 * MS);
+                return;
+            }
         }
+        let random = &mut self.random.client;
         let client = &mut self.clients[index];
         let in_flight = client.in_flight.as_mut().expect("the caller looked");
         in_flight.attempts += 1;

@@ -1,0 +1,88 @@
+//! Frames on their way: when each arrives, if it does, and whether it comes once more.
+
+use super::network::{LinkFaults, Place};
+use super::world::World;
+use crate::random::Random;
+use crate::seed::injection::Family;
+use crate::sim::describe;
+use crate::sim::draws::Draws;
+use crate::sim::options::MS;
+use crate::sim::world::now;
+use crate::timeline::Message;
+use bytes::Bytes;
+
+impl World {
+    /// A frame is sent over a link: when it arrives, if it does.
+    pub fn transmit(
+        &mut self,
+        link: (Place, Place),
+        faults: &LinkFaults,
+        frame: &Bytes,
+    ) -> Option<u64> {
+        let (delay, lost) = self.network.draw(link, faults, &mut self.random.network);
+        let lost = lost && {
+            let what = || {
+                format!(
+                    "{} from {:?} to {:?}",
+                    describe::frame(frame),
+                    link.0,
+                    link.1
+                )
+            };
+            self.stage.inject(Family::FrameLost, None, what)
+        };
+        let at = if lost {
+            None
+        } else {
+            self.network.pass(link, now() + delay, faults.ordered)
+        };
+        let at = self.pass(link, frame, at);
+        self.record_message(link, frame, at);
+        at
+    }
+
+    /// When a frame that is sent over a link comes once more, if it does.
+    pub fn replays(
+        &mut self,
+        link: (Place, Place),
+        faults: &LinkFaults,
+        frame: &Bytes,
+    ) -> Option<u64> {
+        let random = &mut self.random.network;
+        if !random.chance(faults.replayed) {
+            return None;
+        }
+        let later = now() + Random::new(random.any()).exponential(1500 * MS);
+        let what = || {
+            format!(
+                "{} from {:?} to {:?}",
+                describe::frame(frame),
+                link.0,
+                link.1
+            )
+        };
+        if !self.stage.inject(Family::FrameReplayed, None, what) {
+            return None;
+        }
+        self.record_message(link, frame, Some(later));
+        Some(later)
+    }
+
+    fn record_message(&mut self, (from, to): (Place, Place), frame: &Bytes, at: Option<u64>) {
+        let Some(recording) = &mut self.stage.recording else {
+            return;
+        };
+        recording.message(Message {
+            sent: now(),
+            arrives: at,
+            from,
+            to,
+            command: describe::command(frame),
+            text: describe::frame(frame),
+        });
+        if let Place::Replica(replica) = from {
+            self.processes[usize::from(replica)].spoke = true;
+            self.observe(replica);
+        }
+    }
+}
