@@ -44,7 +44,12 @@ impl World {
     /// The replica that a client asks when it has asked so many before.
     fn asked(&self, client: usize, attempts: u32) -> u8 {
         let view = u64::from(self.clients[client].state.view) + u64::from(attempts);
-        u8::try_from(view % u64::from(self.options.replicas)).expect("below 6")
+        // A standby passes on what it gets.
+        let members = match attempts {
+            0 => self.options.replicas,
+            _ => self.options.members(),
+        };
+        u8::try_from(view % u64::from(members)).expect("a few")
     }
 
     /// A frame arrives at a client.
@@ -132,15 +137,15 @@ impl World {
         }
         // A wrong frame that were executed all the same would be in the log.
         self.checker.history.on_request_made(&garbage.frame);
-        let replica = self.random.client.below(u64::from(self.options.replicas));
-        let replica = u8::try_from(replica).expect("below 6");
+        let replica = self.random.client.below(u64::from(self.options.members()));
+        let replica = u8::try_from(replica).expect("a few");
         self.send(index, replica, garbage.frame);
     }
 
     /// A client asks a replica what the view is.
     fn ping(&mut self, index: usize) {
-        let replica = self.random.client.below(u64::from(self.options.replicas));
-        let replica = u8::try_from(replica).expect("below 6");
+        let replica = self.random.client.below(u64::from(self.options.members()));
+        let replica = u8::try_from(replica).expect("a few");
         let frame = daftari::wire::build::ping(&self.clients[index].state, 42);
         self.send(index, replica, frame);
     }

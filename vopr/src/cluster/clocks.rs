@@ -59,6 +59,11 @@ impl ClockOptions {
         }
     }
 
+    /// One more clock.
+    pub fn add(&mut self, wrong: bool) {
+        self.wrong.push(wrong);
+    }
+
     /// Nanoseconds by which a replica's clock is ahead of the true time.
     fn skew(&self, random: &mut Random, replica: u8) -> i64 {
         let signed = |time: u64| i64::try_from(time).expect("some years");
@@ -141,7 +146,7 @@ pub fn step(world: &mut World) {
         return;
     }
     let random = &mut world.random.clock;
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     let skew = world.options.clocks.skew(random, replica);
     world.processes[usize::from(replica)].clocks.skew = skew;
     world.checker.counts.clock_steps += 1;

@@ -38,19 +38,21 @@ pub fn after_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)])
     super::rot::at_crash(world, replica, writes);
     let options = &mut world.options;
     if options.losses > 0
+        && !options.is_standby(replica)
         && world.random.fault.chance(options.loss)
         && world.checker.may_lose(replica)
     {
         options.losses -= 1;
         world.lose_disk(replica);
     }
+    if world.options.is_standby(replica) && world.random.fault.chance(world.options.standbys.loss) {
+        world.lose_disk(replica);
+    }
     let options = world.options.processes;
     let down = world.random.fault.exponential(options.down);
     world.at(now() + down, Action::Start(replica));
+    let others: Vec<u8> = world.members().filter(|other| *other != replica).collect();
     let random = &mut world.random.fault;
-    let others: Vec<u8> = (0..world.options.replicas)
-        .filter(|other| *other != replica)
-        .collect();
     let with_it = if others.is_empty() {
         Vec::new()
     } else if random.chance(options.crash_all) {
@@ -91,7 +93,7 @@ pub fn begin(world: &mut World) {
         world.at(at, Action::Pause);
     }
     let partition = world.options.partitions.distance;
-    if partition > 0 && world.options.replicas > 1 {
+    if partition > 0 && world.options.members() > 1 {
         let at = now() + world.random.partition.exponential(partition);
         world.at(at, Action::Partition);
     }
@@ -104,7 +106,7 @@ pub fn pause(world: &mut World) {
     }
     let options = world.options.processes;
     let random = &mut world.random.fault;
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     let length = random.exponential(options.pause);
     let next = now() + random.exponential(options.pause_distance);
     world.at(next, Action::Pause);
@@ -121,8 +123,8 @@ pub fn partition(world: &mut World) {
     }
     let options = world.options.partitions;
     let random = &mut world.random.partition;
-    let replicas = world.options.replicas;
-    let all: Vec<u8> = (0..replicas).collect();
+    let members = world.options.members();
+    let all: Vec<u8> = (0..members).collect();
     let a = random.pick(&all);
     let one_way = random.chance(options.one_way);
     let (mut side, other): (Vec<u8>, Vec<u8>) = match random.below(4) {
@@ -132,8 +134,8 @@ pub fn partition(world: &mut World) {
         2 => all.iter().partition(|_| random.chance(500)),
         // Two do not hear each other.
         _ => {
-            let b = (a + 1 + u8::try_from(random.below(u64::from(replicas) - 1)).expect("below 6"))
-                % replicas;
+            let b = (a + 1 + u8::try_from(random.below(u64::from(members) - 1)).expect("a few"))
+                % members;
             (vec![a], vec![b])
         }
     };

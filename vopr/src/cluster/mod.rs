@@ -14,6 +14,7 @@ pub mod phases;
 pub mod processes;
 pub mod quorum;
 pub mod rot;
+pub mod standbys;
 pub mod world;
 
 use crate::sim::disk::Zone;
@@ -74,7 +75,7 @@ pub fn run(
 ) -> Outcome {
     plant(bug);
     forget_panic();
-    let replicas = options.replicas;
+    let (replicas, members) = (options.replicas, options.members());
     let mut world = World::new(seed, options, bug, log);
     if play.is_some() {
         world.direct(seed);
@@ -91,7 +92,7 @@ pub fn run(
             with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
             node.id()
         };
-        (0..replicas).map(node).collect()
+        (0..members).map(node).collect()
     };
     let turn = |waker: &Waker| {
         loop {
@@ -147,25 +148,30 @@ fn on_scrubbed(scrubbed: &Scrubbed) {
     });
 }
 
+/// Anything may be damaged on a standby.
+fn expect_damage(_: &Scrubbed) {}
+
 /// Whether a script damaged something of a zone.
 fn is_damaged(world: &World, zone: Zone) -> bool {
     let directed = world.directed.as_ref();
     directed.is_some_and(|directed| directed.damaged.contains(&zone))
 }
 
-/// A replica's process: it formats its file once, and serves from then on.
+/// A member's process: it formats its file once, and serves from then on.
 async fn process(replica: u8) {
     let io = ClusterIo::new(replica);
     let (phase, cluster, options) =
         with(|world| (world.phases.phase, world.cluster, world.options.clone()));
     let lost = with(|world| world.processes[usize::from(replica)].lost);
+    let standby = options.is_standby(replica);
+    let free = standby && options.standbys.rot > 0;
     if phase == Phase::Format || lost {
         let format = FormatOptions {
             cluster,
             replica,
             replica_count: options.replicas,
             geometry: options.geometry,
-            recovering: lost,
+            recovering: lost && !standby,
         };
         let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
         with(|world| match result {
@@ -180,13 +186,13 @@ async fn process(replica: u8) {
     let options = RunOptions {
         cluster: Some(cluster),
         replica: Some(replica),
-        replica_count: usize::from(options.replicas),
+        member_count: usize::from(options.members()),
         memory_limit: 1 << 30,
         account_cache_size: options.account_cache_size,
         cache_size: options.cache_size,
         scrub: Some(ScrubOptions {
             period: options.scrub_period,
-            report: on_scrubbed,
+            report: if free { expect_damage } else { on_scrubbed },
         }),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));

@@ -2,7 +2,8 @@
 //!
 //! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
-//! at most until it is whole again, header or prepare, and never together with a torn write.
+//! at most until it is whole again, header or prepare, and never together with a torn write. Standbys are
+//! not counted, and may be damaged anywhere.
 
 use super::phases::Phase;
 use super::quorum;
@@ -48,6 +49,9 @@ impl Atlas {
 
 /// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
 fn permits_block(world: &World, address: u64, replica: u8) -> bool {
+    if world.options.is_standby(replica) {
+        return true;
+    }
     let replicas = world.options.replicas;
     (1..quorum::replication(replicas)).any(|nth| {
         let drawn = mix(world.options.salt ^ mix(address) ^ to_u64(nth));
@@ -57,14 +61,18 @@ fn permits_block(world: &World, address: u64, replica: u8) -> bool {
 
 /// Some blocks of the checkpoint of a replica may rot.
 fn rot_blocks(world: &mut World, replica: u8) {
-    if world.options.rot_blocks == 0 {
+    let rate = match world.options.is_standby(replica) {
+        true => world.options.standbys.rot,
+        false => world.options.rot_blocks,
+    };
+    if rate == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for address in world.checker.blocks(replica) {
         let permitted = permits_block(world, address, replica);
         let random = &mut world.random.rot;
-        if !permitted || !random.chance(world.options.rot_blocks) {
+        if !permitted || !random.chance(rate) {
             continue;
         }
         world.checker.on_block_rot(replica, address);
@@ -76,9 +84,24 @@ fn rot_blocks(world: &mut World, replica: u8) {
     }
 }
 
+/// Whether a journal slot may be damaged: on a standby any may.
+fn permits_slot(world: &World, slot: u64, replica: u8) -> bool {
+    let sector = slot / to_u64(HEADERS_PER_SECTOR);
+    world.options.is_standby(replica) || world.checker.atlas.permits(sector, replica)
+}
+
+/// Slots that rot at a crash, of 1000.
+fn rate_of_slots(world: &World, replica: u8) -> u64 {
+    match world.options.is_standby(replica) {
+        true => world.options.standbys.rot,
+        false => world.options.rot,
+    }
+}
+
 /// When what is at rest on the disk of a replica that runs rots first, or next.
 pub fn begin(world: &mut World) {
-    if world.options.rot + world.options.rot_blocks > 0 {
+    let options = &world.options;
+    if options.rot + options.rot_blocks + options.standbys.rot > 0 {
         let at = now() + world.random.rot.exponential(5_000 * MS);
         world.at(at, Action::Rot);
     }
@@ -91,16 +114,14 @@ pub fn at_rest(world: &mut World) {
     }
     begin(world);
     let random = &mut world.random.rot;
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     rot_blocks(world, replica);
     let geometry = world.options.geometry;
     let slots = u64::from(geometry.journal_slot_count.get());
     let slot = world.random.rot.below(slots);
-    let permitted = world
-        .checker
-        .atlas
-        .permits(slot / to_u64(HEADERS_PER_SECTOR), replica);
-    if world.options.rot > 0 && permitted && world.checker.may_rot(replica, slot, false) {
+    let permitted = permits_slot(world, slot, replica);
+    if rate_of_slots(world, replica) > 0 && permitted && world.checker.may_rot(replica, slot, false)
+    {
         world.checker.on_rot(replica, slot);
         world.checker.counts.rotten_at_rest += 1;
         world.trace(|| format!("slot {slot} of {replica} rots at rest"));
@@ -117,15 +138,16 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)]) {
     let torn = writes
         .iter()
         .any(|(write, survived)| journal(write.zone) && *survived != Survived::Whole);
-    if torn || world.options.rot == 0 {
+    let rate = rate_of_slots(world, replica);
+    if (torn && !world.options.is_standby(replica)) || rate == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for slot in 0..u64::from(geometry.journal_slot_count.get()) {
         let sector = slot / to_u64(HEADERS_PER_SECTOR);
+        let permitted = permits_slot(world, slot, replica);
         let random = &mut world.random.fault;
-        let permitted = world.checker.atlas.permits(sector, replica);
-        if !permitted || !random.chance(world.options.rot) {
+        if !permitted || !random.chance(rate) {
             continue;
         }
         let uncertain = world.options.uncertain[usize::from(replica)];

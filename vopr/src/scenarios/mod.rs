@@ -21,6 +21,7 @@ mod queues;
 mod replies;
 pub mod script;
 mod solo;
+mod standbys;
 mod steps;
 mod superblock;
 mod sync;
@@ -122,6 +123,7 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::CopiesInOrder, "B03"),
     (Bug::AskPrimaryOnly, "W18"),
     (Bug::ForgetUnread, "V16"),
+    (Bug::CommitAcrossViews, "T03"),
 ];
 
 /// All of them, by family.
@@ -142,6 +144,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         superblock::ALL,
         clocks::ALL,
         solo::ALL,
+        standbys::ALL,
     ]
     .into_iter()
     .flatten()
