@@ -163,8 +163,8 @@ async fn open_solo<I: Io>(
     Ok((ring, start))
 }
 
-/// With others, or as a standby: what the journal has beyond the checkpoint is executed again when it is known to be
-/// committed. Replies that the checkpoint did not write are made again by that.
+/// With others, or as a standby: what the journal has beyond the checkpoint is executed again when it is
+/// known to be committed. Replies that the checkpoint did not write are made again by that.
 async fn open_one_of_several<I: Io>(
     io: &I,
     state: &State<'_, I>,

@@ -654,4 +654,6 @@ fn is_for_standbys(code: u8) -> bool {
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod standby_tests;
+#[cfg(test)]
 mod tests;

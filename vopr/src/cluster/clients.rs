@@ -131,7 +131,13 @@ impl World {
 
     /// A replica gets a frame that no client would send.
     fn send_garbage(&mut self, index: usize) {
-        let garbage = garbage::draw(&self.clients[index].state, &mut self.random.client);
+        let state = &self.clients[index].state;
+        let garbage = garbage::draw(state, &mut self.random.client);
+        if state.session == 0 {
+            // It names a session, and the client may have got one when it arrives.
+            let reason = Evicted::NoSession.code();
+            self.checker.on_provoked(garbage.client, reason);
+        }
         for reason in garbage.reasons {
             self.checker.on_provoked(garbage.client, reason);
         }
