@@ -44,6 +44,8 @@ pub const HEADERS_BEHIND_MAX: usize = if cfg!(madsim) { 4 } else { 8 };
 
 /// Replicas that vote, at most.
 pub const REPLICA_COUNT_MAX: u8 = 6;
+/// Members that follow without voting, at most.
+pub const STANDBY_COUNT_MAX: u8 = 6;
 /// Bytes of the largest message between replicas: a prepare, or a client's frame on its way.
 pub const PEER_MESSAGE_SIZE_MAX: usize = MESSAGE_SIZE_MAX + PREPARE_ENTRIES_SIZE;
 

@@ -4,6 +4,7 @@ use super::exit::{Status, failure};
 use super::parse;
 use crate::constants::{
     BLOCK_SIZE, MESSAGE_SIZE_MAX, PREPARE_ENTRIES_SIZE, REPLICA_COUNT_MAX, SESSIONS_DEFAULT,
+    STANDBY_COUNT_MAX,
 };
 use crate::driver::{self, FormatOptions};
 use crate::server::{self, DataFile};
@@ -21,11 +22,14 @@ Examples:
   daftari format --cluster=7 --replica=1 --replica-count=3 /data/ledger
   daftari format --cluster=7 --replica=2 --replica-count=3 /data/ledger
       The files of three replicas, each on its own machine.
+  daftari format --cluster=7 --standby=3 --replica-count=3 /data/ledger
+      The file of a standby, which follows them and does not vote.
 
 The file must not exist. Its sizes are chosen here, once and for all; the replicas of a cluster need the
 same. Three replicas go on without any one of them, five without any two.
 
-If the file of a replica of such a cluster is lost, `daftari recover` makes another one. Never use `format`
+If the file of a standby is lost, make it again in the same way: a standby has promised nothing, and gets all
+from the replicas. If the file of a replica of such a cluster is lost, `daftari recover` makes another one. Never use `format`
 for that: what it makes believes that it never promised anything, and the others may lose transfers.";
 
 /// Slots of the journal, unless told otherwise.
@@ -97,6 +101,51 @@ impl Sizes {
     }
 }
 
+/// Whose file it is.
+#[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
+#[group(required = true, multiple = false)]
+pub struct Owner {
+    /// Index of the replica that the file belongs to, from 0.
+    #[arg(long, value_name = "INDEX")]
+    replica: Option<u8>,
+    /// Index of the standby that the file belongs to: they count on from the replicas, so the first one has
+    /// the index --replica-count.
+    #[arg(long, value_name = "INDEX")]
+    standby: Option<u8>,
+}
+
+impl Owner {
+    /// A replica.
+    #[must_use]
+    pub const fn replica(index: u8) -> Self {
+        Self {
+            replica: Some(index),
+            standby: None,
+        }
+    }
+
+    /// The index among the members of a cluster of so many replicas.
+    fn index(self, replica_count: u8) -> anyhow::Result<u8> {
+        let usage = |sentence: String| Err(failure(Status::Usage, sentence));
+        let standbys = replica_count..replica_count + STANDBY_COUNT_MAX;
+        match (self.replica, self.standby) {
+            (Some(replica), _) if replica < replica_count => Ok(replica),
+            (Some(replica), _) => usage(format!(
+                "--replica={replica}: replicas count from 0, so it has to be below \
+                 --replica-count={replica_count}; the file of a standby is made with --standby"
+            )),
+            (None, Some(standby)) if standbys.contains(&standby) => Ok(standby),
+            (None, standby) => usage(format!(
+                "--standby={}: standbys count on from the replicas, so with \
+                 --replica-count={replica_count} write a number from {} to {}",
+                standby.unwrap_or_default(),
+                standbys.start,
+                standbys.end - 1
+            )),
+        }
+    }
+}
+
 /// What `format` is asked for.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -104,9 +153,9 @@ pub struct Options {
     /// Cluster that the file belongs to; clients have to name the same.
     #[arg(long, value_parser = parse::number_u128)]
     pub cluster: u128,
-    /// Index of the replica that the file belongs to, from 0.
-    #[arg(long)]
-    pub replica: u8,
+    /// Whose file it is.
+    #[command(flatten)]
+    pub owner: Owner,
     /// Replicas of the cluster, from 1 to 6.
     #[arg(long)]
     pub replica_count: u8,
@@ -123,7 +172,7 @@ impl Options {
     pub fn development(cluster: u128, file: PathBuf) -> Self {
         Self {
             cluster,
-            replica: 0,
+            owner: Owner::replica(0),
             replica_count: 1,
             sizes: Sizes {
                 development: true,
@@ -145,12 +194,7 @@ impl Options {
                 self.replica_count
             ));
         }
-        if self.replica >= self.replica_count {
-            return usage(format!(
-                "--replica={}: replicas count from 0, so it has to be below --replica-count={}",
-                self.replica, self.replica_count
-            ));
-        }
+        let _index = self.owner.index(self.replica_count)?;
         self.sizes.geometry()
     }
 }
@@ -200,7 +244,7 @@ fn write(
     }
     let format = FormatOptions {
         cluster: options.cluster,
-        replica: options.replica,
+        replica: options.owner.index(options.replica_count)?,
         replica_count: options.replica_count,
         geometry: *geometry,
         recovering,
@@ -214,12 +258,19 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Sizes};
+    use super::{Options, Owner, Sizes};
 
     fn options() -> Options {
         Options {
             sizes: Sizes::default(),
             ..Options::development(0, "file".into())
+        }
+    }
+
+    fn standby(index: u8) -> Owner {
+        Owner {
+            replica: None,
+            standby: Some(index),
         }
     }
 
@@ -236,18 +287,20 @@ mod tests {
 
     #[test]
     fn replicas_of_a_cluster_have_the_same_sizes() {
-        let geometry = |replica| {
+        let geometry = |owner| {
             let replica_count = 6;
             let options = Options {
-                replica,
+                owner,
                 replica_count,
                 ..options()
             };
             options.geometry()
         };
-        let first = geometry(0).unwrap();
-        assert!((1..6).all(|replica| geometry(replica).unwrap() == first));
-        assert!(geometry(6).is_err());
+        let first = geometry(Owner::replica(0)).unwrap();
+        assert!((1..6).all(|replica| geometry(Owner::replica(replica)).unwrap() == first));
+        assert!(geometry(Owner::replica(6)).is_err());
+        assert!((6..12).all(|index| geometry(standby(index)).unwrap() == first));
+        assert!(geometry(standby(5)).is_err() && geometry(standby(12)).is_err());
     }
 
     #[test]
@@ -272,10 +325,17 @@ mod tests {
         );
         check(
             Options {
-                replica: 1,
+                owner: Owner::replica(1),
                 ..options()
             },
             "--replica=1",
+        );
+        check(
+            Options {
+                owner: standby(0),
+                ..options()
+            },
+            "write a number from 1 to 6",
         );
         let check_sizes = |sizes: Sizes, expected: &str| {
             let sizes = Options { sizes, ..options() };

@@ -9,6 +9,7 @@
 )]
 
 use super::exit::{Status, failure};
+use super::format::Owner;
 use super::parse::{self, Addresses};
 use super::{format, start};
 use crate::constants::REPLICA_COUNT_MAX;
@@ -23,6 +24,10 @@ Examples:
       --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
   daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
       The disk of the third of three replicas is gone: it gets a new file, and is started as before.
+
+  daftari recover --cluster=7 --replica=2 --replica-count=3 \\
+      --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000,10.0.0.9:3000 /data/ledger
+      The same where the fourth address is that of a standby.
 
 Only for a replica whose file is lost for good, and whose process does not run any more; if the file turns up
 again, do not start it. The sizes have to be those that the cluster was made with: give --development,
@@ -52,6 +57,9 @@ pub struct Options {
     /// The addresses of all replicas, in the order of their indexes, as `start` gets them.
     #[arg(long, value_name = "ADDRESSES", value_parser = parse::addresses)]
     pub addresses: Addresses,
+    /// How many of the addresses are those of replicas; needed if those of standbys follow [default: all].
+    #[arg(long, value_name = "COUNT")]
+    pub replica_count: Option<u8>,
     /// The sizes that the cluster was made with.
     #[command(flatten)]
     pub sizes: format::Sizes,
@@ -62,26 +70,33 @@ pub struct Options {
 impl Options {
     /// What the file is made with.
     fn format(&self) -> anyhow::Result<format::Options> {
-        let count = self.addresses.0.len();
+        let named = self.addresses.0.len();
         let usage = |sentence: String| Err(failure(Status::Usage, sentence));
+        let count = self.replica_count.map_or(named, usize::from);
+        if count > named {
+            return usage(format!(
+                "--replica-count={count}: --addresses names {named}, and has to name all replicas"
+            ));
+        }
         let Some(replica_count) = u8::try_from(count)
             .ok()
-            .filter(|count| *count <= REPLICA_COUNT_MAX)
+            .filter(|count| (1..=REPLICA_COUNT_MAX).contains(count))
         else {
             return usage(format!(
-                "--addresses names {count} replicas: a cluster has {REPLICA_COUNT_MAX} at most"
+                "--addresses names {named} members, and a cluster has 1 to {REPLICA_COUNT_MAX} replicas: \
+                 say with --replica-count how many of them are replicas"
             ));
         };
         if count == 1 {
             return usage(
-                "--addresses names one replica: nobody else has what its file had; restore the file \
+                "this is a cluster of one replica: nobody else has what its file had; restore the file \
                  from a backup"
                     .into(),
             );
         }
         if count == 2 {
             return usage(
-                "--addresses names two replicas: one alone cannot prove what the other has promised, \
+                "this is a cluster of two replicas: one alone cannot prove what the other has promised, \
                  nor go on without it. The file that is left has all that was acknowledged: keep it. \
                  Do not start an older copy of the lost one, which has forgotten what came after"
                     .into(),
@@ -89,13 +104,14 @@ impl Options {
         }
         if self.replica >= replica_count {
             return usage(format!(
-                "--replica={}: replicas count from 0, and --addresses names {count}",
+                "--replica={}: replicas count from 0, and there are {count}. A standby has nothing to \
+                 recover: make its file again with `daftari format --standby={0}`",
                 self.replica
             ));
         }
         Ok(format::Options {
             cluster: self.cluster,
-            replica: self.replica,
+            owner: Owner::replica(self.replica),
             replica_count,
             sizes: self.sizes.clone(),
             file: self.file.clone(),
@@ -147,7 +163,7 @@ fn answers(address: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use super::{Options, Owner};
     use crate::cli::format::Sizes;
     use crate::cli::parse::addresses;
 
@@ -157,6 +173,7 @@ mod tests {
             cluster: 7,
             replica,
             addresses: addresses(&ports.join(",")).unwrap(),
+            replica_count: None,
             sizes: Sizes::default(),
             file: "file".into(),
         }
@@ -171,7 +188,28 @@ mod tests {
         check(0, 1, "from a backup");
         check(0, 2, "one alone cannot prove");
         check(3, 3, "--replica=3");
-        check(0, 7, "7 replicas");
+        check(0, 7, "7 members");
+    }
+
+    #[test]
+    fn standbys_do_not_count() {
+        let members = |replica, count, replicas| {
+            let options = Options {
+                replica_count: Some(replicas),
+                ..options(replica, count)
+            };
+            options.format()
+        };
+        assert_eq!(members(2, 5, 3).unwrap().replica_count, 3);
+        assert_eq!(members(5, 12, 6).unwrap().replica_count, 6);
+        let check = |replica, count, replicas, words: &str| {
+            let error = members(replica, count, replicas).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        check(3, 5, 3, "--standby=3");
+        check(1, 3, 2, "one alone cannot prove");
+        check(1, 3, 0, "1 to 6 replicas");
+        check(1, 3, 4, "--replica-count=4");
     }
 
     #[test]
@@ -179,7 +217,7 @@ mod tests {
         for count in 3..=6 {
             let format = options(2, count).format().unwrap();
             assert_eq!(usize::from(format.replica_count), count);
-            assert_eq!((format.cluster, format.replica), (7, 2));
+            assert_eq!((format.cluster, format.owner), (7, Owner::replica(2)));
             assert!(format.geometry().is_ok());
         }
     }

@@ -3,12 +3,13 @@
 use super::exit::{Status, failure};
 use super::parse::{self, Addresses};
 use super::{format, logging};
-use crate::constants::{self, REPLICA_COUNT_MAX};
+use crate::constants::{self, REPLICA_COUNT_MAX, STANDBY_COUNT_MAX};
 use crate::driver::scrub::ScrubOptions;
 use crate::driver::{self, RunOptions};
 use crate::server::{self, DataFile, ServerOptions};
 use crate::stdx::to_u64;
 use crate::vsr::FatalReason;
+use crate::vsr::members::Members;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ Examples:
   daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000 /data/ledger
       One of three replicas, and the same line for each of them: which one it is says its file, which
       `daftari format --replica=I --replica-count=3` has made. Clients get the same addresses.
+  daftari start --addresses=10.0.0.1:3000,10.0.0.2:3000,10.0.0.3:3000,10.0.0.9:3000 /data/ledger
+      The same with a standby, which follows and does not vote: its file is made by
+      `daftari format --standby=3 --replica-count=3`.
 
 SIGINT or SIGTERM stops it; so does a power failure, without harm.";
 
@@ -31,7 +35,7 @@ SIGINT or SIGTERM stops it; so does a power failure, without harm.";
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// Where clients connect: IP:PORT, or PORT on 127.0.0.1; port 0 takes a free one. Of a cluster of
-    /// several replicas, the addresses of all, in the order of their indexes.
+    /// several replicas, the addresses of all, in the order of their indexes, and then those of standbys.
     #[arg(long, value_name = "ADDRESSES", value_parser = parse::addresses)]
     pub addresses: Addresses,
     /// Makes the file when it is absent, small, for cluster 0; not for production.
@@ -78,34 +82,30 @@ impl Options {
     pub fn check_addresses(&self) -> anyhow::Result<()> {
         let addresses = &self.addresses.0;
         let usage = |sentence: String| Err(failure(Status::Usage, sentence));
-        if addresses.len() > usize::from(REPLICA_COUNT_MAX) {
+        if addresses.len() > usize::from(REPLICA_COUNT_MAX + STANDBY_COUNT_MAX) {
             return usage(format!(
-                "--addresses names {} replicas: a cluster has {REPLICA_COUNT_MAX} at most",
+                "--addresses names {} members: a cluster has {REPLICA_COUNT_MAX} replicas and \
+                 {STANDBY_COUNT_MAX} standbys at most",
                 addresses.len()
             ));
         }
         check_ports(&self.addresses)
     }
 
-    /// Where the replica of the file listens, and where the others do.
+    /// Where the member of the file listens, and where those do whom it sends to.
     ///
     /// # Errors
-    /// When there is not one address for each.
+    /// When there are not as many addresses as the cluster can have members.
     fn places(
         &self,
         superblock: &Superblock,
     ) -> Result<(SocketAddr, Vec<(u8, SocketAddr)>), FatalReason> {
         let addresses = &self.addresses.0;
-        if addresses.len() != usize::from(superblock.replica_count) {
-            return Err(FatalReason::ReplicaCount {
-                expected: addresses.len(),
-                found: superblock.replica_count,
-            });
-        }
+        let members = Members::of_count(superblock, addresses.len())?;
         let own = superblock.replica;
         let others = (0..).zip(addresses.iter().copied());
-        let others = others.filter(|(replica, _)| *replica != own).collect();
-        Ok((addresses[usize::from(own)], others))
+        let others = others.filter(|(index, _)| *index != own && members.hears(*index));
+        Ok((addresses[usize::from(own)], others.collect()))
     }
 }
 
@@ -169,6 +169,13 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         driver::read_superblock(&storage).await
     })??;
     let (address, peers) = options.places(&superblock)?;
+    if superblock.is_standby() {
+        tracing::info!(
+            standby = superblock.replica,
+            replicas = superblock.replica_count,
+            "this is a standby: it follows the replicas, and does not count as one"
+        );
+    }
     if superblock.recovering == 1 {
         tracing::info!(
             replica = superblock.replica,
@@ -195,7 +202,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         ledger,
         network: server::memory_bound(&serving),
         replies: sessions * to_u64(constants::MESSAGE_SIZE_MAX),
-        journal: driver::buffers_memory(&superblock.geometry, superblock.replica_count, cache_size),
+        journal: driver::buffers_memory(&superblock, cache_size),
         ahead: server::memory::AHEAD.min(ledger),
     };
     tracing::info!(
@@ -210,7 +217,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
     let run = RunOptions {
         cluster: options.cluster,
         replica: None,
-        replica_count: options.addresses.0.len(),
+        member_count: options.addresses.0.len(),
         memory_limit: ledger - cache_size,
         account_cache_size,
         cache_size,

@@ -1,6 +1,7 @@
 //! The command line as a whole: arguments, help texts, exit statuses.
 
 use super::exit::{self, Status, failure, status_of};
+use super::format::Owner;
 use super::{Cli, Command, format, start};
 use clap::{CommandFactory, Parser};
 
@@ -34,8 +35,8 @@ fn format_takes_what_operators_type() {
         panic!("not format")
     };
     assert_eq!(
-        (options.cluster, options.replica, options.replica_count),
-        (0, 0, 1)
+        (options.cluster, options.owner, options.replica_count),
+        (0, Owner::replica(0), 1)
     );
     assert_eq!(options.sizes.sessions, Some(1000));
     assert_eq!(options.sizes.limit_storage, Some(512 << 30));
@@ -43,6 +44,13 @@ fn format_takes_what_operators_type() {
         parse("daftari format --cluster=0 --replica=0 file").is_err(),
         "count is missing"
     );
+    let members = |members: &str| {
+        parse(&format!(
+            "daftari format --cluster=0 {members} --replica-count=3 file"
+        ))
+    };
+    assert!(members("--standby=3").is_ok());
+    assert!(members("").is_err() && members("--replica=0 --standby=3").is_err());
     assert!(parse("daftari format --cluster=x --replica=0 --replica-count=1 file").is_err());
 }
 
@@ -67,8 +75,8 @@ fn start_takes_the_addresses_of_a_cluster_in_their_short_forms() {
         }
     };
     check("0", "");
-    check("1,2,3,4,5,6", "");
-    check("1,2,3,4,5,6,7", "names 7 replicas");
+    check("1,2,3,4,5,6,7,8,9,10,11,12", "");
+    check("1,2,3,4,5,6,7,8,9,10,11,12,13", "names 13 members");
     check("3001,0,3002", "127.0.0.1:0 takes any free port");
     assert!(
         parse("daftari start file").is_err(),

@@ -1,7 +1,7 @@
 //! Making a data file.
 
 use super::superblock::write_copies;
-use crate::constants;
+use crate::constants::{self, STANDBY_COUNT_MAX};
 use crate::io::Storage;
 use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::FatalReason;
@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 pub struct FormatOptions {
     /// Cluster.
     pub cluster: u128,
-    /// Index of the replica, below `replica_count`.
+    /// Index of the member: below `replica_count` a replica, else a standby.
     pub replica: u8,
     /// Replicas that vote.
     pub replica_count: u8,
@@ -41,8 +41,11 @@ pub async fn format<S: Storage>(storage: &S, options: &FormatOptions) -> Result<
             what: format!("{geometry:?}"),
         });
     }
-    if options.replica >= options.replica_count {
-        let what = format!("replica {} of {}", options.replica, options.replica_count);
+    let standby = options.replica >= options.replica_count;
+    let beyond = options.replica_count + STANDBY_COUNT_MAX;
+    // A standby has promised nothing, so it has nothing to recover.
+    if options.replica >= beyond || (standby && options.recovering) {
+        let what = format!("member {} of {}", options.replica, options.replica_count);
         return Err(FatalReason::Geometry { what });
     }
     let slot_count = u64::from(geometry.journal_slot_count.get());

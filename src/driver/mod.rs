@@ -37,7 +37,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
-use storage_format::{Geometry, PrepareHeader};
+use storage_format::{Geometry, PrepareHeader, Superblock};
 use superblock::Keeper;
 
 /// How to run a replica.
@@ -47,8 +47,8 @@ pub struct RunOptions {
     pub cluster: Option<u128>,
     /// The replica that the file has to belong to, if known.
     pub replica: Option<u8>,
-    /// The number of replicas that the file has to name.
-    pub replica_count: usize,
+    /// Members of the cluster: the replicas that the file names, and standbys.
+    pub member_count: usize,
     /// Bytes that the ledger may take in memory, the cache of pages left out.
     pub memory_limit: u64,
     /// Bytes of them for accounts that were used lately; below [`ACCOUNT_CACHE_SIZE_MIN`] a batch may take
@@ -104,8 +104,9 @@ const LONG_EXECUTION: usize = 32 * 1024;
 /// Bytes that the buffers of the journal, of checkpoints and of requests in flight take at most, and
 /// what a cache of `cache_size` takes beside its pages.
 #[must_use]
-pub fn buffers_memory(geometry: &Geometry, replica_count: u8, cache_size: u64) -> u64 {
-    let prepares = Replica::buffer_count(replica_count);
+pub fn buffers_memory(superblock: &Superblock, cache_size: u64) -> u64 {
+    let geometry = &superblock.geometry;
+    let prepares = Replica::buffer_count(superblock.is_solo());
     let slots = prepares * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.
@@ -173,7 +174,7 @@ impl<'a, I: Io> Driver<'a, I> {
         let superblock = Rc::clone(&state.superblock);
         let (durable, sessions) = (Rc::clone(&state.durable), Rc::clone(&state.sessions));
         let (geometry, damage) = (state.geometry, state.grid.damage());
-        let alone = superblock.is_alone();
+        let (alone, members) = (superblock.is_solo(), replica.members());
         let commit = match alone {
             true => Commit::new(state),
             false => Commit::loading(state, options.memory_limit),
@@ -184,7 +185,7 @@ impl<'a, I: Io> Driver<'a, I> {
             geometry,
             replica,
             commit,
-            repair: BlockRepair::new(io, Rc::clone(&superblock), damage),
+            repair: BlockRepair::new(io, (Rc::clone(&superblock), members), damage),
             superblock,
             headers: Rc::new(RefCell::new(headers)),
             durable,
@@ -217,7 +218,7 @@ impl<'a, I: Io> Driver<'a, I> {
     }
 
     fn listing(&self) -> Listing<'a, I> {
-        let repairable = !self.superblock.is_alone();
+        let repairable = !self.superblock.is_solo();
         Listing {
             io: self.io,
             geometry: self.geometry,
@@ -372,7 +373,7 @@ impl<'a, I: Io> Driver<'a, I> {
         let mut timer = pin!(io.sleep(sleep));
         let mut receive = pin!(io.network().receive());
         let room = replica.has_room();
-        let alone = self.superblock.is_alone();
+        let alone = self.superblock.is_solo();
         let (works, content, commit) = (&mut self.works, &mut self.content, &mut self.commit);
         std::future::poll_fn(move |cx| {
             if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {

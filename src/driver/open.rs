@@ -16,6 +16,7 @@ use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{recover_cluster, recover_solo};
 use crate::vsr::log::{Entry, Log};
+use crate::vsr::members::Members;
 use crate::vsr::replica::Start;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use crate::vsr::{FatalReason, Replica};
@@ -42,7 +43,7 @@ pub(super) async fn open<'a, I: Io>(
     options: &RunOptions,
 ) -> Result<(Box<State<'a, I>>, Replica, HeaderRing), FatalReason> {
     let (superblock, stale) = superblock::read(io.storage()).await?;
-    check_identity(io, &superblock, options)?;
+    let members = check_identity(io, &superblock, options)?;
     let geometry = superblock.geometry;
     let keeper = Keeper::new(superblock);
     let sessions = Sessions::new(geometry.session_count_max.get());
@@ -58,7 +59,7 @@ pub(super) async fn open<'a, I: Io>(
     );
     let damage = state.grid.damage();
     let journal = read_journal(io, &superblock).await;
-    let (ring, start) = if superblock.replica_count == 1 {
+    let (ring, start) = if superblock.is_solo() {
         let load = Box::pin(load(&mut state, options.memory_limit));
         unless_damaged(&damage, load).await??;
         open_solo(io, &mut state, &journal, &stale).await?
@@ -67,7 +68,7 @@ pub(super) async fn open<'a, I: Io>(
     };
     let sessions = Rc::clone(&state.sessions);
     let nonce = u128::from(io.realtime()) << 64 | u128::from(io.monotonic());
-    let replica = Replica::new(&keeper.current(), start, sessions, nonce);
+    let replica = Replica::new(&keeper.current(), members, start, sessions, nonce);
     Ok((state, replica, ring))
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn load<I: Io>(
     memory_limit: u64,
 ) -> Result<(), FatalReason> {
     load_checkpoint(state).await?;
-    if state.superblock.current().replica_count > 1 {
+    if !state.superblock.is_solo() {
         // What was written later is made again when the log is executed.
         load_replies(state.io, &state.geometry, &state.sessions).await;
     }
@@ -162,8 +163,8 @@ async fn open_solo<I: Io>(
     Ok((ring, start))
 }
 
-/// With others: what the journal has beyond the checkpoint is executed again when it is known to be
-/// committed. Replies that the checkpoint did not write are made again by that.
+/// With others, or as a standby: what the journal has beyond the checkpoint is executed again when it is
+/// known to be committed. Replies that the checkpoint did not write are made again by that.
 async fn open_one_of_several<I: Io>(
     io: &I,
     state: &State<'_, I>,
@@ -223,11 +224,12 @@ async fn unless_damaged<T>(
     .await
 }
 
+/// Whether the file is the one that is asked for, and who belongs to its cluster.
 fn check_identity<I: Io>(
     io: &I,
     superblock: &Superblock,
     options: &RunOptions,
-) -> Result<(), FatalReason> {
+) -> Result<Members, FatalReason> {
     if superblock.release.get() > constants::RELEASE {
         let found = superblock.release.get();
         return Err(FatalReason::Release {
@@ -249,13 +251,7 @@ fn check_identity<I: Io>(
             found: superblock.replica,
         });
     }
-    if options.replica_count != usize::from(superblock.replica_count) {
-        let found = superblock.replica_count;
-        return Err(FatalReason::ReplicaCount {
-            expected: options.replica_count,
-            found,
-        });
-    }
+    let members = Members::of_count(superblock, options.member_count)?;
     let (expected, found) = (superblock.geometry.grid_offset(), io.storage().size());
     if found < expected {
         return Err(FatalReason::Size { expected, found });
@@ -269,7 +265,7 @@ fn check_identity<I: Io>(
         let what = format!("messages of {size} bytes");
         return Err(FatalReason::Checkpoint { what });
     }
-    Ok(())
+    Ok(members)
 }
 
 /// Reads the manifest, and restores what it names.

@@ -9,6 +9,7 @@ use crate::grid::Damage;
 use crate::io::{Io, Network, Storage};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::{SectorBuf, to_usize};
+use crate::vsr::members::Members;
 use crate::vsr::message;
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, PeerHeader};
@@ -32,6 +33,7 @@ const PATIENCE: u64 = 100_000_000;
 pub(super) struct BlockRepair<'a, I: Io> {
     io: &'a I,
     superblock: Rc<Keeper>,
+    members: Members,
     damage: Damage,
     /// When to ask again, by address.
     asked: BTreeMap<u64, u64>,
@@ -54,10 +56,15 @@ pub(super) enum Repaired {
 type Work<'a> = Pin<Box<dyn Future<Output = Repaired> + 'a>>;
 
 impl<'a, I: Io> BlockRepair<'a, I> {
-    pub(super) fn new(io: &'a I, superblock: Rc<Keeper>, damage: Damage) -> Self {
+    pub(super) fn new(
+        io: &'a I,
+        (superblock, members): (Rc<Keeper>, Members),
+        damage: Damage,
+    ) -> Self {
         Self {
             io,
             superblock,
+            members,
             damage,
             asked: BTreeMap::new(),
             attempts: 0,
@@ -90,14 +97,6 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         if self.asked.is_empty() && self.damage.found().is_none() {
             return;
         }
-        let (own, count) = {
-            let superblock = self.superblock.current();
-            (superblock.replica, superblock.replica_count)
-        };
-        if count == 1 {
-            // Nobody has a copy.
-            return;
-        }
         self.asked.retain(|_, until| *until > now);
         for block in self.damage.wanted() {
             let address = block.address.get();
@@ -108,11 +107,12 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             if self.asked.contains_key(&address) {
                 continue;
             }
+            let Some(replica) = self.members.other_replica(self.attempts) else {
+                // No replica has a copy.
+                return;
+            };
             self.asked.insert(address, now + PATIENCE);
-            let step = 1 + self.attempts % (u64::from(count) - 1);
             self.attempts += 1;
-            let replica = (u64::from(own) + step) % u64::from(count);
-            let replica = u8::try_from(replica).expect("there are at most six");
             let header = self.header(command::REQUEST_BLOCK, &block);
             let frame = message::frame(header, &[]);
             self.io.network().send_peer(replica, frame);
@@ -133,7 +133,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
     pub(super) fn is_concerned(&self, header: &[u8; 256]) -> bool {
         let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
         matches!(common.command, command::REQUEST_BLOCK | command::BLOCK)
-            && common.replica < self.superblock.current().replica_count
+            && self.members.hears(common.replica)
             && common.release.get() == constants::RELEASE
     }
 

@@ -79,9 +79,9 @@ impl Keeper {
         self.current.borrow()
     }
 
-    /// Whether the cluster has no other replica.
-    pub(super) fn is_alone(&self) -> bool {
-        self.current.borrow().replica_count == 1
+    /// Whether the file is that of the only replica, so that nobody can mend it.
+    pub(super) fn is_solo(&self) -> bool {
+        self.current.borrow().is_solo()
     }
 
     /// Whether copies are being written.

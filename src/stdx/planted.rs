@@ -77,6 +77,12 @@ pub enum Bug {
     RecoverAtOnce,
     /// It denies what it has forgotten.
     DenyForgotten,
+    /// A standby acknowledges what it has.
+    StandbyAcknowledges,
+    /// A standby tells its time of day.
+    StandbyTellsTime,
+    /// What is committed in a later view is taken as committed before its log is here.
+    CommitAcrossViews,
     /// Of two prepares of one op, the one that is on the disk is taken for the log, whatever the header says.
     TakeOldCopy,
     /// All that is bad after the head counts as torn, however much it is.
@@ -159,6 +165,8 @@ impl Bug {
         Self::AnswerAnybody,
         Self::AssertOneView,
         Self::LagForever,
+        Self::StandbyAcknowledges,
+        Self::StandbyTellsTime,
     ];
 
     /// Those that need a certain order of events, which a directed scenario has.
@@ -177,6 +185,7 @@ impl Bug {
         Self::AskPrimaryOnly,
         Self::ForgetUnread,
         Self::TrustCopyIndex,
+        Self::CommitAcrossViews,
     ];
 }
 

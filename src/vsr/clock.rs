@@ -19,6 +19,7 @@
 //! Everything is reckoned as a distance from this replica's monotonic clock, which does not depend on
 //! whether its time of day is right.
 
+use super::members::Voter;
 use crate::constants::{REPLICA_COUNT_MAX, TIMESTAMP_MAX};
 use crate::stdx::marks::{Mark, mark};
 
@@ -104,7 +105,7 @@ impl Clock {
     }
 
     /// Another replica answered with its time of day, at monotonic time `now`, to a question of `asked`.
-    pub fn learn(&mut self, replica: u8, asked: u64, now: u64, realtime: u64) {
+    pub fn learn(&mut self, replica: Voter, asked: u64, now: u64, realtime: u64) {
         if asked > now || now - asked > ROUND_TRIP_MAX || realtime >= TIMESTAMP_MAX {
             mark(Mark::SampleUseless);
             return;
@@ -117,7 +118,7 @@ impl Clock {
                 high: offset(now, realtime) + i128::from(now - asked),
             },
         };
-        let known = &mut self.samples[usize::from(replica)];
+        let known = &mut self.samples[replica.at()];
         let width = |interval: Interval| interval.high - interval.low;
         let former = known.and_then(|known| known.at(now));
         if former.is_none_or(|former| width(sample.interval) <= width(former)) {
@@ -190,6 +191,7 @@ fn offset(now: u64, realtime: u64) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vsr::testing::voter;
     use quickcheck::{TestResult, quickcheck};
 
     const MS: u64 = 1_000_000;
@@ -204,7 +206,7 @@ mod tests {
         clock.observe(now, EPOCH + now);
         for (replica, skew) in (1..).zip(skews) {
             let realtime = (EPOCH + now - MS).checked_add_signed(*skew).unwrap();
-            clock.learn(replica, now - 2 * MS, now, realtime);
+            clock.learn(voter(replica), now - 2 * MS, now, realtime);
         }
         clock
     }
@@ -244,7 +246,7 @@ mod tests {
             let mut clock = Clock::new(2);
             clock.observe(SECOND, own + SECOND);
             for replica in [1, 2] {
-                clock.learn(replica, SECOND - 2 * MS, SECOND, EPOCH + SECOND - MS);
+                clock.learn(voter(replica), SECOND - 2 * MS, SECOND, EPOCH + SECOND - MS);
             }
             let time = clock.time(SECOND, own + SECOND).unwrap();
             let expected = if edge > 0 {
@@ -309,19 +311,19 @@ mod tests {
     fn a_slow_answer_is_worth_less_than_a_quick_one() {
         let mut clock = clock(2, SECOND, &[0]);
         let quick = clock.samples[1].unwrap().interval;
-        clock.learn(1, SECOND, 2 * SECOND, EPOCH + 2 * SECOND);
+        clock.learn(voter(1), SECOND, 2 * SECOND, EPOCH + 2 * SECOND);
         assert_eq!(clock.samples[1].unwrap().interval, quick);
         let later = 2 * SECOND + SAMPLE_AGE_MAX;
-        clock.learn(1, later - SECOND, later, EPOCH + later);
+        clock.learn(voter(1), later - SECOND, later, EPOCH + later);
         assert_ne!(clock.samples[1].unwrap().interval, quick);
     }
 
     #[test]
     fn answers_that_make_no_sense_are_not_used() {
         let mut clock = Clock::new(2);
-        clock.learn(1, 2 * SECOND, SECOND, EPOCH);
-        clock.learn(2, 0, SECOND, u64::MAX);
-        clock.learn(2, 0, ROUND_TRIP_MAX + 1, EPOCH + ROUND_TRIP_MAX);
+        clock.learn(voter(1), 2 * SECOND, SECOND, EPOCH);
+        clock.learn(voter(2), 0, SECOND, u64::MAX);
+        clock.learn(voter(2), 0, ROUND_TRIP_MAX + 1, EPOCH + ROUND_TRIP_MAX);
         assert_eq!(clock.time(SECOND, EPOCH + SECOND), None);
     }
 
@@ -347,7 +349,7 @@ mod tests {
             for ((replica, skew), delay) in (1..).zip(others).zip(delays) {
                 let (asked, delay) = (now - SECOND, u64::from(delay) * 3 * MS);
                 let answered = (EPOCH + asked + delay).checked_add_signed(skew).unwrap();
-                clock.learn(replica, asked, now, answered);
+                clock.learn(voter(replica), asked, now, answered);
             }
             let agreed = clock.agreed(now, offset(now, realtime));
             TestResult::from_bool(agreed.is_some_and(|agreed| agreed.contains(offset(0, EPOCH))))

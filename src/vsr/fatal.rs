@@ -1,5 +1,6 @@
 //! Why a replica cannot go on: each reason has its sentence and its exit status, which never change.
 
+use crate::constants::STANDBY_COUNT_MAX;
 use storage_format::SuperblockError;
 use storage_format::block::BlockError;
 
@@ -29,15 +30,31 @@ pub enum FatalReason {
         /// The replica in the file.
         found: u8,
     },
-    /// The number of addresses is not that of the replicas.
+    /// There are not as many addresses as the cluster can have members.
     #[error(
-        "the data file belongs to a cluster of {found} replicas, but {expected} addresses were given"
+        "the data file belongs to a cluster of {replicas} replicas, but {addresses} addresses were given: \
+         write one for each replica, and after them one for each standby, of which there may be \
+         {STANDBY_COUNT_MAX}"
     )]
-    ReplicaCount {
+    MemberCount {
         /// Addresses given.
-        expected: usize,
+        addresses: usize,
         /// Replicas in the file.
-        found: u8,
+        replicas: u8,
+    },
+    /// There is no address for the standby.
+    #[error(
+        "the data file belongs to standby {standby} of a cluster of {replicas} replicas, but only \
+         {addresses} addresses were given: write one for each replica and standby, in the order of their \
+         indexes, from 0 to {standby} at least"
+    )]
+    StandbyAddress {
+        /// Index in the file.
+        standby: u8,
+        /// Replicas in the file.
+        replicas: u8,
+        /// Addresses given.
+        addresses: usize,
     },
     /// The file is shorter than its own superblock says.
     #[error(
@@ -129,6 +146,17 @@ pub enum FatalReason {
         /// Sizes of theirs.
         others: String,
     },
+    /// A file that takes the place of a lost one is for a cluster of another size.
+    #[error(
+        "this file was made for one of {own} replicas, and there are {others}; the others are standbys, or \
+         missing in --addresses: remove it, and run `daftari recover` again with --replica-count={others}"
+    )]
+    RecoveryReplicas {
+        /// Replicas that this file names.
+        own: u8,
+        /// Those that the files of the others name.
+        others: u8,
+    },
     /// The others hear a replica whose file is said to be lost.
     #[error(
         "replica {replica} still runs, the others hear it: two processes of one replica would lose \
@@ -184,8 +212,8 @@ impl FatalReason {
             Self::Release { .. } => 19,
             Self::MemoryLimit { .. } => 22,
             Self::Geometry { .. } => 23,
-            Self::ReplicaCount { .. } => 24,
-            Self::RecoverySizes { .. } => 25,
+            Self::MemberCount { .. } | Self::StandbyAddress { .. } => 24,
+            Self::RecoverySizes { .. } | Self::RecoveryReplicas { .. } => 25,
             Self::ReplicaRuns { .. } => 26,
             Self::Diverged { .. } => 27,
         }

@@ -84,8 +84,10 @@ pub struct RecoveryAnswer {
     pub geometry: Geometry,
     /// 1 if somebody speaks as the replica that asks, and remembers: its file is not lost.
     pub impostor: u8,
+    /// Replicas of the cluster, which the quorums follow from.
+    pub replica_count: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
 }
 
 /// Ops and views are below these: no cluster gets there.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod fatal;
 pub mod journal;
 pub mod log;
+pub mod members;
 pub mod message;
 pub mod quorum;
 pub mod replica;

@@ -1,7 +1,8 @@
 //! Headers, sizes and room for tests.
 
 use super::Admission;
-use storage_format::{Geometry, PrepareHeader, PrepareKind};
+use super::members::{Members, Voter};
+use storage_format::{Geometry, PrepareHeader, PrepareKind, Superblock};
 
 /// There is room for everything.
 pub struct Room;
@@ -42,4 +43,11 @@ pub fn chain(views: &[u32]) -> Vec<PrepareHeader> {
         headers.push(next(&headers[headers.len() - 1], *view));
     }
     headers
+}
+
+/// A replica of a cluster of six.
+pub fn voter(index: u8) -> Voter {
+    let mut superblock = Superblock::zeroed();
+    superblock.replica_count = 6;
+    Members::new(&superblock, 0).voter(index).unwrap()
 }

@@ -35,7 +35,7 @@ pub struct Superblock {
     pub cluster: U128,
     /// Grows by 1 with each write.
     pub sequence: U64,
-    /// Index of the replica that the file belongs to.
+    /// Index of the member that the file belongs to: below `replica_count` a replica, else a standby.
     pub replica: u8,
     /// Replicas that vote.
     pub replica_count: u8,
@@ -116,6 +116,18 @@ impl Superblock {
     /// Sets `checksum`; every other field but `copy` is final.
     pub fn seal(&mut self) {
         self.checksum = self.checksum_expected();
+    }
+
+    /// Whether the file is that of a standby, which follows the replicas and does not vote.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.replica >= self.replica_count
+    }
+
+    /// Whether the file is that of the only replica: nobody else decides anything.
+    #[must_use]
+    pub fn is_solo(&self) -> bool {
+        self.replica_count == 1 && !self.is_standby()
     }
 
     /// Whether this copy is intact and its geometry usable.

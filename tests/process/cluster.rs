@@ -321,6 +321,59 @@ fn replicas_that_are_far_from_each_other_serve() {
     });
 }
 
+/// The index of the standby of three replicas.
+const STANDBY: usize = 3;
+
+#[test]
+fn a_standby_follows_and_nobody_needs_it() {
+    let cluster = Cluster::start_with_standby("cluster-standby", LONG);
+    load_cluster(cluster, |cluster, load| {
+        cluster.kill(STANDBY);
+        load.goes_on();
+        cluster.restart();
+        load.goes_on();
+        // It knows of the next view, too.
+        let primary = cluster.primary();
+        cluster.kill(primary);
+        load.goes_on();
+        cluster.restart();
+        load.goes_on();
+        let superblock = &inspect(&cluster.file(STANDBY), "superblock")["superblock"];
+        assert_eq!(superblock["standby"], true, "{superblock}");
+        assert_eq!(superblock["replica_count"], 3);
+        // The end compares the checkpoints of all four.
+    });
+}
+
+#[test]
+fn a_standby_whose_file_is_made_anew_catches_up() {
+    let cluster = Cluster::start_with_standby("cluster-standby-anew", SHORT);
+    load_cluster(cluster, |cluster, load| {
+        load.laps();
+        cluster.lose(STANDBY);
+        load.goes_on();
+        cluster.format(STANDBY, SHORT);
+        cluster.restart();
+        cluster.wait_logged(STANDBY, "going on from another checkpoint");
+        cluster.wait_logged(STANDBY, "all blocks of the checkpoint are here");
+        load.goes_on();
+    });
+}
+
+#[test]
+fn clients_are_served_through_a_standby() {
+    let cluster = Cluster::start_with_standby("cluster-standby-serves", SHORT);
+    create_accounts(&cluster);
+    let standby = cluster.address(STANDBY);
+    let client = connect(&standby);
+    let transfers: Vec<_> = (0..BATCH).map(|number| transfer(0, number)).collect();
+    let results = block_on(client.create_transfers(&transfers)).expect("it is answered");
+    assert_eq!(results.len(), transfers.len());
+    block_on(client.close()).expect("it closes");
+    verify(&standby, &[1]);
+    cluster.terminate();
+}
+
 /// A file is lost under load and replaced; then another replica is killed for good, and what is left has to
 /// answer from the new file.
 fn replace_a_lost_file(name: &str, format: &[&str], lost: impl Fn(usize) -> usize) {

@@ -119,6 +119,10 @@ fn a_file_of_another_cluster_or_a_larger_one() {
     );
     change_superblock(&file, |superblock| superblock.replica_count = 3);
     check(&file, &[], 24, "3 replicas");
+    change_superblock(&file, |superblock| {
+        (superblock.replica, superblock.replica_count) = (1, 1);
+    });
+    check(&file, &[], 24, "belongs to standby 1");
 }
 
 #[test]

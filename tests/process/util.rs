@@ -81,13 +81,14 @@ pub(crate) fn format(file: &Path, more: &[&str]) {
     format_replica(file, (0, 1), more);
 }
 
-/// Makes the data file of one of so many replicas of cluster 0.
-fn format_replica(file: &Path, (replica, count): (usize, usize), more: &[&str]) {
-    let (replica, count) = (
-        format!("--replica={replica}"),
+/// Makes the data file of one of so many replicas of cluster 0, or of a standby beyond them.
+fn format_replica(file: &Path, (index, count): (usize, usize), more: &[&str]) {
+    let kind = if index < count { "replica" } else { "standby" };
+    let (owner, count) = (
+        format!("--{kind}={index}"),
         format!("--replica-count={count}"),
     );
-    let mut arguments = vec!["format", "--cluster=0", &replica, &count];
+    let mut arguments = vec!["format", "--cluster=0", &owner, &count];
     arguments.extend_from_slice(more);
     arguments.push(file.to_str().expect("the path is UTF-8"));
     let output = run(&arguments);
@@ -244,6 +245,8 @@ impl Drop for Server {
 pub(crate) struct Cluster {
     servers: Vec<Option<Server>>,
     ports: Vec<u16>,
+    /// The first of them are replicas, the others standbys.
+    replicas: usize,
     /// What lies between the replicas.
     pub(crate) links: Links,
     /// Arguments of every start.
@@ -266,18 +269,34 @@ impl Cluster {
         format: &[&str],
         arguments: &'static [&'static str],
     ) -> Self {
+        Self::start_members(name, (count, 0), format, arguments)
+    }
+
+    /// Three replicas, and a standby.
+    pub(crate) fn start_with_standby(name: &str, format: &[&str]) -> Self {
+        Self::start_members(name, (3, 1), format, &["--limit-memory=1GiB"])
+    }
+
+    fn start_members(
+        name: &str,
+        (replicas, standbys): (usize, usize),
+        format: &[&str],
+        arguments: &'static [&'static str],
+    ) -> Self {
+        let count = replicas + standbys;
         static ONLY: Mutex<()> = Mutex::new(());
         let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Directory::new(name);
-        for replica in 0..count {
-            let file = data_file(&directory, replica);
-            format_replica(&file, (replica, count), format);
+        for member in 0..count {
+            let file = data_file(&directory, member);
+            format_replica(&file, (member, replicas), format);
         }
         let ports: Vec<u16> = (0..count).map(|_| free_port()).collect();
         let mut this = Self {
             servers: (0..count).map(|_| None).collect(),
             links: Links::new(&ports),
             ports,
+            replicas,
             arguments,
             directory,
             _only: only,
@@ -286,27 +305,29 @@ impl Cluster {
         this
     }
 
+    /// Replicas.
     pub(crate) fn count(&self) -> usize {
-        self.ports.len()
+        self.replicas
+    }
+
+    /// Where a member listens.
+    pub(crate) fn address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[member])
     }
 
     /// The addresses of the replicas.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let addresses = self.ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let addresses = (0..self.replicas).map(|replica| self.address(replica));
         addresses.collect()
     }
 
-    /// The addresses as a replica has them: it reaches the others through links.
+    /// The addresses as a member has them: it reaches the others through links.
     fn addresses_for(&self, replica: usize) -> Vec<String> {
-        let address = |(other, own): (usize, String)| match other == replica {
-            true => own,
+        let address = |other: usize| match other == replica {
+            true => self.address(replica),
             false => self.links.address(replica, other),
         };
-        self.addresses()
-            .into_iter()
-            .enumerate()
-            .map(address)
-            .collect()
+        (0..self.ports.len()).map(address).collect()
     }
 
     /// Stops a process, or has it go on.
@@ -319,7 +340,7 @@ impl Cluster {
 
     /// Starts all that are down, and waits until they answer pings.
     pub(crate) fn restart(&mut self) {
-        for replica in 0..self.count() {
+        for replica in 0..self.ports.len() {
             let _started = self.spawn(replica);
         }
         self.servers
@@ -358,6 +379,11 @@ impl Cluster {
     pub(crate) fn lose(&mut self, replica: usize) {
         drop(self.servers[replica].take());
         fs::remove_file(self.file(replica)).expect("it is there");
+    }
+
+    /// A file is made for a member that has none.
+    pub(crate) fn format(&self, member: usize, format: &[&str]) {
+        format_replica(&self.file(member), (member, self.replicas), format);
     }
 
     /// What `daftari recover` says for a replica.
@@ -408,7 +434,7 @@ impl Cluster {
     /// the same, byte by byte, and no file is damaged.
     pub(crate) fn terminate(mut self) {
         let started = Instant::now();
-        let up: Vec<usize> = (0..self.count())
+        let up: Vec<usize> = (0..self.ports.len())
             .filter(|replica| self.servers[*replica].is_some())
             .collect();
         while let Err(text) = self.compare(&up, &["--live"]) {

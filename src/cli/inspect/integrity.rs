@@ -146,7 +146,7 @@ fn check_journal(findings: &mut Findings, file: &DataFile, superblock: &Superblo
         return;
     }
     let checkpoint = &superblock.checkpoint;
-    let refused = if superblock.replica_count == 1 {
+    let refused = if superblock.is_solo() {
         recover_solo(&headers, &prepares, checkpoint).err()
     } else {
         match recover_cluster(&headers, &prepares, superblock) {

@@ -61,6 +61,7 @@ fn describe(document: &mut Document, superblock: &Superblock, copies: u64) {
             ("release", release_text(superblock.release.get()).into()),
             ("cluster", superblock.cluster.get().to_string().into()),
             ("replica", u32::from(superblock.replica).into()),
+            ("standby", superblock.is_standby().into()),
             ("replica_count", u32::from(superblock.replica_count).into()),
             ("sequence", superblock.sequence.get().into()),
             ("view", superblock.view.get().into()),

@@ -8,6 +8,7 @@ use super::timers::{HEARTBEAT, PATIENCE, PING};
 use super::{Peer, Replica};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
+use crate::vsr::members::Voter;
 use crate::vsr::message;
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
@@ -34,7 +35,8 @@ impl Replica {
     /// Asks the others for their time of day when that is due, and notices when a quorum agrees no more.
     pub(super) fn look_at_clocks(&mut self) {
         let now = self.timers.now;
-        if self.time_of_day().is_some() {
+        // A standby asks all the same, and hears whether it has the checkpoint of the others.
+        if self.members.is_standby() || self.time_of_day().is_some() {
             if self.astray.take().is_some_and(|astray| astray.told) {
                 mark(Mark::ClocksAgreeAgain);
                 tracing::info!("the clocks of a quorum agree again");
@@ -78,9 +80,16 @@ impl Replica {
         header.monotonic = self.timers.now.into();
     }
 
+    /// Another replica asks. The clock of a standby counts for nothing, so nobody is told of it.
+    pub(super) fn on_ping_of_replica(&mut self, from: Voter, ping: &PeerHeader) {
+        self.hear_checkpoint(from, ping);
+        if !self.members.is_standby() || planted(Bug::StandbyTellsTime) {
+            self.tell_time(ping);
+        }
+    }
+
     /// Answers with the time of day here.
     pub(super) fn tell_time(&mut self, ping: &PeerHeader) {
-        self.hear_checkpoint(ping);
         let mut pong = self.peer_header(command::PONG);
         pong.checksum_item = self.checkpoint_identity();
         pong.nonce = ping.nonce;
@@ -89,15 +98,14 @@ impl Replica {
         self.send_peer(ping.replica, message::frame(pong, &[]));
     }
 
-    pub(super) fn on_pong(&mut self, pong: &PeerHeader) {
-        self.hear_checkpoint(pong);
+    pub(super) fn on_pong(&mut self, from: Voter, pong: &PeerHeader) {
+        self.hear_checkpoint(from, pong);
         // Monotonic clocks begin anew with the machine, so only this process can have asked.
         if pong.nonce.get() != self.nonce {
             mark(Mark::PongForOther);
         } else {
             let (asked, now) = (pong.monotonic.get(), self.timers.now);
-            self.clock
-                .learn(pong.replica, asked, now, pong.realtime.get());
+            self.clock.learn(from, asked, now, pong.realtime.get());
         }
     }
 
@@ -126,8 +134,12 @@ impl Replica {
 
     /// Those of the other replicas that have been heard lately.
     pub(super) fn peers_heard(&self) -> impl Iterator<Item = &Peer> + Clone {
+        self.peers.iter().filter(|peer| self.is_heard(peer))
+    }
+
+    /// Whether another replica has been heard lately.
+    pub(super) fn is_heard(&self, peer: &Peer) -> bool {
         let fresh = |heard: u64| !self.timers.due(heard + 2 * PATIENCE);
-        let peers = self.peers.iter();
-        peers.filter(move |peer| peer.heard.is_some_and(fresh))
+        peer.heard.is_some_and(fresh)
     }
 }

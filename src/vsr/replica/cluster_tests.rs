@@ -9,6 +9,7 @@ use crate::vsr::FatalReason;
 use crate::vsr::clock::TOLERANCE;
 use crate::vsr::journal::{SlotRead, recover_cluster};
 use crate::vsr::log::Body;
+use crate::vsr::members::Members;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::quorum::Quorums;
 use crate::vsr::sessions::{Sessions, SharedSessions};
@@ -355,7 +356,13 @@ impl World {
             executed: superblock.checkpoint,
         };
         let nonce = u128::from(self.now) << 8 | u128::try_from(index).unwrap();
-        node.replica = Some(Replica::new(&superblock, start, sessions, nonce));
+        node.replica = Some(Replica::new(
+            &superblock,
+            Members::new(&superblock, 0),
+            start,
+            sessions,
+            nonce,
+        ));
         self.loaded(index);
         self.pump(index);
         self.at(MS, What::Tick(index));

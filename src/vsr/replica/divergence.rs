@@ -4,6 +4,7 @@
 
 use super::{Effect, Replica};
 use crate::vsr::FatalReason;
+use crate::vsr::members::Voter;
 use crate::wire::PeerHeader;
 use storage_format::Checksum;
 
@@ -18,21 +19,21 @@ impl Replica {
     }
 
     /// Another replica tells of its checkpoint.
-    pub(super) fn hear_checkpoint(&mut self, message: &PeerHeader) {
+    pub(super) fn hear_checkpoint(&mut self, from: Voter, message: &PeerHeader) {
         let known = (message.checkpoint_op.get(), message.checksum_item);
         let told = known.0 == 0 || known.1 != Checksum::ZERO;
-        self.peers[usize::from(message.replica)].checkpoint = told.then_some(known);
+        self.peers[from.at()].checkpoint = told.then_some(known);
         self.compare_checkpoints();
     }
 
-    /// Stops if no majority of those who are at the same checkpoint has the one of this replica. Who has
-    /// been heard lately and is not there yet is waited for.
+    /// Stops if no majority of the replicas that are at the same checkpoint has the one of this member, which
+    /// counts if it is a replica itself. Who has been heard lately and is not there yet is waited for.
     fn compare_checkpoints(&mut self) {
         let own = (self.checkpoint_told(), self.checkpoint_identity());
         if own.0 == 0 {
             return;
         }
-        let (mut same, mut different) = (1, 0);
+        let (mut same, mut different) = (0, 0);
         for peer in self.peers_heard() {
             match peer.checkpoint {
                 Some((op, _)) if op != own.0 => return,
@@ -41,7 +42,7 @@ impl Replica {
                 None => return,
             }
         }
-        if different >= same {
+        if different > same {
             let reason = FatalReason::Diverged { op: own.0 };
             self.effects.push_back(Effect::Stop(reason));
         }

@@ -21,6 +21,8 @@
 //!   a replication quorum.
 //! * A replica whose file was lost promises nothing before it has joined a view that is higher than any of
 //!   its earlier life.
+//! * A standby follows and promises nothing: it acknowledges, asks for and votes for no view, and what it says
+//!   counts in no quorum. Nobody waits for it (`vsr::members`).
 //! * Timestamps strictly increase along the log, whatever the clocks do, and are given out only while a
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
@@ -42,6 +44,7 @@ pub use event::{Admission, Effect, Event, Prepare, ViewState, Way};
 
 use super::clock::Clock;
 use super::log::Log;
+use super::members::{Members, Voter};
 use super::message::{self, CheckpointState};
 use super::quorum::Quorums;
 use super::sessions::SharedSessions;
@@ -82,7 +85,7 @@ struct Route {
 #[derive(Debug)]
 struct InFlight {
     op: u64,
-    /// One bit for each replica that has it on stable storage.
+    /// The replicas that have it on stable storage.
     acks: u8,
     routes: Vec<Route>,
     events: u64,
@@ -157,8 +160,9 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Replica {
     cluster: u128,
+    /// The index of this member.
     replica: u8,
-    replica_count: u8,
+    members: Members,
     quorums: Quorums,
     geometry: Geometry,
     nonce: u128,
@@ -247,35 +251,38 @@ impl Replica {
     #[must_use]
     pub fn new(
         superblock: &Superblock,
+        members: Members,
         start: Start,
         sessions: SharedSessions,
         nonce: u128,
     ) -> Self {
         let geometry = superblock.geometry;
-        let (replica, replica_count) = (superblock.replica, superblock.replica_count);
+        let replica = superblock.replica;
+        let replica_count = usize::from(superblock.replica_count);
         let (view, log_view) = (superblock.view.get(), superblock.log_view.get());
         let slot_size = to_usize(geometry.journal_slot_size.get());
-        let buffers = (0..Self::buffer_count(replica_count))
+        let buffers = (0..Self::buffer_count(superblock.is_solo()))
             .map(|_| SectorBuf::zeroed(slot_size))
             .collect();
-        let primary = view % u32::from(replica_count) == u32::from(replica);
+        let primary = members.primary_of(view) == replica;
         let recovers = superblock.recovering == 1 && !planted(Bug::RecoverAtOnce);
         let recovery = recovers.then(Recovery::default);
         let status = match start.certain {
-            _ if replica_count == 1 => Status::Normal,
+            // A standby has acknowledged nothing, so it does not matter what its journal lost.
+            _ if members.is_solo() || members.is_standby() => Status::Normal,
             _ if recovers => Status::Recovering,
             // A primary may have sent prepares that it lost: the next view has to start.
             _ if primary || log_view < view => Status::ViewChange,
             true => Status::Normal,
             false => Status::Recovering,
         };
-        let quorums = Quorums::new(replica_count);
+        let quorums = Quorums::new(superblock.replica_count);
         let (log, executed) = (start.log, start.executed);
         let head_timestamp = log.head().timestamp.get();
         Self {
             cluster: superblock.cluster.get(),
             replica,
-            replica_count,
+            members,
             quorums,
             geometry,
             nonce,
@@ -312,8 +319,8 @@ impl Replica {
             reads: VecDeque::new(),
             reading: None,
             buffers,
-            peers: vec![Peer::default(); usize::from(replica_count)],
-            votes: vec![None; usize::from(replica_count)],
+            peers: vec![Peer::default(); replica_count],
+            votes: vec![None; replica_count],
             timers: Timers::default(),
             clock: Clock::new(quorums.replication),
             astray: None,
@@ -333,13 +340,19 @@ impl Replica {
         }
     }
 
-    /// Buffers for prepares: those in flight, and with several replicas as many that are committed and
+    /// Who belongs to the cluster.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.members
+    }
+
+    /// Buffers for prepares: those in flight, and but for a single replica as many that are committed and
     /// wait to be executed.
     #[must_use]
-    pub fn buffer_count(replica_count: u8) -> u64 {
-        match replica_count {
-            1 => constants::PIPELINE_PREPARES_MAX,
-            _ => 2 * constants::PIPELINE_PREPARES_MAX,
+    pub fn buffer_count(solo: bool) -> u64 {
+        match solo {
+            true => constants::PIPELINE_PREPARES_MAX,
+            false => 2 * constants::PIPELINE_PREPARES_MAX,
         }
     }
 
@@ -419,13 +432,13 @@ impl Replica {
         to_u64(self.queue.len()) < u64::from(self.geometry.session_count_max.get())
     }
 
+    /// Whether this is the only replica: it asks nobody.
     fn solo(&self) -> bool {
-        self.replica_count == 1
+        self.members.is_solo()
     }
 
     fn primary_of(&self, view: u32) -> u8 {
-        let index = view % u32::from(self.replica_count);
-        u8::try_from(index).expect("there are at most six replicas")
+        self.members.primary_of(view)
     }
 
     fn is_primary(&self) -> bool {
@@ -518,9 +531,9 @@ impl Replica {
         }
     }
 
-    /// Whether the sender is another replica, of the same release.
+    /// Whether the sender is another member that is heard here, of the same release.
     fn is_peer(&self, common: &CommonHeader) -> bool {
-        common.replica < self.replica_count
+        self.members.hears(common.replica)
             && (common.replica != self.replica || common.command == command::PREPARE)
             && common.release.get() == constants::RELEASE
     }
@@ -537,7 +550,8 @@ impl Replica {
         {
             return;
         }
-        if common.command == command::PREPARE {
+        let sender = self.members.voter(common.replica);
+        if common.command == command::PREPARE && sender.is_some() {
             let prepare = PrepareHeader::read_from_bytes(header).expect("256 bytes");
             return self.on_prepare(&prepare, body);
         }
@@ -549,31 +563,68 @@ impl Replica {
             );
             return;
         }
-        let index = usize::from(common.replica);
-        self.peers[index].checkpoint_op = peer.checkpoint_op.get();
-        if common.command != command::RECOVER {
-            self.peers[index].heard = Some(self.timers.now);
-            self.peers[index].synchronized = peer.synchronized == 1;
+        match sender {
+            Some(_) if self.members.is_standby() && !is_for_standbys(peer.command) => {
+                tracing::warn!(command = peer.command, "a standby is not to be asked");
+            }
+            Some(sender) => self.on_message(sender, &peer, body, admission),
+            None => self.on_question_of_standby(&peer, &body, admission),
         }
-        match common.command {
-            command::RECOVER => self.on_recover(&peer),
-            command::RECOVERY => self.on_recovery(&peer, &body),
-            command::PREPARE_OK => self.on_prepare_ok(&peer),
-            command::COMMIT => self.on_commit(&peer),
-            command::PING => self.tell_time(&peer),
-            command::PONG => self.on_pong(&peer),
-            command::START_VIEW_CHANGE => self.on_start_view_change(&peer),
-            command::DO_VIEW_CHANGE => self.on_do_view_change(&peer, &body),
-            command::START_VIEW => self.on_start_view(&peer, &body),
-            command::REQUEST_START_VIEW => self.on_request_start_view(&peer),
-            command::REQUEST_HEADERS => self.on_request_headers(&peer),
-            command::REQUEST_PREPARE => self.on_request_prepare(&peer),
+    }
+
+    /// Another replica says something.
+    fn on_message(
+        &mut self,
+        from: Voter,
+        peer: &PeerHeader,
+        body: Bytes,
+        admission: &impl Admission,
+    ) {
+        let known = &mut self.peers[from.at()];
+        known.checkpoint_op = peer.checkpoint_op.get();
+        if peer.command != command::RECOVER {
+            known.heard = Some(self.timers.now);
+            known.synchronized = peer.synchronized == 1;
+        }
+        match peer.command {
+            command::RECOVER => self.on_recover(from, peer),
+            command::RECOVERY => self.on_recovery(from, peer, &body),
+            command::PREPARE_OK => self.on_prepare_ok(from, peer),
+            command::COMMIT => self.on_commit(from, peer),
+            command::PING => self.on_ping_of_replica(from, peer),
+            command::PONG => self.on_pong(from, peer),
+            command::START_VIEW_CHANGE => self.on_start_view_change(from, peer),
+            command::DO_VIEW_CHANGE => self.on_do_view_change(from, peer, &body),
+            command::START_VIEW => self.on_start_view(peer, &body),
+            command::REQUEST_START_VIEW => self.on_request_start_view(peer),
+            command::REQUEST_HEADERS => self.on_request_headers(peer),
+            command::REQUEST_PREPARE => self.on_request_prepare(peer),
             command::HEADERS => self.on_headers(&body),
-            command::REQUEST_REPLY => self.on_request_reply(&peer),
+            command::REQUEST_REPLY => self.on_request_reply(peer),
             command::STORED_REPLY => self.on_stored_reply(body),
             command::FORWARD => self.on_forward(peer.replica, &body, admission),
             command::RELAY => self.on_relay(body),
             other => tracing::debug!(command = other, "an unknown message of a replica"),
+        }
+    }
+
+    /// A standby says something: it may ask, and pass on what clients ask. Nothing is remembered of it.
+    fn on_question_of_standby(
+        &mut self,
+        peer: &PeerHeader,
+        body: &Bytes,
+        admission: &impl Admission,
+    ) {
+        match peer.command {
+            command::PING => self.tell_time(peer),
+            command::REQUEST_START_VIEW => self.on_request_start_view(peer),
+            command::REQUEST_HEADERS => self.on_request_headers(peer),
+            command::REQUEST_PREPARE => self.on_request_prepare(peer),
+            command::FORWARD => self.on_forward(peer.replica, body, admission),
+            other => {
+                let standby = peer.replica;
+                tracing::warn!(standby, command = other, "a standby has no say: ignored");
+            }
         }
     }
 
@@ -592,7 +643,17 @@ impl Replica {
     }
 }
 
+/// Whether a standby takes such messages: they tell it of the log, and ask nothing of it.
+fn is_for_standbys(code: u8) -> bool {
+    matches!(
+        code,
+        command::COMMIT | command::PONG | command::START_VIEW | command::HEADERS | command::RELAY
+    ) || (code == command::PING && planted(Bug::StandbyTellsTime))
+}
+
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod standby_tests;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,10 @@ use crate::constants::{self, REPLICA_COUNT_MAX};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::Body;
+use crate::vsr::members::Voter;
 use crate::vsr::message;
 use crate::wire::PeerHeader;
+use crate::wire::frame::concat;
 use crate::wire::header::command;
 use bytes::Bytes;
 use storage_format::{PrepareHeader, SECTOR_SIZE};
@@ -16,15 +18,18 @@ use zerocopy::IntoBytes;
 impl Replica {
     /// What is due. To be called before effects are polled.
     pub fn tick(&mut self) {
-        if self.solo() {
+        let now = self.timers.now;
+        if self.members.is_alone() {
             return;
         }
-        let now = self.timers.now;
-        self.look_at_clocks();
         if self.timers.due(self.timers.heartbeat) && self.leads() && !self.stalls() {
             self.timers.heartbeat = now + HEARTBEAT;
             self.send_commit();
         }
+        if self.solo() {
+            return;
+        }
+        self.look_at_clocks();
         if self.timers.due(self.timers.patience) {
             self.be_patient();
             self.lose_patience();
@@ -44,14 +49,17 @@ impl Replica {
     #[must_use]
     pub fn until_tick(&self) -> Option<u64> {
         let timers = &self.timers;
-        let mut next = timers.patience.min(timers.resend).min(timers.repair);
-        if !self.is_recovering() {
-            next = next.min(timers.ping);
+        let mut next = u64::MAX;
+        if !self.solo() {
+            next = timers.patience.min(timers.resend).min(timers.repair);
+            if !self.is_recovering() {
+                next = next.min(timers.ping);
+            }
         }
-        if self.leads() && !self.stalls() {
+        if !self.members.is_alone() && self.leads() && !self.stalls() {
             next = next.min(timers.heartbeat);
         }
-        (!self.solo()).then(|| next.saturating_sub(timers.now))
+        (next < u64::MAX).then(|| next.saturating_sub(timers.now))
     }
 
     /// Whether this is the primary of a view at work.
@@ -84,14 +92,16 @@ impl Replica {
         self.effects.push_back(Effect::Send { to, frame });
     }
 
-    pub(super) fn others(&self) -> impl Iterator<Item = u8> + use<> {
-        let own = self.replica;
-        (0..self.replica_count).filter(move |replica| *replica != own)
+    /// Sends a frame to all other replicas.
+    pub(super) fn broadcast(&mut self, frame: &Bytes) {
+        for replica in self.members.other_replicas() {
+            self.send_peer(replica, frame.clone());
+        }
     }
 
-    pub(super) fn broadcast(&mut self, frame: &Bytes) {
-        for replica in self.others() {
-            self.send_peer(replica, frame.clone());
+    fn send_standbys(&mut self, frame: &Bytes) {
+        for standby in self.members.standbys() {
+            self.send_peer(standby, frame.clone());
         }
     }
 
@@ -101,10 +111,21 @@ impl Replica {
 
     // The primary.
 
-    /// A prepare was made: everybody gets it.
+    /// A prepare was made: all backups get it, and pass it on to standbys. Those whose backup is not heard
+    /// get it from here.
     pub(super) fn replicate(&mut self, prepare: &Prepare) {
-        if !self.solo() {
-            self.broadcast(&prepare.frame());
+        let hungry = |standby: &u8| {
+            let feeder = self.members.feeder(self.view, *standby);
+            feeder.is_none_or(|feeder| !self.is_heard(&self.peers[feeder.at()]))
+        };
+        let hungry: Vec<u8> = self.members.standbys().filter(hungry).collect();
+        if self.solo() && hungry.is_empty() {
+            return;
+        }
+        let frame = prepare.frame();
+        self.broadcast(&frame);
+        for standby in hungry {
+            self.send_peer(standby, frame.clone());
         }
     }
 
@@ -113,11 +134,13 @@ impl Replica {
         let mut header = self.peer_header(command::COMMIT);
         header.op = self.log.head().op;
         self.ask_time(&mut header);
-        self.broadcast(&message::frame(header, &[]));
+        let frame = message::frame(header, &[]);
+        self.broadcast(&frame);
+        self.send_standbys(&frame);
     }
 
     /// A backup has a prepare on stable storage.
-    pub(super) fn on_prepare_ok(&mut self, ok: &PeerHeader) {
+    pub(super) fn on_prepare_ok(&mut self, from: Voter, ok: &PeerHeader) {
         if !self.leads() || ok.view.get() != self.view {
             mark(Mark::AckOfOtherView);
             return;
@@ -128,16 +151,16 @@ impl Replica {
             .entry(op)
             .is_some_and(|entry| entry.header.checksum == ok.checksum_item);
         if same {
-            self.count(op, ok.replica);
+            self.count(op, from);
         } else {
             mark(Mark::AckOfOtherPrepare);
         }
     }
 
     /// Counts one more replica that has `op`; what a quorum has is committed, in order.
-    fn count(&mut self, op: u64, replica: u8) {
+    fn count(&mut self, op: u64, replica: Voter) {
         if let Some(in_flight) = self.pipeline.iter_mut().find(|other| other.op == op) {
-            in_flight.acks |= 1 << replica;
+            in_flight.acks |= replica.bit();
         }
         let quorum = if planted(Bug::CommitWithoutQuorum) {
             1
@@ -229,6 +252,7 @@ impl Replica {
             let (header, body) = first.remove();
             let follows = header.op.get() == next && header.parent == head.checksum;
             if follows && next <= self.limit() && !self.buffers.is_empty() {
+                self.pass_on(&header, &body);
                 self.log.append(header);
                 let taken = self.take(&header, &body);
                 assert!(taken, "there was a buffer");
@@ -239,6 +263,19 @@ impl Replica {
                     Mark::BackupWithoutBuffer
                 });
             }
+        }
+    }
+
+    /// Passes a new op on to the standbys that get theirs from this backup. What is committed by now they
+    /// have, or ask for.
+    fn pass_on(&mut self, header: &PrepareHeader, body: &[u8]) {
+        let (members, own) = (self.members, self.members.own_voter());
+        if own.is_none() || header.op.get() <= self.commit_max {
+            return;
+        }
+        let fed = |standby: &u8| members.feeder(self.view, *standby) == own;
+        for standby in members.standbys().filter(fed).collect::<Vec<_>>() {
+            self.send_peer(standby, concat(header, body));
         }
     }
 
@@ -285,7 +322,7 @@ impl Replica {
     }
 
     /// The primary says what is committed, and how long the log is.
-    pub(super) fn on_commit(&mut self, commit: &PeerHeader) {
+    pub(super) fn on_commit(&mut self, from: Voter, commit: &PeerHeader) {
         let view = commit.view.get();
         if view < self.view || commit.replica != self.primary_of(view) {
             mark(Mark::HeartbeatOfOldView);
@@ -293,6 +330,9 @@ impl Replica {
         }
         if view > self.view || self.status != Status::Normal {
             mark(Mark::HeartbeatOfUnknownView);
+            if planted(Bug::CommitAcrossViews) {
+                self.commit_max = self.commit_max.max(commit.commit.get());
+            }
             self.ask_start_view(commit.replica);
             return;
         }
@@ -307,7 +347,7 @@ impl Replica {
         }
         // What was said before may have been lost.
         self.acknowledge_all(commit.commit.get());
-        self.tell_time(commit);
+        self.on_ping_of_replica(from, commit);
     }
 
     /// Acknowledges everything beyond `commit` that is durable here.
@@ -322,13 +362,18 @@ impl Replica {
         }
     }
 
-    /// Prepare and redundant header are on stable storage: the primary counts it.
+    /// Prepare and redundant header are on stable storage: the primary counts it. A standby may lose them at
+    /// any time, so it says nothing.
     pub(super) fn acknowledge(&mut self, header: &PrepareHeader) {
         if self.status != Status::Normal || !self.view_is_durable() {
             return;
         }
-        if self.is_primary() {
-            self.count(header.op.get(), self.replica);
+        let own = self.members.own_voter();
+        if own.is_none() && !planted(Bug::StandbyAcknowledges) {
+            return;
+        }
+        if let Some(own) = own.filter(|_| self.is_primary()) {
+            self.count(header.op.get(), own);
             return;
         }
         let mut ok = self.peer_header(command::PREPARE_OK);

@@ -25,6 +25,7 @@ use crate::constants::REPLICA_COUNT_MAX;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::to_usize;
 use crate::vsr::FatalReason;
+use crate::vsr::members::Voter;
 use crate::vsr::message::{self, RecoveryAnswer};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
@@ -80,7 +81,7 @@ impl Replica {
     /// How many others have to answer: any of them so many have one that was asked for the view which
     /// this replica was in last.
     fn answers_needed(&self) -> usize {
-        usize::from(self.replica_count - self.quorums.view_change) + 1
+        usize::from(self.members.replica_count() - self.quorums.view_change) + 1
     }
 
     /// Asks all others what they remember, and for a view that is high enough.
@@ -99,8 +100,8 @@ impl Replica {
     }
 
     fn say_what_is_missing(&mut self) {
-        let (now, needed, own) = (self.timers.now, self.answers_needed(), self.replica);
-        let count = self.replica_count;
+        let (now, needed) = (self.timers.now, self.answers_needed());
+        let others = self.members.other_replicas();
         let Some(recovery) = &mut self.recovery else {
             return;
         };
@@ -112,9 +113,8 @@ impl Replica {
         if let Some(view) = recovery.target {
             tracing::info!(view, "recovering: waiting for the others to start a view");
         } else {
-            let silent: Vec<u8> = (0..count)
-                .filter(|other| *other != own && recovery.views[usize::from(*other)].is_none())
-                .collect();
+            let silent = others.filter(|other| recovery.views[usize::from(*other)].is_none());
+            let silent: Vec<u8> = silent.collect();
             tracing::warn!(
                 ?silent,
                 "recovering: {answers} of {needed} answers; without them nothing proves what this \
@@ -124,16 +124,17 @@ impl Replica {
     }
 
     /// A replica whose file was lost asks.
-    pub(super) fn on_recover(&mut self, question: &PeerHeader) {
-        let replica = question.replica;
-        let heard = self.peers[usize::from(replica)].heard;
+    pub(super) fn on_recover(&mut self, from: Voter, question: &PeerHeader) {
+        let replica = from.index();
+        let heard = self.peers[from.at()].heard;
         let impostor = heard.is_some_and(|at| !self.timers.due(at + SPEAKS));
         let mut header = self.peer_header(command::RECOVERY);
         header.nonce = question.nonce;
         let answer = RecoveryAnswer {
             geometry: self.geometry,
             impostor: u8::from(impostor),
-            reserved: [0; 7],
+            replica_count: self.members.replica_count(),
+            reserved: [0; 6],
         };
         self.send_peer(replica, message::frame(header, answer.as_bytes()));
         let wanted = question.view_next.get();
@@ -150,7 +151,7 @@ impl Replica {
     }
 
     /// Another replica has answered.
-    pub(super) fn on_recovery(&mut self, header: &PeerHeader, body: &[u8]) {
+    pub(super) fn on_recovery(&mut self, from: Voter, header: &PeerHeader, body: &[u8]) {
         let (now, needed) = (self.timers.now, self.answers_needed());
         let (own, nonce) = (self.replica, self.nonce);
         let Some(recovery) = &mut self.recovery else {
@@ -173,7 +174,16 @@ impl Replica {
             self.effects.push_back(Effect::Stop(reason));
             return;
         }
-        let hears = &mut recovery.hears[usize::from(header.replica)];
+        let own_count = self.members.replica_count();
+        if answer.replica_count != own_count {
+            let reason = FatalReason::RecoveryReplicas {
+                own: own_count,
+                others: answer.replica_count,
+            };
+            self.effects.push_back(Effect::Stop(reason));
+            return;
+        }
+        let hears = &mut recovery.hears[from.at()];
         if answer.impostor != 0 {
             mark(Mark::OwnPlaceTaken);
             let (since, last) = hears.get_or_insert((now, now));
@@ -189,13 +199,13 @@ impl Replica {
             return;
         }
         let view = header.view.get();
-        let known = &mut recovery.views[usize::from(header.replica)];
+        let known = &mut recovery.views[from.at()];
         let first = known.is_none();
         *known = Some(known.map_or(view, |before| before.max(view)));
         let answers = recovery.answers();
         if first {
             tracing::info!(
-                replica = header.replica,
+                replica = from.index(),
                 view,
                 "recovering: {answers} of {needed} answers"
             );
@@ -283,6 +293,7 @@ mod tests {
     use crate::io::{ConnectionId, Incoming};
     use crate::vsr::FatalReason;
     use crate::vsr::log::{Entry, Log};
+    use crate::vsr::members::Members;
     use crate::vsr::message;
     use crate::vsr::replica::{Effect, Event, Replica, Start, Way};
     use crate::vsr::sessions::Sessions;
@@ -309,7 +320,13 @@ mod tests {
             executed: superblock.checkpoint,
         };
         let sessions = Rc::new(RefCell::new(Sessions::new(8)));
-        Replica::new(&superblock, start, sessions, NONCE)
+        Replica::new(
+            &superblock,
+            Members::new(&superblock, 0),
+            start,
+            sessions,
+            NONCE,
+        )
     }
 
     /// A frame to another replica: to whom, header and body.
@@ -358,11 +375,12 @@ mod tests {
         replica.handle(Event::Incoming(incoming), &Room);
     }
 
-    fn answer(impostor: u8, geometry: Geometry) -> Vec<u8> {
+    fn answer(replica_count: u8, impostor: u8, geometry: Geometry) -> Vec<u8> {
         let answer = RecoveryAnswer {
             geometry,
             impostor,
-            reserved: [0; 7],
+            replica_count,
+            reserved: [0; 6],
         };
         answer.as_bytes().to_vec()
     }
@@ -401,7 +419,7 @@ mod tests {
                     other,
                     command::RECOVERY,
                     *view,
-                    &answer(0, geometry(32)),
+                    &answer(count, 0, geometry(32)),
                 );
             }
             let asked = asks_for(&mut own, 200 * MS).unwrap();
@@ -417,7 +435,7 @@ mod tests {
         assert_eq!(asks_for(&mut own, MS), Some(0));
         let mut sizes = geometry(32);
         sizes.session_count_max = 9.into();
-        say(&mut own, 0, command::RECOVERY, 1, &answer(0, sizes));
+        say(&mut own, 0, command::RECOVERY, 1, &answer(3, 0, sizes));
         let (_, stops) = poll(&mut own, 2 * MS);
         let text = stops[0].to_string();
         assert!(
@@ -451,11 +469,29 @@ mod tests {
 
         let mut own = replica(1, 3, true);
         assert_eq!(asks_for(&mut own, MS), Some(0));
-        say(&mut own, 2, command::RECOVERY, 4, &answer(0, geometry(32)));
-        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry(32)));
+        say(
+            &mut own,
+            2,
+            command::RECOVERY,
+            4,
+            &answer(3, 0, geometry(32)),
+        );
+        say(
+            &mut own,
+            0,
+            command::RECOVERY,
+            4,
+            &answer(3, 1, geometry(32)),
+        );
         assert_eq!(asks_for(&mut own, 200 * MS), Some(0), "that is no answer");
         drop(poll(&mut own, MS + IMPOSTOR));
-        say(&mut own, 0, command::RECOVERY, 4, &answer(1, geometry(32)));
+        say(
+            &mut own,
+            0,
+            command::RECOVERY,
+            4,
+            &answer(3, 1, geometry(32)),
+        );
         let (_, stops) = poll(&mut own, 2 * MS + IMPOSTOR);
         assert_eq!(stops, [FatalReason::ReplicaRuns { replica: 1 }]);
     }

@@ -114,10 +114,9 @@ impl Replica {
         if !self.is_primary() && (half || planted(Bug::AskPrimaryOnly)) {
             return self.primary_of(self.view);
         }
-        let others = u64::from(self.replica_count) - 1;
-        let step = u8::try_from(1 + self.timers.draw(self.replica) % others)
-            .expect("there are at most six");
-        (self.replica + step) % self.replica_count
+        let drawn = self.timers.draw(self.replica);
+        let other = self.members.other_replica(drawn);
+        other.expect("a single replica asks nobody")
     }
 
     pub(super) fn on_request_headers(&mut self, request: &PeerHeader) {

@@ -154,7 +154,7 @@ impl Replica {
     fn renew_buffers(&mut self) {
         let slot_size = to_usize(self.geometry.journal_slot_size.get());
         let used = self.to_write.len() + usize::from(self.journal == JournalWrite::Prepare);
-        let count = u64_to_usize(Self::buffer_count(self.replica_count));
+        let count = u64_to_usize(Self::buffer_count(self.solo()));
         let missing = count.saturating_sub(used + self.buffers.len());
         let new = (0..missing).map(|_| SectorBuf::zeroed(slot_size));
         self.buffers.extend(new);

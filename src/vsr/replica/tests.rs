@@ -4,6 +4,7 @@ use super::{Admission, Effect, Event, Prepare, Replica, Start, Way};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
 use crate::vsr::log::{Entry, Log};
+use crate::vsr::members::Members;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::wire::build::{ClientState, ping, request};
@@ -65,7 +66,13 @@ impl Fixture {
             certain: true,
             executed: root,
         };
-        let mut replica = Replica::new(&superblock, start, Rc::clone(&sessions), 1);
+        let mut replica = Replica::new(
+            &superblock,
+            Members::new(&superblock, 0),
+            start,
+            Rc::clone(&sessions),
+            1,
+        );
         let loaded = Event::Loaded {
             pulse_next: u64::MAX,
             timestamp_last: 0,

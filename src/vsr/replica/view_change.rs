@@ -14,6 +14,7 @@ use super::{Replica, Status, ViewState};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::vsr::log::{Body, Entry};
+use crate::vsr::members::Voter;
 use crate::vsr::message::{self, CheckpointState, VIEW_HEADERS_MAX};
 use crate::vsr::replica::{Effect, InFlight};
 use crate::vsr::vote::{Decided, Vote, decide};
@@ -56,7 +57,8 @@ impl Replica {
     /// view-change quorum has the one before it durable; a replica that lost its file relies on that
     /// to know which views it can have been in.
     pub(super) fn ask_next_view(&mut self) {
-        if self.view_durable.0 != self.view || self.syncing.is_some() || self.is_recovering() {
+        let unsure = self.view_durable.0 != self.view || self.syncing.is_some();
+        if unsure || self.is_recovering() || self.members.is_standby() {
             mark(Mark::AskTooEarly);
             return;
         }
@@ -73,9 +75,9 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_start_view_change(&mut self, ask: &PeerHeader) {
+    pub(super) fn on_start_view_change(&mut self, from: Voter, ask: &PeerHeader) {
         let wanted = ask.view_next.get();
-        self.peers[usize::from(ask.replica)].asked = Some((wanted, self.timers.now));
+        self.peers[from.at()].asked = Some((wanted, self.timers.now));
         if ask.view.get() > self.view {
             // A quorum has asked for that one.
             mark(Mark::EnterByAsk);
@@ -197,7 +199,7 @@ impl Replica {
         }
         if self.status == Status::Recovering {
             mark(Mark::UncertainAsks);
-            for replica in self.others() {
+            for replica in self.members.other_replicas() {
                 self.timers.start_view = 0;
                 self.ask_start_view(replica);
             }
@@ -244,7 +246,7 @@ impl Replica {
         self.broadcast(&frame);
     }
 
-    pub(super) fn on_do_view_change(&mut self, header: &PeerHeader, body: &[u8]) {
+    pub(super) fn on_do_view_change(&mut self, from: Voter, header: &PeerHeader, body: &[u8]) {
         let view = header.view.get();
         let headers = message::headers(body, self.cluster)
             .filter(|all| (1..=VIEW_HEADERS_MAX).contains(&all.len()));
@@ -265,7 +267,7 @@ impl Replica {
             // It has not heard that the view started.
             self.send_start_view(header.replica, 0);
         } else if self.log_view < self.view {
-            self.votes[usize::from(header.replica)] = Some(Vote {
+            self.votes[from.at()] = Some(Vote {
                 log_view: header.log_view.get(),
                 commit: header.commit.get(),
                 headers,
@@ -364,8 +366,8 @@ impl Replica {
             self.view_start = head;
             self.pipeline = (self.commit_max + 1..=head).map(InFlight::new).collect();
             self.timers.heartbeat = self.timers.now;
-            for replica in self.others() {
-                self.send_start_view(replica, 0);
+            for other in self.members.other_replicas().chain(self.members.standbys()) {
+                self.send_start_view(other, 0);
             }
         }
         self.acknowledge_all(self.commit_max);

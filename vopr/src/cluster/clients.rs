@@ -43,7 +43,12 @@ impl World {
     /// The replica that a client asks when it has asked so many before.
     fn asked(&self, client: usize, attempts: u32) -> u8 {
         let view = u64::from(self.clients[client].state.view) + u64::from(attempts);
-        u8::try_from(view % u64::from(self.options.replicas)).expect("below 6")
+        // A standby passes on what it gets.
+        let members = match attempts {
+            0 => self.options.replicas,
+            _ => self.options.members(),
+        };
+        u8::try_from(view % u64::from(members)).expect("a few")
     }
 
     /// A frame arrives at a client.
@@ -137,14 +142,19 @@ impl World {
     fn send_garbage(&mut self, index: usize) {
         let own = &mut Random::new(self.random.client.any());
         let garbage = garbage::draw(&self.clients[index].state, own);
-        let replica = own.below(u64::from(self.options.replicas));
-        let replica = u8::try_from(replica).expect("below 6");
+        let replica = own.below(u64::from(self.options.members()));
+        let replica = u8::try_from(replica).expect("a few");
         let what = || crate::sim::describe::frame(&garbage.frame);
         if !self
             .stage
             .inject(Family::Garbage, Some(Place::Client(index)), what)
         {
             return;
+        }
+        if self.clients[index].state.session == 0 {
+            // It names a session, and the client may have got one when it arrives.
+            let reason = Evicted::NoSession.code();
+            self.checker.on_provoked(garbage.client, reason);
         }
         for reason in garbage.reasons {
             self.checker.on_provoked(garbage.client, reason);
@@ -156,8 +166,8 @@ impl World {
 
     /// A client asks a replica what the view is.
     fn ping(&mut self, index: usize) {
-        let replica = self.random.client.below(u64::from(self.options.replicas));
-        let replica = u8::try_from(replica).expect("below 6");
+        let replica = self.random.client.below(u64::from(self.options.members()));
+        let replica = u8::try_from(replica).expect("a few");
         let frame = daftari::wire::build::ping(&self.clients[index].state, 42);
         self.send(index, replica, frame);
     }

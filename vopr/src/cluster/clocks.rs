@@ -61,6 +61,11 @@ impl ClockOptions {
         }
     }
 
+    /// One more clock.
+    pub fn add(&mut self, wrong: bool) {
+        self.wrong.push(wrong);
+    }
+
     /// Nanoseconds by which a replica's clock is ahead of the true time.
     fn skew(&self, random: &mut Random, replica: u8) -> i64 {
         let signed = |time: u64| i64::try_from(time).expect("some years");
@@ -155,7 +160,7 @@ pub fn step(world: &mut World) {
         return;
     }
     let random = &mut world.random.clock;
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     let skew = world.options.clocks.skew(random, replica);
     let what = || format!("the clock of {replica} is set to be ahead by {skew} ns");
     let place = Some(Place::Replica(replica));

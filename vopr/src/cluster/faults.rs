@@ -65,7 +65,11 @@ pub fn after_crash(
     }
     super::rot::at_crash(world, replica, writes, random);
     let options = &mut world.options;
-    if options.losses > 0 && random.chance(options.loss) && world.checker.may_lose(replica) {
+    if options.losses > 0
+        && !options.is_standby(replica)
+        && random.chance(options.loss)
+        && world.checker.may_lose(replica)
+    {
         let what = || format!("the disk of {replica} is lost");
         let place = Some(Place::Replica(replica));
         if world.stage.inject(Family::DiskLoss, place, what) {
@@ -73,12 +77,17 @@ pub fn after_crash(
             world.lose_disk(replica);
         }
     }
+    if world.options.is_standby(replica) && random.chance(world.options.standbys.loss) {
+        let what = || format!("the disk of standby {replica} is lost");
+        let place = Some(Place::Replica(replica));
+        if world.stage.inject(Family::DiskLoss, place, what) {
+            world.lose_disk(replica);
+        }
+    }
     let options = world.options.processes;
     let down = random.exponential(options.down);
     world.at(now() + down, Action::Start(replica));
-    let others: Vec<u8> = (0..world.options.replicas)
-        .filter(|other| *other != replica)
-        .collect();
+    let others: Vec<u8> = world.members().filter(|other| *other != replica).collect();
     let with_it = if others.is_empty() {
         Vec::new()
     } else if random.chance(options.crash_all) {
@@ -122,7 +131,7 @@ pub fn begin(world: &mut World) {
         world.at(at, Action::Pause);
     }
     let partition = world.options.partitions.distance;
-    if partition > 0 && world.options.replicas > 1 {
+    if partition > 0 && world.options.members() > 1 {
         let at = now() + world.random.partition.exponential(partition);
         world.at(at, Action::Partition);
     }
@@ -135,7 +144,7 @@ pub fn pause(world: &mut World) {
     }
     let options = world.options.processes;
     let random = &mut world.random.fault;
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     let length = random.exponential(options.pause);
     let next = now() + random.exponential(options.pause_distance);
     world.at(next, Action::Pause);
@@ -158,8 +167,8 @@ pub fn partition(world: &mut World) {
     }
     let options = world.options.partitions;
     let random = &mut world.random.partition;
-    let replicas = world.options.replicas;
-    let all: Vec<u8> = (0..replicas).collect();
+    let members = world.options.members();
+    let all: Vec<u8> = (0..members).collect();
     let a = random.pick(&all);
     let one_way = random.chance(options.one_way);
     let (mut side, other): (Vec<u8>, Vec<u8>) = match random.below(4) {
@@ -169,8 +178,8 @@ pub fn partition(world: &mut World) {
         2 => all.iter().partition(|_| random.chance(500)),
         // Two do not hear each other.
         _ => {
-            let b = (a + 1 + u8::try_from(random.below(u64::from(replicas) - 1)).expect("below 6"))
-                % replicas;
+            let b = (a + 1 + u8::try_from(random.below(u64::from(members) - 1)).expect("a few"))
+                % members;
             (vec![a], vec![b])
         }
     };

@@ -15,6 +15,7 @@ pub mod phases;
 pub mod processes;
 pub mod quorum;
 pub mod rot;
+pub mod standbys;
 pub mod transmit;
 pub mod world;
 
@@ -68,7 +69,8 @@ pub fn run(setup: &Setup, options: Options, mut play: Option<Play>) -> Outcome {
     plant(setup.bug);
     forget_panic();
     let _of_others: Marks = take_marks();
-    let (replicas, config) = (options.replicas, seed::config(&options));
+    let (replicas, members) = (options.replicas, options.members());
+    let config = seed::config(&options);
     let mut world = World::new(setup, options);
     if play.is_some() {
         world.direct(setup.seed);
@@ -85,7 +87,7 @@ pub fn run(setup: &Setup, options: Options, mut play: Option<Play>) -> Outcome {
             with(|world| world.processes[usize::from(replica)].node = Some(node.id()));
             node.id()
         };
-        (0..replicas).map(node).collect()
+        (0..members).map(node).collect()
     };
     let turn = |waker: &Waker| {
         loop {
@@ -151,25 +153,30 @@ fn on_scrubbed(scrubbed: &Scrubbed) {
     });
 }
 
+/// Anything may be damaged on a standby.
+fn expect_damage(_: &Scrubbed) {}
+
 /// Whether a script damaged something of a zone.
 fn is_damaged(world: &World, zone: Zone) -> bool {
     let directed = world.directed.as_ref();
     directed.is_some_and(|directed| directed.damaged.contains(&zone))
 }
 
-/// A replica's process: it formats its file once, and serves from then on.
+/// A member's process: it formats its file once, and serves from then on.
 async fn process(replica: u8) {
     let io = ClusterIo::new(replica);
     let (phase, cluster, options) =
         with(|world| (world.phases.phase, world.cluster, world.options.clone()));
     let lost = with(|world| world.processes[usize::from(replica)].lost);
+    let standby = options.is_standby(replica);
+    let free = standby && options.standbys.rot > 0;
     if phase == Phase::Format || lost {
         let format = FormatOptions {
             cluster,
             replica,
             replica_count: options.replicas,
             geometry: options.geometry,
-            recovering: lost,
+            recovering: lost && !standby,
         };
         let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
         with(|world| match result {
@@ -184,13 +191,13 @@ async fn process(replica: u8) {
     let options = RunOptions {
         cluster: Some(cluster),
         replica: Some(replica),
-        replica_count: usize::from(options.replicas),
+        member_count: usize::from(options.members()),
         memory_limit: 1 << 30,
         account_cache_size: options.account_cache_size,
         cache_size: options.cache_size,
         scrub: Some(ScrubOptions {
             period: options.scrub_period,
-            report: on_scrubbed,
+            report: if free { expect_damage } else { on_scrubbed },
         }),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));

@@ -26,7 +26,7 @@ pub struct LinkFaults {
 /// An end of a link.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Place {
-    /// A replica.
+    /// A replica, or a standby.
     Replica(u8),
     /// A client.
     Client(usize),
@@ -55,9 +55,9 @@ pub struct Network {
 impl Network {
     /// A network that works.
     #[must_use]
-    pub fn new(replicas: u8) -> Self {
+    pub fn new(members: u8) -> Self {
         Self {
-            inboxes: (0..replicas).map(|_| Inbox::default()).collect(),
+            inboxes: (0..members).map(|_| Inbox::default()).collect(),
             connections: BTreeMap::new(),
             // Smaller numbers name replicas.
             next: 1 << 8,

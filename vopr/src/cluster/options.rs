@@ -3,6 +3,7 @@
 use super::clocks::ClockOptions;
 use super::network::LinkFaults;
 use super::quorum;
+use super::standbys::StandbyOptions;
 use crate::random::Random;
 use crate::seed::cuts::Cuts;
 use crate::sim::draws::Draws;
@@ -50,6 +51,8 @@ pub struct ProcessOptions {
 pub struct Options {
     /// Replicas.
     pub replicas: u8,
+    /// Members that only follow.
+    pub standbys: StandbyOptions,
     /// Sizes of the data files.
     pub geometry: Geometry,
     /// Bytes of the cache of pages.
@@ -64,7 +67,7 @@ pub struct Options {
     pub requests: u64,
     /// Whether disks tear within sectors.
     pub tear_inside_sectors: bool,
-    /// Of each replica, whether what lies beyond the head of its log may be damaged, and whether a crash
+    /// Of each member, whether what lies beyond the head of its log may be damaged, and whether a crash
     /// may make a sector of headers unreadable. It may not know where its log ended then, so as many have
     /// to be spared as a view change needs to be sure.
     pub uncertain: Vec<bool>,
@@ -129,6 +132,13 @@ impl Options {
     /// The choices of a seed, for so many replicas or for any number.
     #[must_use]
     pub fn of_seed(seed: u64, replicas: Option<u8>) -> Self {
+        let mut options = Self::of_replicas(seed, replicas);
+        options.draw_standbys(seed);
+        options
+    }
+
+    /// Those that are made for the replicas.
+    fn of_replicas(seed: u64, replicas: Option<u8>) -> Self {
         let random = &mut Random::stream(seed, 201);
         let drawn = 1 + random.weighted(&REPLICA_WEIGHTS);
         let replicas = replicas.unwrap_or_else(|| u8::try_from(drawn).expect("at most 6"));
@@ -150,6 +160,7 @@ impl Options {
         let rots = replicas >= 3 && weather != Weather::Calm && random.chance(400);
         let mut options = Self {
             replicas,
+            standbys: StandbyOptions::default(),
             geometry,
             cache_size: daftari::driver::CACHE_SIZE_MIN << random.below(3),
             account_cache_size: random.pick(&[0, 0, 1, 3, 1000]) * 1024,
@@ -236,7 +247,7 @@ impl Options {
     /// seed.
     #[must_use]
     pub fn calm(seed: u64, replicas: u8) -> Self {
-        let mut options = Self::of_seed(seed, Some(replicas));
+        let mut options = Self::of_replicas(seed, Some(replicas));
         let random = &mut Random::stream(seed, 210);
         let speed = |random: &mut Random| {
             let write = (random.below(MS), random.between(1, 3) * MS);

@@ -122,11 +122,11 @@ impl World {
 /// A data file is made: with the last of them everything begins.
 pub fn on_formatted(world: &mut World) {
     world.phases.formatted += 1;
-    if world.phases.formatted < world.options.replicas {
+    if world.phases.formatted < world.options.members() {
         return;
     }
     world.enter(Phase::Faults);
-    for replica in world.replicas() {
+    for replica in world.members() {
         world.processes[usize::from(replica)].state = super::processes::State::Down;
         let disk = &mut world.disks[usize::from(replica)];
         disk.formatting = false;
@@ -269,7 +269,7 @@ fn calm_down(world: &mut World) {
     world.phases.depositions = (world.options.replicas - 1).min(2);
     world.network.heal();
     world.end_directions();
-    for replica in world.replicas() {
+    for replica in world.members() {
         faults::revive(world, replica);
     }
 }
@@ -301,7 +301,7 @@ fn depose(world: &mut World) {
 /// The power of all replicas fails, and comes back.
 fn restart(world: &mut World) {
     world.enter(Phase::ConvergeAgain);
-    for replica in world.replicas() {
+    for replica in world.members() {
         world.crash(replica);
         let delay = to_u64(world.random.fault.index(500)) * MS;
         world.at(now() + delay, Action::Start(replica));

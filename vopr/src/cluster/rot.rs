@@ -2,8 +2,8 @@
 //!
 //! The unit is a header sector together with the prepares that it describes. Of each, a set of at most
 //! `q_r - 1` replicas is drawn that may be damaged; no replica has all of them. A slot is damaged once
-//! at most until it is whole again, header or prepare, and never together with a torn write. A wild seed
-//! regards none of this.
+//! at most until it is whole again, header or prepare, and never together with a torn write. Standbys are
+//! not counted, and may be damaged anywhere; a wild seed regards none of this.
 
 use super::network::Place;
 use super::phases::Phase;
@@ -51,6 +51,9 @@ impl Atlas {
 
 /// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
 fn permits_block(world: &World, address: u64, replica: u8) -> bool {
+    if world.options.is_standby(replica) {
+        return true;
+    }
     let replicas = world.options.replicas;
     if world.options.wild {
         return true;
@@ -61,22 +64,28 @@ fn permits_block(world: &World, address: u64, replica: u8) -> bool {
     })
 }
 
-/// Whether a slot may be damaged on a replica; at the head of its log and beyond only if it may be uncertain.
+/// Whether a slot may be damaged on a replica; at the head of its log and beyond only if it may be uncertain. On
+/// a standby any may that is whole.
 fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool {
     let sector = slot / to_u64(HEADERS_PER_SECTOR);
-    let permitted = world.checker.atlas.permits(sector, replica);
+    let standby = world.options.is_standby(replica);
+    let permitted = standby || world.checker.atlas.permits(sector, replica);
     world.options.wild || permitted && world.checker.may_rot(replica, slot, uncertain)
 }
 
 /// Some blocks of the checkpoint of a replica may rot.
 fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
-    if world.options.rot_blocks == 0 {
+    let rate = match world.options.is_standby(replica) {
+        true => world.options.standbys.rot,
+        false => world.options.rot_blocks,
+    };
+    if rate == 0 {
         return;
     }
     let geometry = world.options.geometry;
     for address in world.checker.blocks(replica) {
         let permitted = permits_block(world, address, replica);
-        if !permitted || !random.chance(world.options.rot_blocks) {
+        if !permitted || !random.chance(rate) {
             continue;
         }
         let own = &mut Random::new(random.any());
@@ -92,9 +101,18 @@ fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
     }
 }
 
+/// Slots that rot at a crash, of 1000.
+fn rate_of_slots(world: &World, replica: u8) -> u64 {
+    match world.options.is_standby(replica) {
+        true => world.options.standbys.rot,
+        false => world.options.rot,
+    }
+}
+
 /// When what is at rest on the disk of a replica that runs rots first, or next.
 pub fn begin(world: &mut World) {
-    if world.options.rot + world.options.rot_blocks > 0 {
+    let options = &world.options;
+    if options.rot + options.rot_blocks + options.standbys.rot > 0 {
         let at = now() + world.random.rot.exponential(5_000 * MS);
         world.at(at, Action::Rot);
     }
@@ -107,14 +125,14 @@ pub fn at_rest(world: &mut World) {
     }
     begin(world);
     let random = &mut Random::new(world.random.rot.any());
-    let replica = u8::try_from(random.below(u64::from(world.options.replicas))).expect("below 6");
+    let replica = u8::try_from(random.below(u64::from(world.options.members()))).expect("a few");
     rot_blocks(world, replica, random);
     let geometry = world.options.geometry;
     let slots = u64::from(geometry.journal_slot_count.get());
     let slot = random.below(slots);
     let what = || format!("slot {slot} of {replica} rots at rest");
     let place = Some(Place::Replica(replica));
-    if world.options.rot > 0
+    if rate_of_slots(world, replica) > 0
         && permits_slot(world, replica, slot, false)
         && world.stage.inject(Family::Rot, place, what)
     {
@@ -132,14 +150,16 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)], ra
     let torn = writes
         .iter()
         .any(|(write, survived)| journal(write.zone) && *survived != Survived::Whole);
-    if world.options.rot == 0 || torn && !world.options.wild {
+    let rate = rate_of_slots(world, replica);
+    let free = world.options.wild || world.options.is_standby(replica);
+    if rate == 0 || torn && !free {
         return;
     }
     let geometry = world.options.geometry;
     for slot in 0..u64::from(geometry.journal_slot_count.get()) {
         let sector = slot / to_u64(HEADERS_PER_SECTOR);
         let uncertain = world.options.uncertain[usize::from(replica)];
-        if !permits_slot(world, replica, slot, uncertain) || !random.chance(world.options.rot) {
+        if !permits_slot(world, replica, slot, uncertain) || !random.chance(rate) {
             continue;
         }
         let own = &mut Random::new(random.any());

@@ -43,7 +43,7 @@ pub fn replace(world: Option<World>) -> Option<World> {
     WORLD.replace(world)
 }
 
-/// Something that happens at a moment. The first number names a replica.
+/// Something that happens at a moment. The first number names a replica, or a standby.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// A write reaches the platter.
@@ -132,9 +132,9 @@ pub struct World {
     pub options: Options,
     /// The cluster that all files belong to.
     pub cluster: u128,
-    /// The disk of each replica.
+    /// The disk of each member.
     pub disks: Vec<Disk>,
-    /// The process of each replica.
+    /// The process of each member.
     pub processes: Vec<Process>,
     /// The network.
     pub network: Network,
@@ -194,7 +194,7 @@ impl World {
             rot: Random::stream(seed, 209),
         };
         let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
-        let clocks: Vec<Clocks> = (0..options.replicas).map(clocks).collect();
+        let clocks: Vec<Clocks> = (0..options.members()).map(clocks).collect();
         let client = |_| Client::new(cluster, &mut random.client);
         let clients = (0..=options.clients).map(client).collect();
         let disk = |loses_headers: &bool| {
@@ -208,7 +208,7 @@ impl World {
             cluster,
             disks: options.uncertain.iter().map(disk).collect(),
             processes: clocks.into_iter().map(Process::new).collect(),
-            network: Network::new(options.replicas),
+            network: Network::new(options.members()),
             checker,
             clients,
             generator: Generator::with_swarm(seed, swarm(seed)),
@@ -230,6 +230,11 @@ impl World {
     #[must_use]
     pub fn clocks(&self, replica: u8) -> &Clocks {
         &self.processes[usize::from(replica)].clocks
+    }
+
+    /// All replicas and standbys.
+    pub fn members(&self) -> impl Iterator<Item = u8> + use<> {
+        0..self.options.members()
     }
 
     /// All replicas.

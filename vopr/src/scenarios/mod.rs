@@ -23,6 +23,7 @@ mod rare;
 mod replies;
 pub mod script;
 mod solo;
+mod standbys;
 mod steps;
 mod superblock;
 mod sync;
@@ -127,6 +128,7 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::AskPrimaryOnly, "W18"),
     (Bug::ForgetUnread, "V16"),
     (Bug::TrustCopyIndex, "B06"),
+    (Bug::CommitAcrossViews, "T03"),
 ];
 
 /// All of them, by family.
@@ -149,6 +151,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         solo::ALL,
         losses::ALL,
         rare::ALL,
+        standbys::ALL,
     ]
     .into_iter()
     .flatten()

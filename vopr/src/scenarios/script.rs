@@ -258,9 +258,9 @@ impl Script {
         });
     }
 
-    /// Cuts a replica off all others.
+    /// Cuts a replica or a standby off all others.
     pub fn isolate(self, replica: u8) {
-        for other in self.others(replica) {
+        for other in self.other_members(replica) {
             self.cut(replica, other);
         }
     }
@@ -277,7 +277,7 @@ impl Script {
 
     /// A replica hears all others again, and they it; clients as well.
     pub fn rejoin(self, replica: u8) {
-        for other in self.others(replica) {
+        for other in self.other_members(replica) {
             self.join(replica, other);
         }
         with(|world| {
@@ -299,6 +299,12 @@ impl Script {
     /// All replicas but one.
     pub fn others(self, replica: u8) -> impl Iterator<Item = u8> {
         (0..self.replicas()).filter(move |other| *other != replica)
+    }
+
+    /// All replicas and standbys but one.
+    fn other_members(self, member: u8) -> impl Iterator<Item = u8> {
+        let members = with(|world| world.members());
+        members.filter(move |other| *other != member)
     }
 
     /// Power of a replica fails.

@@ -222,7 +222,7 @@ async fn process() {
     let options = RunOptions {
         cluster: Some(cluster),
         replica: Some(0),
-        replica_count: 1,
+        member_count: 1,
         memory_limit: 1 << 30,
         account_cache_size: with(|world| world.options.account_cache_size),
         cache_size: with(|world| world.options.cache_size),

@@ -83,7 +83,9 @@ impl Checker {
             geometry,
             replicas: options.replicas,
             history: History::new(cluster, geometry, bug),
-            platters: (0..options.replicas).map(|_| Platter::new(slots)).collect(),
+            platters: (0..options.members())
+                .map(|_| Platter::new(slots))
+                .collect(),
             votes: Votes::new(options.replicas),
             blocks: Blocks::default(),
             checkpoints: BTreeMap::new(),
@@ -97,6 +99,16 @@ impl Checker {
             written: options.wild.then(BTreeMap::new),
             counts: Counts::default(),
         }
+    }
+
+    /// Whether a member is a standby, which counts for nothing.
+    fn is_standby(&self, member: u8) -> bool {
+        member >= self.replicas
+    }
+
+    /// The platters of the replicas.
+    fn voters(&self) -> &[Platter] {
+        &self.platters[..usize::from(self.replicas)]
     }
 
     /// The primary of the newest view on any platter.
@@ -165,7 +177,8 @@ impl Checker {
         let platter = &mut self.platters[usize::from(replica)];
         let before = platter.superblock;
         platter.on_written(disk, &self.geometry, write);
-        if platter.superblock.log_view > before.log_view {
+        let standby = replica >= self.replicas;
+        if platter.superblock.log_view > before.log_view && !standby {
             self.votes.on_log_installed(replica, &platter.superblock);
         }
         let checkpointed = platter.superblock.checkpoint.op > before.checkpoint.op;
@@ -174,7 +187,7 @@ impl Checker {
         self.counts.recovered += u64::from(recovered);
         let synced = platter.superblock.content_missing > before.content_missing;
         self.counts.syncs += u64::from(synced);
-        if self.replicas == 1 && write.zone == Zone::Prepares {
+        if self.replicas == 1 && !standby && write.zone == Zone::Prepares {
             // What a single replica has is committed, and nobody may ever name it.
             let head = platter.head();
             return self.learn_commit(disks, head, || "the only platter".into());
@@ -288,7 +301,7 @@ impl Checker {
         })?;
         let quorum = quorum::replication(self.replicas);
         // Nobody may rely on a checkpoint whose blocks are on their way; one that was lost counts as a fault.
-        let covering = self.platters.iter().filter(|platter| {
+        let covering = self.voters().iter().filter(|platter| {
             let whole = platter.superblock.content_missing == 0;
             (whole && covers(platter)) || platter.covered(op, slots)
         });
@@ -379,7 +392,7 @@ impl Checker {
             if let Some(op) = lacks {
                 return Some(format!("replica {replica} lacks op {op} of {head}"));
             }
-            if self.replicas > 1 && platter.commit_named < head {
+            if self.platters.len() > 1 && platter.commit_named < head {
                 return Some(format!(
                     "replica {replica} knows of commit {}, not {head}",
                     platter.commit_named

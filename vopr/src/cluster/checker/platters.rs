@@ -242,7 +242,7 @@ impl Platter {
 impl Checker {
     /// Measures how many ops a replica lacks that others have; whether it lags now and did not before.
     pub fn measure_lag(&mut self, replica: u8) -> bool {
-        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
+        let newest = self.voters().iter().map(Platter::head).max().unwrap_or(0);
         let platter = self.platter(replica);
         let before = self.lags(replica);
         let has = |op: u64| match (self.history.prepare(op), platter.prepare(op)) {
@@ -325,6 +325,9 @@ impl Checker {
         let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
         let kept = op + platter.slots() / 4 >= newest;
         let below = needed && op < platter.head();
+        if self.is_standby(replica) {
+            return platter.is_whole(slot);
+        }
         platter.is_whole(slot) && (!needed || kept) && (below || uncertain)
     }
 

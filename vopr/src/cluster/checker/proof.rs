@@ -19,6 +19,11 @@ impl Checker {
             .or_else(|| self.uncertain())
     }
 
+    /// What the replicas have: standbys have no say, and nobody goes on from a checkpoint of theirs.
+    fn of_replicas(&self) -> &[Platter] {
+        &self.platters[..usize::from(self.replicas)]
+    }
+
     /// The newest checkpoint that a replica has with all its blocks, its own or those of others.
     fn best_checkpoint(&self, disks: &[Disk]) -> u64 {
         let whole = |platter: &&Platter| {
@@ -28,7 +33,7 @@ impl Checker {
                 disks.iter().any(on)
             })
         };
-        let platters = self.platters.iter().filter(whole);
+        let platters = self.of_replicas().iter().filter(whole);
         platters.map(Platter::checkpoint).max().unwrap_or(0)
     }
 
@@ -70,19 +75,16 @@ impl Checker {
 
     /// An op that may be committed, that nobody has, and that too few can deny.
     fn undecided(&self, disks: &[Disk]) -> Option<String> {
-        let newest = self.platters.iter().map(Platter::head).max()?;
+        let platters = self.of_replicas();
+        let newest = platters.iter().map(Platter::head).max()?;
         let too_many = usize::from(self.replicas) - quorum::nack(self.replicas);
         for op in self.history.head() + 1..=newest {
-            let known: Vec<_> = self
-                .platters
-                .iter()
-                .filter_map(|it| it.prepare(op))
-                .collect();
+            let known: Vec<_> = platters.iter().filter_map(|it| it.prepare(op)).collect();
             let has = |disk: &Disk| {
                 let found = platter::prepare_at(disk, &self.geometry, op);
                 found.is_some_and(|found| known.contains(&&found))
             };
-            let damaged = self.platters.iter().filter(|platter| platter.is_rotten(op));
+            let damaged = platters.iter().filter(|platter| platter.is_rotten(op));
             let damaged = damaged.count();
             if !disks.iter().any(has) && damaged > too_many {
                 return Some(format!(
@@ -96,7 +98,7 @@ impl Checker {
     /// Too many replicas may have lost the end of their logs.
     fn uncertain(&self) -> Option<String> {
         let too_many = usize::from(self.replicas) - quorum::nack(self.replicas);
-        let uncertain = self.platters.iter().enumerate();
+        let uncertain = self.of_replicas().iter().enumerate();
         let uncertain = uncertain.filter(|(_, platter)| platter.may_have_lost_head());
         let uncertain: Vec<usize> = uncertain.map(|(replica, _)| replica).collect();
         (uncertain.len() > too_many).then(|| {

@@ -55,7 +55,8 @@ impl Checker {
         let header = check_frame(frame, self.cluster)?;
         let command = header.command;
         // It may have come from the primary, and from a view that is new here.
-        let maker = header.replica.min(self.replicas - 1);
+        let maker = usize::from(header.replica).min(self.platters.len() - 1);
+        let maker = u8::try_from(maker).expect("a few");
         self.check_view(maker, header.view.get(), || format!("command {command}"))?;
         match command {
             command::REPLY => self.check_reply(disks, replica, frame),
@@ -131,9 +132,11 @@ impl Checker {
     pub fn on_send_peer(&mut self, disks: &[Disk], (from, to): (u8, u8), frame: &[u8]) -> Verdict {
         self.counts.frames += 1;
         let common = check_frame(frame, self.cluster)?;
-        require(from != to && to < self.replicas, "I15", || {
-            format!("replica {from} sends a frame to replica {to}")
-        })?;
+        require(
+            from != to && usize::from(to) < self.platters.len(),
+            "I15",
+            || format!("replica {from} sends a frame to replica {to}"),
+        )?;
         let recovering = self.platter(from).superblock.recovering == 1;
         require(
             !recovering || common.command == command::RECOVER,
@@ -143,6 +146,7 @@ impl Checker {
                 format!("replica {from} remembers nothing, and sends command {command}")
             },
         )?;
+        self.check_standby(from, to, common.command)?;
         if common.command == command::PREPARE {
             return self.check_prepare_sent(disks, (from, to), frame);
         }
@@ -179,6 +183,34 @@ impl Checker {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A standby asks replicas, and passes on what its clients ask them: it says nothing that could count
+    /// (I26). Nobody asks a standby for anything.
+    fn check_standby(&self, from: u8, to: u8, number: u8) -> Verdict {
+        let asks = matches!(
+            number,
+            command::PING
+                | command::REQUEST_START_VIEW
+                | command::REQUEST_HEADERS
+                | command::REQUEST_PREPARE
+                | command::REQUEST_BLOCK
+                | command::FORWARD
+        );
+        let tells = matches!(
+            number,
+            command::PREPARE
+                | command::COMMIT
+                | command::PONG
+                | command::START_VIEW
+                | command::HEADERS
+                | command::BLOCK
+                | command::RELAY
+        );
+        let heard = !self.is_standby(from) || (asks && !self.is_standby(to));
+        require(heard && (!self.is_standby(to) || tells), "I26", || {
+            format!("command {number} from member {from} to {to}, of which one is a standby")
+        })
     }
 
     /// A replica serves only blocks that it has just found whole (I15).
