@@ -76,7 +76,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         header.cluster = superblock.cluster;
         header.view = superblock.view;
         header.log_view = superblock.log_view;
-        header.release = constants::RELEASE.into();
+        header.release = superblock.release;
         header.command = command;
         header.replica = superblock.replica;
         header.checksum_item = block.checksum;
@@ -130,9 +130,10 @@ impl<'a, I: Io> BlockRepair<'a, I> {
     /// Whether a frame is about blocks.
     pub(super) fn is_concerned(&self, header: &[u8; 256]) -> bool {
         let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
+        let superblock = self.superblock.current();
         matches!(common.command, command::REQUEST_BLOCK | command::BLOCK)
-            && common.replica < self.superblock.current().replica_count
-            && common.release.get() == constants::RELEASE
+            && common.replica < superblock.replica_count
+            && common.release == superblock.release
     }
 
     /// Another replica asks for a block.

@@ -101,6 +101,12 @@ pub enum Bug {
     AskPrimaryOnly,
     /// What could not be read when a view became durable is never looked for again.
     ForgetUnread,
+    /// A prepare is taken whatever checkpoint it builds on.
+    TrustCheckpointId,
+    /// A data file is opened by a binary that does not have its release.
+    OpenAnyRelease,
+    /// Replicas hear only those whose binary has the same newest release.
+    HearOwnReleaseOnly,
 }
 
 impl Bug {
@@ -162,6 +168,9 @@ impl Bug {
         Self::CopiesInOrder,
         Self::AskPrimaryOnly,
         Self::ForgetUnread,
+        Self::TrustCheckpointId,
+        Self::OpenAnyRelease,
+        Self::HearOwnReleaseOnly,
     ];
 }
 

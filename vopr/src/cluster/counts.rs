@@ -41,12 +41,14 @@ pub struct Counts {
     pub checkpoints: u64,
     /// Frames between replicas.
     pub frames: u64,
+    /// Replicas that were started with another binary.
+    pub swaps: u64,
     /// Runs that took long to come together in the end.
     pub slow: u64,
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 19] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -66,6 +68,7 @@ impl Counts {
             ("votes", &mut self.votes),
             ("checkpoints of replicas", &mut self.checkpoints),
             ("frames of peers", &mut self.frames),
+            ("binaries swapped", &mut self.swaps),
             ("slow to come together", &mut self.slow),
         ]
     }

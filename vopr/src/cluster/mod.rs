@@ -13,6 +13,7 @@ pub mod options;
 pub mod phases;
 pub mod processes;
 pub mod quorum;
+pub mod releases;
 pub mod rot;
 pub mod world;
 
@@ -158,7 +159,10 @@ async fn process(replica: u8) {
     let io = ClusterIo::new(replica);
     let (phase, cluster, options) =
         with(|world| (world.phases.phase, world.cluster, world.options.clone()));
-    let lost = with(|world| world.processes[usize::from(replica)].lost);
+    let (lost, newest) = with(|world| {
+        let process = &world.processes[usize::from(replica)];
+        (process.lost, process.newest)
+    });
     if phase == Phase::Format || lost {
         let format = FormatOptions {
             cluster,
@@ -166,6 +170,7 @@ async fn process(replica: u8) {
             replica_count: options.replicas,
             geometry: options.geometry,
             recovering: lost,
+            release: newest,
         };
         let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
         with(|world| match result {
@@ -188,6 +193,7 @@ async fn process(replica: u8) {
             period: options.scrub_period,
             report: on_scrubbed,
         }),
+        releases: releases::up_to(newest),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {

@@ -3,6 +3,7 @@
 use super::clocks::ClockOptions;
 use super::network::LinkFaults;
 use super::quorum;
+use super::releases::ReleaseOptions;
 use crate::random::Random;
 use crate::sim::draws::Draws;
 use crate::sim::options::{DiskSpeed, MS};
@@ -96,6 +97,8 @@ pub struct Options {
     pub losses: u64,
     /// Of 1000 crashes, those that take the disk with them.
     pub loss: u64,
+    /// Which binaries replicas are run by.
+    pub releases: ReleaseOptions,
 }
 
 fn geometry(random: &mut Random) -> Geometry {
@@ -176,6 +179,7 @@ impl Options {
             lag_limit: random.chance(500),
             losses: 0,
             loss: 0,
+            releases: ReleaseOptions::of_seed(seed),
         };
         if loses {
             options.lose_disks(random);
@@ -241,6 +245,7 @@ impl Options {
         options.losses = 0;
         options.client_crashes = 0;
         options.lag_limit = false;
+        options.releases = ReleaseOptions::one();
         options
     }
 }

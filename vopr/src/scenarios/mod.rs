@@ -18,6 +18,7 @@ mod logs;
 mod normal;
 mod partitions;
 mod queues;
+mod releases;
 mod replies;
 pub mod script;
 mod solo;
@@ -122,6 +123,9 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::CopiesInOrder, "B03"),
     (Bug::AskPrimaryOnly, "W18"),
     (Bug::ForgetUnread, "V16"),
+    (Bug::TrustCheckpointId, "K06"),
+    (Bug::OpenAnyRelease, "U07"),
+    (Bug::HearOwnReleaseOnly, "U03"),
 ];
 
 /// All of them, by family.
@@ -141,6 +145,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         grid::ALL,
         superblock::ALL,
         clocks::ALL,
+        releases::ALL,
         solo::ALL,
     ]
     .into_iter()

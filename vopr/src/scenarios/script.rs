@@ -323,6 +323,19 @@ impl Script {
         with(|world| world.start(replica));
     }
 
+    /// A replica starts, by a binary that has releases up to this one.
+    pub fn start_with(self, replica: u8, newest: u32) {
+        with(|world| {
+            world.processes[usize::from(replica)].newest = newest;
+            world.start(replica);
+        });
+    }
+
+    /// The disk of a replica that is down is lost.
+    pub fn lose_disk(self, replica: u8) {
+        with(|world| world.lose_disk(replica));
+    }
+
     /// Whether a replica's process is there.
     #[must_use]
     pub fn is_up(self, replica: u8) -> bool {

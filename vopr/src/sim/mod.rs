@@ -31,6 +31,7 @@ use crate::random::Random;
 use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::planted::{Bug, plant};
+use daftari::vsr::Releases;
 use draws::Draws;
 use futures_util::FutureExt;
 use hash::EventHash;
@@ -203,6 +204,7 @@ async fn process() {
     if phase == Phase::Format {
         let options = FormatOptions {
             recovering: false,
+            release: Releases::OF_BINARY.newest,
             cluster,
             replica: 0,
             replica_count: 1,
@@ -227,6 +229,7 @@ async fn process() {
             period: with(|world| world.options.scrub_period),
             report: on_scrubbed,
         }),
+        releases: Releases::OF_BINARY,
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {
