@@ -3,19 +3,30 @@
 /// Extra checks that cost too much for production: on in tests and in the simulator.
 pub const VERIFY: bool = cfg!(any(test, madsim, debug_assertions));
 
-/// This release, as `major << 16 | minor << 8 | patch`: what a pong and an eviction tell a client.
-/// It is the newest client release whose protocol the server speaks.
+/// What a pong and an eviction tell a client, as `major << 16 | minor << 8 | patch`: the newest client
+/// release whose protocol the server speaks. The log has a release of its own.
 pub const RELEASE: u32 = release(0, 17, 9);
 /// The oldest client release that is served.
 pub const RELEASE_CLIENT_MIN: u32 = release(0, 16, 4);
 /// The first release whose patch level does not matter: every 0.17 client is served.
 pub const RELEASE_CLIENT_MAX: u32 = release(0, 17, 255);
 
+/// The oldest release of a log that this binary executes.
+pub const RELEASE_LOG_MIN: u32 = release(0, 17, 9);
+/// The newest: that of the files that it formats.
+pub const RELEASE_LOG_MAX: u32 = release(0, 17, 10);
+
 /// A release as one number.
 #[must_use]
 pub const fn release(major: u32, minor: u32, patch: u32) -> u32 {
     assert!(major < 1 << 16 && minor < 1 << 8 && patch < 1 << 8);
     major << 16 | minor << 8 | patch
+}
+
+/// A release as text.
+#[must_use]
+pub fn release_text(release: u32) -> String {
+    format!("{}.{}.{}", release >> 16, release >> 8 & 255, release & 255)
 }
 
 /// Bytes of a message header.

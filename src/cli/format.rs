@@ -8,6 +8,7 @@ use crate::constants::{
 };
 use crate::driver::{self, FormatOptions};
 use crate::server::{self, DataFile};
+use crate::vsr::Releases;
 use clap::Args;
 use std::path::PathBuf;
 use storage_format::Geometry;
@@ -248,6 +249,7 @@ fn write(
         replica_count: options.replica_count,
         geometry: *geometry,
         recovering,
+        release: Releases::OF_BINARY.newest,
     };
     let formatted = server::block_on_file(file, move |storage| async move {
         Box::pin(driver::format(&storage, &format)).await

@@ -8,8 +8,8 @@ use crate::driver::scrub::ScrubOptions;
 use crate::driver::{self, RunOptions};
 use crate::server::{self, DataFile, ServerOptions};
 use crate::stdx::to_u64;
-use crate::vsr::FatalReason;
 use crate::vsr::members::Members;
+use crate::vsr::{FatalReason, Releases};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -225,6 +225,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
             period: options.scrub_period,
             report: driver::scrub::log,
         }),
+        releases: Releases::OF_BINARY,
     };
     let file = DataFile::open(&options.file)?;
     server::run(&serving, file, move |io| async move {

@@ -1,7 +1,7 @@
 //! `daftari version`: the release, the protocol, the limits.
 #![expect(clippy::print_stdout, reason = "the command line talks to its user")]
 
-use crate::constants;
+use crate::constants::{self, release_text};
 use clap::Args;
 
 const EXAMPLES: &str = "\
@@ -16,12 +16,6 @@ pub struct Options {
     /// Also the build, and every limit that is compiled in.
     #[arg(long)]
     pub verbose: bool,
-}
-
-/// A release as text.
-#[must_use]
-pub fn release_text(release: u32) -> String {
-    format!("{}.{}.{}", release >> 16, release >> 8 & 255, release & 255)
 }
 
 /// The limits by name.
@@ -78,6 +72,8 @@ pub fn text(verbose: bool) -> String {
             "client_release_max",
             release_text(constants::RELEASE_CLIENT_MAX),
         ),
+        ("log_release_min", release_text(constants::RELEASE_LOG_MIN)),
+        ("log_release_max", release_text(constants::RELEASE_LOG_MAX)),
         ("build_profile", profile.to_owned()),
         (
             "build_target",
@@ -122,6 +118,8 @@ mod tests {
             "client_release_min = 0.16.4",
             "client_release_max = 0.17.255",
             "protocol_release = 0.17.9",
+            "log_release_min = 0.17.9",
+            "log_release_max = 0.17.10",
             "message_size_max = 1048576",
             "batch_events_max = 8189",
         ] {

@@ -15,6 +15,7 @@ use crate::ledger::catalog::{SESSION_SIZE, table};
 use crate::lsm::Chunk;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
+use crate::vsr::lineage::checkpoint_interval;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use storage_format::{
@@ -32,13 +33,6 @@ const SESSIONS_PER_BLOCK: usize = Chunk::<SessionRecord>::CAPACITY;
 const _: () = assert!(size_of::<SessionRecord>() == SESSION_SIZE);
 /// Records of a block of the manifest.
 const MANIFEST_PER_BLOCK: usize = constants::BLOCK_DATA_SIZE / MANIFEST_RECORD_SIZE;
-
-/// Ops from one checkpoint to the next: as many as the journal holds, but for what may be prepared
-/// while the checkpoint is made.
-#[must_use]
-pub fn checkpoint_interval(geometry: &Geometry) -> u64 {
-    u64::from(geometry.journal_slot_count.get()) - 3 * constants::PIPELINE_PREPARES_MAX
-}
 
 /// Blocks of the last checkpoint that belong to the driver.
 #[derive(Debug, Default)]

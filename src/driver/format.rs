@@ -23,6 +23,8 @@ pub struct FormatOptions {
     pub geometry: Geometry,
     /// Whether the file takes the place of one that was lost.
     pub recovering: bool,
+    /// Release of the log; a file that takes the place of another gets that of the others.
+    pub release: u32,
 }
 
 /// Writes under way at the same time.
@@ -77,7 +79,7 @@ pub async fn format<S: Storage>(storage: &S, options: &FormatOptions) -> Result<
     }
     drop(writes);
     let mut superblock = Superblock::zeroed();
-    superblock.release = constants::RELEASE.into();
+    superblock.release = options.release.into();
     superblock.cluster = options.cluster.into();
     superblock.sequence = 1.into();
     superblock.replica = options.replica;

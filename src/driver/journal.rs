@@ -228,6 +228,7 @@ mod tests {
         let io = MemoryIo::default();
         let options = FormatOptions {
             recovering: false,
+            release: constants::RELEASE_LOG_MAX,
             cluster: CLUSTER,
             replica: 0,
             replica_count: 1,

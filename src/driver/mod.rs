@@ -14,7 +14,6 @@ mod superblock;
 mod sync;
 
 pub use crate::ledger::ACCOUNT_CACHE_SIZE_MIN;
-pub use checkpoint::checkpoint_interval;
 pub use format::{FormatOptions, format};
 pub use superblock::read_superblock;
 
@@ -23,7 +22,7 @@ use crate::io::{Incoming, Io, Network};
 use crate::stdx::to_u64;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::sessions::SharedSessions;
-use crate::vsr::{Effect, Event, FatalReason, Prepare, Replica, ViewState, Way};
+use crate::vsr::{Effect, Event, FatalReason, Prepare, Releases, Replica, ViewState, Way};
 use bytes::Bytes;
 use commit::{Commit, State, Step};
 use futures_util::FutureExt;
@@ -58,6 +57,8 @@ pub struct RunOptions {
     pub cache_size: u64,
     /// How to look for damage in the background; `None` leaves it.
     pub scrub: Option<ScrubOptions>,
+    /// The releases that the binary has.
+    pub releases: Releases,
 }
 
 /// A write or read for the replica that has completed.

@@ -19,7 +19,7 @@ use crate::vsr::log::{Entry, Log};
 use crate::vsr::members::Members;
 use crate::vsr::replica::Start;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
-use crate::vsr::{FatalReason, Replica};
+use crate::vsr::{FatalReason, Releases, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, RefCell};
@@ -62,9 +62,9 @@ pub(super) async fn open<'a, I: Io>(
     let (ring, start) = if superblock.is_solo() {
         let load = Box::pin(load(&mut state, options.memory_limit));
         unless_damaged(&damage, load).await??;
-        open_solo(io, &mut state, &journal, &stale).await?
+        open_solo(&mut state, &journal, &stale, options.releases).await?
     } else {
-        open_one_of_several(io, &state, &journal, &stale).await?
+        open_one_of_several(&state, &journal, &stale, options.releases).await?
     };
     let sessions = Rc::clone(&state.sessions);
     let nonce = u128::from(io.realtime()) << 64 | u128::from(io.monotonic());
@@ -120,11 +120,12 @@ pub(super) async fn load<I: Io>(
 /// Alone: all that the journal has beyond the checkpoint is committed, and is executed again; the view is
 /// a new one.
 async fn open_solo<I: Io>(
-    io: &I,
     state: &mut State<'_, I>,
     journal: &Journal,
     stale: &[usize],
+    releases: Releases,
 ) -> Result<(HeaderRing, Start), FatalReason> {
+    let io = state.io;
     let superblock = *state.superblock.current();
     let recovered = recover_solo(&journal.headers, &journal.prepares, &superblock.checkpoint)?;
     let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
@@ -159,6 +160,7 @@ async fn open_solo<I: Io>(
         log: Log::new(&slots, &recovered.head),
         certain: true,
         executed: recovered.head,
+        releases,
     };
     Ok((ring, start))
 }
@@ -166,11 +168,12 @@ async fn open_solo<I: Io>(
 /// With others, or as a standby: what the journal has beyond the checkpoint is executed again when it is
 /// known to be committed. Replies that the checkpoint did not write are made again by that.
 async fn open_one_of_several<I: Io>(
-    io: &I,
     state: &State<'_, I>,
     journal: &Journal,
     stale: &[usize],
+    releases: Releases,
 ) -> Result<(HeaderRing, Start), FatalReason> {
+    let io = state.io;
     let superblock = *state.superblock.current();
     let recovered = recover_cluster(&journal.headers, &journal.prepares, &superblock)?;
     let ring = mend_journal(io, &superblock, journal, &recovered.decisions).await;
@@ -188,6 +191,7 @@ async fn open_one_of_several<I: Io>(
         log: recovered.log,
         certain: recovered.certain,
         executed: superblock.checkpoint,
+        releases,
     };
     Ok((ring, start))
 }
@@ -230,12 +234,8 @@ fn check_identity<I: Io>(
     superblock: &Superblock,
     options: &RunOptions,
 ) -> Result<Members, FatalReason> {
-    if superblock.release.get() > constants::RELEASE {
-        let found = superblock.release.get();
-        return Err(FatalReason::Release {
-            own: constants::RELEASE,
-            found,
-        });
+    if !planted(Bug::OpenAnyRelease) {
+        options.releases.check(superblock.release.get())?;
     }
     let found = superblock.cluster.get();
     if let Some(expected) = options.cluster

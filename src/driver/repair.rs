@@ -84,7 +84,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         header.cluster = superblock.cluster;
         header.view = superblock.view;
         header.log_view = superblock.log_view;
-        header.release = constants::RELEASE.into();
+        header.release = superblock.release;
         header.command = command;
         header.replica = superblock.replica;
         header.checksum_item = block.checksum;
@@ -132,9 +132,10 @@ impl<'a, I: Io> BlockRepair<'a, I> {
     /// Whether a frame is about blocks.
     pub(super) fn is_concerned(&self, header: &[u8; 256]) -> bool {
         let common = CommonHeader::read_from_bytes(header).expect("256 bytes");
+        let superblock = self.superblock.current();
         matches!(common.command, command::REQUEST_BLOCK | command::BLOCK)
             && self.members.hears(common.replica)
-            && common.release.get() == constants::RELEASE
+            && common.release == superblock.release
     }
 
     /// Another replica asks for a block.

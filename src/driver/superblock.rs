@@ -119,7 +119,6 @@ impl Keeper {
         change(&mut next);
         next.sequence = (next.sequence.get() + 1).into();
         next.parent = next.checksum;
-        next.release = crate::constants::RELEASE.into();
         next.seal();
         let present = self.current().checksum;
         let order = order_of_copies(storage, present).await;

@@ -130,6 +130,7 @@ fn set_view(next: &mut Superblock, view: &ViewState) {
         // It is the first view that this replica takes part in since its file was lost.
         next.recovering = 0;
         next.recovered_view = view.log_view.into();
+        next.release = view.release.into();
     }
     next.view = view.view.into();
     next.log_view = view.log_view.into();

@@ -117,6 +117,12 @@ pub enum Bug {
     AssertOneView,
     /// A backup that does not come on never takes a checkpoint from the primary.
     LagForever,
+    /// A prepare is taken whatever checkpoint it builds on.
+    TrustCheckpointId,
+    /// A data file is opened by a binary that does not have its release.
+    OpenAnyRelease,
+    /// Replicas hear only those whose binary has the same newest release.
+    HearOwnReleaseOnly,
 }
 
 impl Bug {
@@ -186,6 +192,9 @@ impl Bug {
         Self::ForgetUnread,
         Self::TrustCopyIndex,
         Self::CommitAcrossViews,
+        Self::TrustCheckpointId,
+        Self::OpenAnyRelease,
+        Self::HearOwnReleaseOnly,
     ];
 }
 

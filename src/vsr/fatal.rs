@@ -1,6 +1,6 @@
 //! Why a replica cannot go on: each reason has its sentence and its exit status, which never change.
 
-use crate::constants::STANDBY_COUNT_MAX;
+use crate::constants::{STANDBY_COUNT_MAX, release_text};
 use storage_format::SuperblockError;
 use storage_format::block::BlockError;
 
@@ -67,15 +67,44 @@ pub enum FatalReason {
         /// Bytes that there are.
         found: u64,
     },
-    /// The file was written by a newer release.
+    /// The log is at a release that only a newer binary has.
     #[error(
-        "the data file was written by release {found:#x}, this is {own:#x}: start the newer binary"
+        "the ledger is at release {}, and this binary has none beyond {}: start the newer binary; the \
+         data file is as it was",
+        release_text(*.found),
+        release_text(*.newest)
     )]
-    Release {
-        /// Release of this binary.
-        own: u32,
-        /// Release in the file.
+    ReleaseNewer {
+        /// Release of the data file, or of its cluster.
         found: u32,
+        /// The newest of this binary.
+        newest: u32,
+    },
+    /// The log is at a release that only an older binary has.
+    #[error(
+        "the ledger is at release {}, and this binary has none before {}: start the older binary; the \
+         data file is as it was",
+        release_text(*.found),
+        release_text(*.oldest)
+    )]
+    ReleaseOlder {
+        /// Release of the data file, or of its cluster.
+        found: u32,
+        /// The oldest of this binary.
+        oldest: u32,
+    },
+    /// The file was formatted at another release than those of the other replicas.
+    #[error(
+        "the data file is at release {}, and the other replicas are at {}: it was formatted by another \
+         binary than theirs; use the right file, or make one for this replica with `daftari recover`",
+        release_text(*.own),
+        release_text(*.others)
+    )]
+    ReleaseOfOthers {
+        /// Release of the data file.
+        own: u32,
+        /// Release of the other replicas.
+        others: u32,
     },
     /// A journal slot that may hold an acknowledged op cannot be read.
     #[error(
@@ -114,7 +143,7 @@ pub enum FatalReason {
         /// What does not fit.
         what: String,
     },
-    /// Other replicas have another checkpoint of the same op.
+    /// Other replicas, or the log, have another checkpoint of the same op.
     #[error(
         "the checkpoint of op {op} is not the one that the other replicas have: one of them has computed \
          something else from the same log, and this one cannot tell that it was not it; keep the data \
@@ -209,13 +238,15 @@ impl FatalReason {
             Self::JournalSlot { .. } | Self::JournalGap { .. } => 16,
             Self::Block { .. } => 17,
             Self::Checkpoint { .. } => 18,
-            Self::Release { .. } => 19,
+            Self::ReleaseNewer { .. } => 19,
             Self::MemoryLimit { .. } => 22,
             Self::Geometry { .. } => 23,
             Self::MemberCount { .. } | Self::StandbyAddress { .. } => 24,
             Self::RecoverySizes { .. } | Self::RecoveryReplicas { .. } => 25,
             Self::ReplicaRuns { .. } => 26,
             Self::Diverged { .. } => 27,
+            Self::ReleaseOlder { .. } => 28,
+            Self::ReleaseOfOthers { .. } => 29,
         }
     }
 }

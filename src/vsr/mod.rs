@@ -7,10 +7,12 @@
 pub mod clock;
 pub mod fatal;
 pub mod journal;
+pub mod lineage;
 pub mod log;
 pub mod members;
 pub mod message;
 pub mod quorum;
+pub mod release;
 pub mod replica;
 pub mod sessions;
 pub mod vote;
@@ -19,5 +21,6 @@ pub mod vote;
 mod testing;
 
 pub use fatal::FatalReason;
+pub use release::Releases;
 pub use replica::{Admission, Effect, Event, Prepare, Replica, ViewState, Way};
 pub use sessions::{Session, Sessions};

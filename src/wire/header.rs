@@ -266,7 +266,11 @@ header! {
         /// 1 if the sender's time of day is one that a quorum agrees on.
         synchronized: u8,
         /// Zero.
-        reserved: [u8; 22],
+        reserved_flags: [u8; 2],
+        /// The newest release that the sender's binary has; `release` is that of its log.
+        release_newest: U32,
+        /// Zero.
+        reserved: [u8; 16],
     }
 }
 

@@ -71,7 +71,7 @@ pub struct PrepareHeader {
     pub epoch: U32,
     /// View in which the prepare was made.
     pub view: U32,
-    /// Release of the primary that made it.
+    /// Release that executes it: that of the log.
     pub release: U32,
     /// Zero.
     pub protocol: U16,
@@ -96,7 +96,12 @@ pub struct PrepareHeader {
     /// A [`PrepareKind`].
     pub kind: u8,
     /// Zero.
-    pub reserved: [u8; 67],
+    pub reserved_kind: [u8; 3],
+    /// Identity of the checkpoint that the op builds on; zero before the first, and at releases that do
+    /// not name it.
+    pub checkpoint_id: Checksum,
+    /// Zero.
+    pub reserved: [u8; 48],
 }
 
 const _: () = assert!(size_of::<PrepareHeader>() == HEADER_SIZE);
@@ -153,7 +158,8 @@ impl PrepareHeader {
             && self.epoch.get() == 0
             && self.protocol.get() == 0
             && self.reserved_frame == [0; 12]
-            && self.reserved == [0; 67]
+            && self.reserved_kind == [0; 3]
+            && self.reserved == [0; 48]
             && self.cluster.get() == cluster
             && self.command == COMMAND_PREPARE
             && PrepareKind::from_u8(self.kind).is_some()

@@ -29,7 +29,7 @@ pub struct Superblock {
     pub version: U16,
     /// Zero.
     pub reserved_version: [u8; 2],
-    /// Release of the binary that wrote the file last.
+    /// Release that the file is at: that of its log.
     pub release: U32,
     /// Cluster that the file belongs to.
     pub cluster: U128,

@@ -127,6 +127,12 @@ fn prepare_headers() {
     let header = prepare_header();
     assert!(header.valid(0x0C0D_0E0F));
     check("prepare_header_v3.hex", &header);
+    let mut header = prepare_header();
+    header.release = 0x110a.into();
+    header.checkpoint_id = Checksum([0xC9; 16]);
+    header.seal();
+    assert!(header.valid(0x0C0D_0E0F));
+    check("prepare_header_0_17_10_v3.hex", &header);
     check("prepare_root_v3.hex", &PrepareHeader::root(5));
     check("prepare_empty_v3.hex", &PrepareHeader::empty(5, 17));
     check(
@@ -398,6 +404,8 @@ fn offsets_and_constants() {
             timestamp,
             request_count,
             kind,
+            reserved_kind,
+            checkpoint_id,
             reserved,
         }
     );

@@ -3,14 +3,15 @@
 
 use crate::raw::{Answer, Raw};
 use crate::util::{Directory, PATIENCE, Server, format, free_port, run, text};
+use daftari::constants::{RELEASE_LOG_MAX, RELEASE_LOG_MIN};
 use daftari::wire::Operation;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
-use storage_format::Superblock;
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
+use storage_format::{Checksum, Superblock};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Starts a server that has to refuse, and gives what it said.
@@ -102,9 +103,38 @@ fn a_file_of_another_layout_or_a_newer_release() {
     check(&file, &[], 11, "layout version 1");
     change_superblock(&file, |superblock| {
         superblock.version = storage_format::FORMAT_VERSION.into();
-        superblock.release = 0x00ff_0000.into();
+        superblock.release = (RELEASE_LOG_MAX + 1).into();
     });
-    check(&file, &[], 19, "newer binary");
+    check(&file, &[], 19, "at release 0.17.11");
+    check(&file, &["--development"], 19, "start the newer binary");
+    change_superblock(&file, |superblock| {
+        superblock.release = (RELEASE_LOG_MIN - 1).into();
+    });
+    check(&file, &[], 28, "start the older binary");
+}
+
+#[test]
+fn a_file_at_an_older_release_is_served_and_stays_at_it() {
+    let directory = Directory::new("older-release");
+    let file = formatted(&directory);
+    let log = RELEASE_LOG_MIN.into();
+    change_superblock(&file, |superblock| superblock.release = log);
+    for client in [7, 8] {
+        let server = Server::start(&file, free_port(), &[]);
+        let mut client = Raw::registered(server.port, client);
+        for _ in 0..100 {
+            // More than the journal of a development file holds, so there are checkpoints.
+            let answer = client.call(Operation::LookupAccounts, 16, &[0; 16]);
+            assert!(matches!(answer, Ok(Answer::Reply(_))), "{answer:?}");
+        }
+        server.kill();
+        let bytes = fs::read(&file).expect("it is there");
+        let (superblock, _) = Superblock::read_from_prefix(&bytes).expect("it has the size");
+        let checkpoint = superblock.checkpoint;
+        assert!(superblock.valid() && checkpoint.op > 0);
+        assert_eq!((superblock.release, checkpoint.release), (log, log));
+        assert_eq!(checkpoint.checkpoint_id, Checksum::ZERO);
+    }
 }
 
 #[test]

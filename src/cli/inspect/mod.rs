@@ -179,8 +179,10 @@ fn constants() -> Document {
             ("protocol", crate::constants::RELEASE),
             ("client_min", crate::constants::RELEASE_CLIENT_MIN),
             ("client_max", crate::constants::RELEASE_CLIENT_MAX),
+            ("log_min", crate::constants::RELEASE_LOG_MIN),
+            ("log_max", crate::constants::RELEASE_LOG_MAX),
         ]
-        .map(|(name, release)| (name, Cell::from(version::release_text(release)))),
+        .map(|(name, release)| (name, Cell::from(crate::constants::release_text(release)))),
     );
     document
 }

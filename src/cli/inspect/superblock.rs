@@ -3,7 +3,7 @@
 use super::DataFile;
 use super::document::{Cell, Document};
 use super::file::explain;
-use crate::cli::version::release_text;
+use crate::constants::release_text;
 use crate::stdx::to_u64;
 use storage_format::Superblock;
 

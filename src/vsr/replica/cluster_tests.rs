@@ -3,21 +3,24 @@
 //! thousands of seeds in seconds, for the protocol alone.
 
 use super::{Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
+use crate::constants::RELEASE_LOG_MAX;
 use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::FatalReason;
 use crate::vsr::clock::TOLERANCE;
 use crate::vsr::journal::{SlotRead, recover_cluster};
+use crate::vsr::lineage;
 use crate::vsr::log::Body;
 use crate::vsr::members::Members;
-use crate::vsr::message::CheckpointState;
+use crate::vsr::message::{self, CheckpointState};
 use crate::vsr::quorum::Quorums;
+use crate::vsr::release::{Releases, names_checkpoint};
 use crate::vsr::sessions::{Sessions, SharedSessions};
 use crate::vsr::testing::{Room, geometry};
 use crate::wire::build::{ClientState, request};
 use crate::wire::header::command;
 use crate::wire::multi_batch::encode;
-use crate::wire::{CommonHeader, Operation, ReplyHeader};
+use crate::wire::{CommonHeader, Operation, PeerHeader, ReplyHeader};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -62,6 +65,7 @@ impl Disk {
         superblock.replica = u8::try_from(replica).unwrap();
         superblock.replica_count = u8::try_from(replica_count).unwrap();
         superblock.checkpoint = PrepareHeader::root(0);
+        superblock.release = RELEASE_LOG_MAX.into();
         let marker = |slot| match slot {
             0 => PrepareHeader::root(0),
             _ => PrepareHeader::empty(0, slot),
@@ -109,6 +113,7 @@ impl Disk {
                 if superblock.recovering == 1 {
                     superblock.recovering = 0;
                     superblock.recovered_view = view.log_view.into();
+                    superblock.release = view.release.into();
                 }
                 superblock.view = view.view.into();
                 superblock.log_view = view.log_view.into();
@@ -145,6 +150,10 @@ struct Node {
     hears_no_pongs: bool,
     /// Whether its checkpoints are not what they should be.
     diverges: bool,
+    /// Whether it hears from the log only what the checkpoints of others are.
+    hears_no_checkpoints: bool,
+    /// Those that its binary has.
+    releases: Releases,
     /// What a disk held that was lost.
     forgotten: Vec<Checksum>,
     /// Whether the replica lacks some of that.
@@ -207,6 +216,8 @@ struct World {
     /// Whether disks are lost.
     loses: bool,
     losses: u32,
+    /// By replica and op: the checkpoints that were made.
+    checkpoints: BTreeMap<(usize, u64), Checksum>,
     /// By view and replica: log view and head of its votes.
     votes: BTreeMap<(u32, usize), (u32, u64)>,
 }
@@ -214,6 +225,19 @@ struct World {
 fn is_pong(frame: &Bytes) -> bool {
     let header = CommonHeader::read_from_bytes(&frame[..256]).unwrap();
     header.command == command::PONG
+}
+
+/// A message about clocks, less what identifies the checkpoint of its sender.
+fn without_checkpoint(frame: Bytes) -> Bytes {
+    let mut header = PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+    if !matches!(
+        header.command,
+        command::PING | command::PONG | command::COMMIT
+    ) {
+        return frame;
+    }
+    header.checksum_item = Checksum::ZERO;
+    message::frame(header, &frame[256..])
 }
 
 fn replay(history: &[(PrepareHeader, Vec<u8>)], op: u64) -> SharedSessions {
@@ -267,6 +291,8 @@ impl World {
             skew: 0,
             hears_no_pongs: false,
             diverges: false,
+            hears_no_checkpoints: false,
+            releases: Releases::OF_BINARY,
             forgotten: Vec::new(),
             lacks: false,
         };
@@ -305,6 +331,7 @@ impl World {
             stops: Vec::new(),
             loses: false,
             losses: 0,
+            checkpoints: BTreeMap::new(),
             votes: BTreeMap::new(),
         };
         for index in 0..replicas {
@@ -354,6 +381,7 @@ impl World {
             log: recovered.log,
             certain: recovered.certain,
             executed: superblock.checkpoint,
+            releases: node.releases,
         };
         let nonce = u128::from(self.now) << 8 | u128::try_from(index).unwrap();
         node.replica = Some(Replica::new(
@@ -542,6 +570,7 @@ impl World {
                     self.begin(index, delay, Write::Read(read));
                 }
                 Effect::Execute(prepare) => {
+                    self.check_executable(index, &prepare.header);
                     self.on_execute(&prepare);
                     self.nodes[index].executions.push_back(prepare);
                     self.next_execution(index);
@@ -590,13 +619,13 @@ impl World {
         }
         assert!(header.view <= disk.superblock.view, "I06");
         if header.command == command::DO_VIEW_CHANGE {
-            let vote = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+            let vote = PeerHeader::read_from_bytes(&frame[..256]).unwrap();
             let vote = (vote.log_view.get(), vote.op.get());
             let known = self.votes.entry((header.view.get(), index)).or_insert(vote);
             assert_eq!(*known, vote, "I07: also in another life");
         }
         if header.command == command::PREPARE_OK {
-            let ok = crate::wire::PeerHeader::read_from_bytes(&frame[..256]).unwrap();
+            let ok = PeerHeader::read_from_bytes(&frame[..256]).unwrap();
             let slot = Disk::slot(ok.op.get());
             assert_eq!(disk.ring[slot].checksum, ok.checksum_item, "I04");
             let held = disk.slots[slot].as_ref().map(|(held, _)| held.checksum);
@@ -611,6 +640,22 @@ impl World {
         let time = prepare.header.timestamp.get();
         let distance = (EPOCH + self.now).abs_diff(time);
         assert!(distance <= 2 * TOLERANCE + 1000 * MS, "I24: {distance}");
+    }
+
+    /// An op is executed at the release of the log, and on top of the checkpoint that it names.
+    fn check_executable(&self, index: usize, header: &PrepareHeader) {
+        let node = &self.nodes[index];
+        assert_eq!(header.release, node.disk.superblock.release, "I25");
+        assert_eq!(node.releases.check(header.release.get()), Ok(()), "I25");
+        let base = lineage::base_of(header.op.get(), &geometry(SLOTS));
+        let named = header.checkpoint_id;
+        assert!(base > 0 || named == Checksum::ZERO, "K06");
+        if let (true, Some(own)) = (
+            names_checkpoint(header.release.get()),
+            self.checkpoints.get(&(index, base)),
+        ) {
+            assert_eq!(named, *own, "K06");
+        }
     }
 
     /// The history is one list, and what is executed is on a quorum of disks.
@@ -697,6 +742,8 @@ impl World {
                 node.executing = false;
                 let mut checkpoint = CheckpointState::of(&node.disk.superblock);
                 checkpoint.ledger_state[0] ^= u8::from(node.diverges);
+                self.checkpoints
+                    .insert((index, checkpoint.op()), checkpoint.identity());
                 assert_eq!(checkpoint.header, header);
                 replica.handle(Event::Checkpointed(Box::new(checkpoint)), &Room);
                 self.next_superblock(index);
@@ -758,6 +805,11 @@ impl World {
                 if self.nodes[to].hears_no_pongs && is_pong(&frame) {
                     return;
                 }
+                let frame = if self.nodes[to].hears_no_checkpoints {
+                    without_checkpoint(frame)
+                } else {
+                    frame
+                };
                 let Some(replica) = self.observed(to) else {
                     return;
                 };
@@ -943,3 +995,4 @@ impl World {
 
 mod clocks;
 mod divergence;
+mod releases;

@@ -56,6 +56,8 @@ pub struct ViewState {
     pub log_view: u32,
     /// Highest op that is known to be committed.
     pub commit_max: u64,
+    /// Release of the log.
+    pub release: u32,
     /// The top of the log, newest first; at most [`crate::vsr::message::VIEW_HEADERS_MAX`].
     pub headers: Vec<PrepareHeader>,
 }

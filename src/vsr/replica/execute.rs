@@ -65,8 +65,9 @@ impl Replica {
         op <= self.commit_max && self.loaded && few
     }
 
-    /// The next op to execute: committed, here, and the successor of the last.
-    pub(super) fn execute_next(&mut self) -> Option<Prepare> {
+    /// Has the next op executed: committed, here, and the successor of the last. Or stops, if that is not for
+    /// this replica to execute.
+    pub(super) fn execute_next(&mut self) -> Option<Effect> {
         let next = self.executing + 1;
         if !self.may_execute(next) {
             return None;
@@ -84,8 +85,11 @@ impl Replica {
                 "op {next} does not follow what was executed"
             );
         }
+        if let Err(reason) = self.check_executable(&header) {
+            return Some(Effect::Stop(reason));
+        }
         self.executing = next;
-        Some(prepare)
+        Some(Effect::Execute(prepare))
     }
 
     pub(super) fn on_executed(

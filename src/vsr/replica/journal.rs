@@ -108,8 +108,8 @@ impl Replica {
     /// That of a replica with its checkpoint at `op`.
     pub(super) fn limit_of(&self, op: u64) -> u64 {
         let slots = self.slots();
-        // The header of the checkpoint's op stays.
-        op + slots - u64::from(!self.solo())
+        // The header of the checkpoint's op stays, and what an op builds on is known (`vsr::lineage`).
+        op + slots - 1
     }
 
     /// Slots of the journal.

@@ -23,6 +23,7 @@
 //!   its earlier life.
 //! * A standby follows and promises nothing: it acknowledges, asks for and votes for no view, and what it says
 //!   counts in no quorum. Nobody waits for it (`vsr::members`).
+//! * An op is executed at the release of the log, and only on top of the checkpoint that its primary had.
 //! * Timestamps strictly increase along the log, whatever the clocks do, and are given out only while a
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
@@ -34,6 +35,7 @@ mod journal;
 mod normal;
 mod recovery;
 mod relay;
+mod releases;
 mod repair;
 mod requests;
 mod sync;
@@ -47,6 +49,7 @@ use super::log::Log;
 use super::members::{Members, Voter};
 use super::message::{self, CheckpointState};
 use super::quorum::Quorums;
+use super::release::Releases;
 use super::sessions::SharedSessions;
 use super::vote::Vote;
 use crate::constants;
@@ -143,6 +146,10 @@ struct Peer {
     heard: Option<u64>,
     /// Whether its time of day was one that a quorum agrees on.
     synchronized: bool,
+    /// The newest release that its binary has.
+    release_newest: u32,
+    /// A release that its log is at and that of this replica is not, and when it said so.
+    release_other: Option<(u32, u64)>,
 }
 
 /// Where a replica starts from, beside its superblock.
@@ -154,6 +161,8 @@ pub struct Start {
     pub certain: bool,
     /// The newest op that is executed.
     pub executed: PrepareHeader,
+    /// The releases that the binary has.
+    pub releases: Releases,
 }
 
 /// See the module.
@@ -166,6 +175,10 @@ pub struct Replica {
     quorums: Quorums,
     geometry: Geometry,
     nonce: u128,
+    /// Release of the log.
+    release: u32,
+    /// Those that the binary has.
+    releases: Releases,
     status: Status,
     view: u32,
     log_view: u32,
@@ -286,6 +299,8 @@ impl Replica {
             quorums,
             geometry,
             nonce,
+            release: superblock.release.get(),
+            releases: start.releases,
             status,
             view,
             log_view,
@@ -384,7 +399,7 @@ impl Replica {
         }
         // Executing comes last: meanwhile the journal is written.
         let effect = self.effects.pop_front();
-        effect.or_else(|| self.execute_next().map(Effect::Execute))
+        effect.or_else(|| self.execute_next())
     }
 
     /// The next frame to send, if that is what comes next.
@@ -525,17 +540,18 @@ impl Replica {
             }
             (command::REQUEST, Way::Connection(_)) => self.relay(way, header, &body),
             (code, Way::Connection(_)) if command::is_of_peers(code) && self.is_peer(&common) => {
-                self.on_peer_frame(&common, header, body, admission);
+                if self.is_of_log(&common) {
+                    self.on_peer_frame(&common, header, body, admission);
+                }
             }
             _ => tracing::debug!(command = common.command, "a frame of no use"),
         }
     }
 
-    /// Whether the sender is another member that is heard here, of the same release.
+    /// Whether the sender is another member that is heard here.
     fn is_peer(&self, common: &CommonHeader) -> bool {
         self.members.hears(common.replica)
             && (common.replica != self.replica || common.command == command::PREPARE)
-            && common.release.get() == constants::RELEASE
     }
 
     fn on_peer_frame(
@@ -580,12 +596,17 @@ impl Replica {
         body: Bytes,
         admission: &impl Admission,
     ) {
+        let newest = self.releases.newest;
+        if planted(Bug::HearOwnReleaseOnly) && peer.release_newest != newest {
+            return;
+        }
         let known = &mut self.peers[from.at()];
         known.checkpoint_op = peer.checkpoint_op.get();
         if peer.command != command::RECOVER {
             known.heard = Some(self.timers.now);
             known.synchronized = peer.synchronized == 1;
         }
+        self.hear_releases(from, peer);
         match peer.command {
             command::RECOVER => self.on_recover(from, peer),
             command::RECOVERY => self.on_recovery(from, peer, &body),

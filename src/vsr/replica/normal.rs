@@ -78,7 +78,8 @@ impl Replica {
         header.cluster = self.cluster.into();
         header.view = self.view_durable.0.into();
         header.log_view = self.view_durable.1.into();
-        header.release = constants::RELEASE.into();
+        header.release = self.release.into();
+        header.release_newest = self.releases.newest.into();
         header.command = command;
         header.replica = self.replica;
         header.synchronized = u8::from(self.astray.is_none());
@@ -198,6 +199,10 @@ impl Replica {
                 op = header.op.get(),
                 "a prepare that makes no sense is ignored"
             );
+            return;
+        }
+        if self.contradicts(header) {
+            self.reject(header);
             return;
         }
         let op = header.op.get();

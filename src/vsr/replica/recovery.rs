@@ -166,6 +166,13 @@ impl Replica {
             tracing::warn!("an answer that makes no sense is ignored");
             return;
         };
+        let first = recovery.answers() == 0;
+        if !self.learn_release(header, first) {
+            return;
+        }
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
         if answer.geometry != self.geometry {
             let reason = FatalReason::RecoverySizes {
                 own: sizes(&self.geometry),
@@ -289,15 +296,15 @@ fn sizes(geometry: &Geometry) -> String {
 #[cfg(test)]
 mod tests {
     use super::{IMPOSTOR, RecoveryAnswer};
-    use crate::constants::RELEASE;
+    use crate::constants::RELEASE_LOG_MAX;
     use crate::io::{ConnectionId, Incoming};
-    use crate::vsr::FatalReason;
     use crate::vsr::log::{Entry, Log};
     use crate::vsr::members::Members;
     use crate::vsr::message;
     use crate::vsr::replica::{Effect, Event, Replica, Start, Way};
     use crate::vsr::sessions::Sessions;
     use crate::vsr::testing::{Room, geometry};
+    use crate::vsr::{FatalReason, Releases};
     use crate::wire::PeerHeader;
     use crate::wire::header::command;
     use std::cell::RefCell;
@@ -314,10 +321,12 @@ mod tests {
         (superblock.replica, superblock.replica_count) = (index, count);
         superblock.recovering = u8::from(recovering);
         superblock.checkpoint = PrepareHeader::root(0);
+        superblock.release = RELEASE_LOG_MAX.into();
         let start = Start {
             log: Log::new(&vec![Entry::empty(); 32], &superblock.checkpoint),
             certain: true,
             executed: superblock.checkpoint,
+            releases: Releases::OF_BINARY,
         };
         let sessions = Rc::new(RefCell::new(Sessions::new(8)));
         Replica::new(
@@ -361,7 +370,7 @@ mod tests {
 
     fn say(replica: &mut Replica, from: u8, command: u8, view: u32, body: &[u8]) {
         let mut header = PeerHeader::zeroed();
-        header.release = RELEASE.into();
+        header.release = RELEASE_LOG_MAX.into();
         header.command = command;
         header.replica = from;
         header.view = view.into();

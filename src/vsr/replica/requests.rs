@@ -325,7 +325,10 @@ impl Replica {
         header.kind = kind.code();
         header.size = u32::try_from(size).expect("a prepare fits its slot").into();
         header.view = self.view.into();
-        header.release = constants::RELEASE.into();
+        header.release = self.release.into();
+        header.checkpoint_id = self
+            .base_identity(in_flight.op)
+            .expect("the limit is below what builds on a later checkpoint");
         header.replica = self.replica;
         header.parent = self.log.head().checksum;
         header.commit = self.commit_max.into();

@@ -1,14 +1,14 @@
 //! What a standby says counts for nothing, and it says next to nothing.
 
 use super::{Effect, Event, InFlight, Replica, Start, Status, Way};
-use crate::constants::RELEASE;
+use crate::constants::RELEASE_LOG_MAX;
 use crate::io::{ConnectionId, Incoming};
-use crate::vsr::FatalReason;
 use crate::vsr::log::{Body, Entry, Log};
 use crate::vsr::members::Members;
 use crate::vsr::message::{self, RecoveryAnswer};
 use crate::vsr::sessions::Sessions;
 use crate::vsr::testing::{Room, geometry, next};
+use crate::vsr::{FatalReason, Releases};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 use std::cell::RefCell;
@@ -25,6 +25,7 @@ const STANDBY: u8 = 3;
 fn member(own: u8, recovering: bool) -> Replica {
     let mut superblock = Superblock::zeroed();
     superblock.geometry = geometry(32);
+    superblock.release = RELEASE_LOG_MAX.into();
     (superblock.replica, superblock.replica_count) = (own, 3);
     superblock.recovering = u8::from(recovering);
     superblock.checkpoint = PrepareHeader::root(0);
@@ -32,6 +33,7 @@ fn member(own: u8, recovering: bool) -> Replica {
         log: Log::new(&vec![Entry::empty(); 32], &superblock.checkpoint),
         certain: true,
         executed: superblock.checkpoint,
+        releases: Releases::OF_BINARY,
     };
     let sessions = Rc::new(RefCell::new(Sessions::new(8)));
     let members = Members::new(&superblock, 1);
@@ -45,7 +47,7 @@ fn member(own: u8, recovering: bool) -> Replica {
 
 fn header(from: u8, command: u8) -> PeerHeader {
     let mut header = PeerHeader::zeroed();
-    header.release = RELEASE.into();
+    header.release = RELEASE_LOG_MAX.into();
     (header.command, header.replica) = (command, from);
     header.nonce = NONCE.into();
     header

@@ -3,6 +3,7 @@
 use super::{Admission, Effect, Event, Prepare, Replica, Start, Way};
 use crate::constants;
 use crate::io::{ConnectionId, Incoming};
+use crate::vsr::Releases;
 use crate::vsr::log::{Entry, Log};
 use crate::vsr::members::Members;
 use crate::vsr::message::CheckpointState;
@@ -61,10 +62,12 @@ impl Fixture {
         superblock.view = 1.into();
         superblock.log_view = 1.into();
         superblock.checkpoint = root;
+        superblock.release = constants::RELEASE_LOG_MAX.into();
         let start = Start {
             log: Log::new(&vec![Entry::durable(&root); 64], &root),
             certain: true,
             executed: root,
+            releases: Releases::OF_BINARY,
         };
         let mut replica = Replica::new(
             &superblock,
@@ -439,20 +442,23 @@ fn what_has_no_room_is_refused_and_lookups_are_served() {
 fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
     let mut fixture = Fixture::new(8);
     let mut client = fixture.register(7);
-    for _ in 2..=64 {
+    for _ in 2..=63 {
         fixture.frame(1, &lookup(&client));
         fixture.settle();
         client.parent = fixture.last_reply().context;
         client.request += 1;
     }
-    assert_eq!(fixture.replica.commit(), 64);
+    assert_eq!(fixture.replica.commit(), 63);
     fixture.frame(1, &lookup(&client));
     assert_eq!(fixture.effects(NOW), "");
     let mut header = PrepareHeader::root(0);
     header.op = 40.into();
-    let checkpointed = Event::Checkpointed(Box::new(checkpoint(&header)));
+    let made = checkpoint(&header);
+    let checkpointed = Event::Checkpointed(Box::new(made));
     fixture.replica.handle(checkpointed, &fixture.room);
-    assert_eq!(fixture.effects(NOW), "prepare 65x1");
+    assert_eq!(fixture.effects(NOW), "prepare 64x1");
+    let named = fixture.prepares[0].header.checkpoint_id;
+    assert_eq!(named, made.identity());
 }
 
 #[test]

@@ -151,6 +151,7 @@ impl Replica {
             view: self.view,
             log_view: self.log_view,
             commit_max: self.commit_max,
+            release: self.release,
             headers: self.log.newest(VIEW_HEADERS_MAX),
         }
     }

@@ -45,12 +45,14 @@ pub struct Counts {
     pub wild: u64,
     /// Of them, those that ended without an answer, for a reason that was proven.
     pub unavailable: u64,
+    /// Replicas that were started with another binary.
+    pub swaps: u64,
     /// Runs that took long to come together in the end.
     pub slow: u64,
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 22] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -72,6 +74,7 @@ impl Counts {
             ("frames of peers", &mut self.frames),
             ("wild seeds", &mut self.wild),
             ("of them unavailable", &mut self.unavailable),
+            ("binaries swapped", &mut self.swaps),
             ("slow to come together", &mut self.slow),
         ]
     }

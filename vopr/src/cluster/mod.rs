@@ -14,6 +14,7 @@ pub mod options;
 pub mod phases;
 pub mod processes;
 pub mod quorum;
+pub mod releases;
 pub mod rot;
 pub mod standbys;
 pub mod transmit;
@@ -167,7 +168,10 @@ async fn process(replica: u8) {
     let io = ClusterIo::new(replica);
     let (phase, cluster, options) =
         with(|world| (world.phases.phase, world.cluster, world.options.clone()));
-    let lost = with(|world| world.processes[usize::from(replica)].lost);
+    let (lost, newest) = with(|world| {
+        let process = &world.processes[usize::from(replica)];
+        (process.lost, process.newest)
+    });
     let standby = options.is_standby(replica);
     let free = standby && options.standbys.rot > 0;
     if phase == Phase::Format || lost {
@@ -177,6 +181,7 @@ async fn process(replica: u8) {
             replica_count: options.replicas,
             geometry: options.geometry,
             recovering: lost && !standby,
+            release: newest,
         };
         let result = Box::pin(daftari::driver::format(io.storage(), &format)).await;
         with(|world| match result {
@@ -199,6 +204,7 @@ async fn process(replica: u8) {
             period: options.scrub_period,
             report: if free { expect_damage } else { on_scrubbed },
         }),
+        releases: releases::up_to(newest),
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {

@@ -3,6 +3,7 @@
 use super::clocks::ClockOptions;
 use super::network::LinkFaults;
 use super::quorum;
+use super::releases::ReleaseOptions;
 use super::standbys::StandbyOptions;
 use crate::random::Random;
 use crate::seed::cuts::Cuts;
@@ -103,6 +104,8 @@ pub struct Options {
     pub losses: u64,
     /// Of 1000 crashes, those that take the disk with them.
     pub loss: u64,
+    /// Which binaries replicas are run by.
+    pub releases: ReleaseOptions,
 }
 
 fn geometry(random: &mut Random) -> Geometry {
@@ -192,6 +195,7 @@ impl Options {
             lag_limit: random.chance(500),
             losses: 0,
             loss: 0,
+            releases: ReleaseOptions::of_seed(seed),
         };
         if loses {
             options.lose_disks(random);
@@ -227,7 +231,7 @@ const WILD: u64 = 150;
 impl Options {
     /// In some seeds everything may rot; a stream of its own, so that other seeds stay what they are.
     fn go_wild(&mut self, seed: u64) {
-        let random = &mut Random::stream(seed, 211);
+        let random = &mut Random::stream(seed, 213);
         if random.chance(WILD) {
             self.wild = true;
             self.rot = random.between(5, 200);
@@ -284,6 +288,7 @@ impl Options {
         options.wild = false;
         options.client_crashes = 0;
         options.lag_limit = false;
+        options.releases = ReleaseOptions::one();
         options
     }
 }

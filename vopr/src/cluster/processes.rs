@@ -4,7 +4,7 @@ use super::clocks::Clocks;
 use super::network::Place;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
-use super::{clocks, faults};
+use super::{clocks, faults, releases};
 use crate::random::Random;
 use crate::seed::injection::Family;
 use crate::sim::crash_plan::CrashPlan;
@@ -15,6 +15,7 @@ use crate::sim::options::MS;
 use crate::sim::verdict::fail;
 use crate::sim::world::now;
 use crate::timeline::Mark;
+use daftari::constants::release_text;
 use daftari::vsr::FatalReason;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
@@ -50,6 +51,8 @@ pub struct Process {
     pub plan: CrashPlan,
     /// Its clocks.
     pub clocks: Clocks,
+    /// The newest release that its binary has.
+    pub newest: u32,
     /// Until when accesses to a zone of its disk, or all, are slow.
     slow: (u64, Option<Zone>),
 }
@@ -57,7 +60,7 @@ pub struct Process {
 impl Process {
     /// A process that never ran.
     #[must_use]
-    pub fn new(clocks: Clocks) -> Self {
+    pub fn new(clocks: Clocks, newest: u32) -> Self {
         Self {
             node: None,
             state: State::Down,
@@ -67,6 +70,7 @@ impl Process {
             lost: false,
             plan: CrashPlan::Never,
             clocks,
+            newest,
             slow: (0, None),
         }
     }
@@ -103,8 +107,13 @@ impl World {
         if self.process(replica).is_running() {
             return;
         }
-        self.note(kind::START, replica, &[]);
-        self.tell(place(replica), Mark::Start, || format!("{replica} starts"));
+        releases::swap(self, replica);
+        let newest = self.process(replica).newest;
+        self.checker.on_start(replica, newest);
+        self.note(kind::START, replica, &newest.to_le_bytes());
+        self.tell(place(replica), Mark::Start, || {
+            format!("{replica} starts, release {}", release_text(newest))
+        });
         let process = self.process(replica);
         process.state = State::Up;
         process.incarnation += 1;

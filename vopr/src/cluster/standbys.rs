@@ -36,7 +36,7 @@ impl Options {
 
     /// Adds those of a seed; a stream of its own, so that seeds without any stay what they are.
     pub(super) fn draw_standbys(&mut self, seed: u64) {
-        let random = &mut Random::stream(seed, 211);
+        let random = &mut Random::stream(seed, 214);
         let count = u8::try_from(random.weighted(&COUNT_WEIGHTS)).expect("at most 2");
         self.standbys = StandbyOptions {
             count,

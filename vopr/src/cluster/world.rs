@@ -123,6 +123,8 @@ pub struct Streams {
     pub clock: Random,
     /// Of damage at rest.
     pub rot: Random,
+    /// Of binaries.
+    pub release: Random,
 }
 
 /// See the module.
@@ -192,6 +194,7 @@ impl World {
             partition: Random::stream(seed, 206),
             clock: Random::stream(seed, 208),
             rot: Random::stream(seed, 209),
+            release: Random::stream(seed, 212),
         };
         let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
         let clocks: Vec<Clocks> = (0..options.members()).map(clocks).collect();
@@ -204,10 +207,11 @@ impl World {
         };
         let mut checker = Checker::new(cluster, &options, setup.bug);
         checker.counts.wild = u64::from(options.wild);
+        let process = |clocks| Process::new(clocks, options.releases.log);
         Self {
             cluster,
             disks: options.uncertain.iter().map(disk).collect(),
-            processes: clocks.into_iter().map(Process::new).collect(),
+            processes: clocks.into_iter().map(process).collect(),
             network: Network::new(options.members()),
             checker,
             clients,

@@ -2,12 +2,16 @@
 
 use super::Scenario;
 use super::script::{Script, check};
-use crate::cluster::directed::frames;
+use crate::cluster::directed::{Sent, frames};
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::Zone;
 use crate::sim::verdict::Verdict;
-use daftari::wire::header::command::PREPARE;
+use bytes::Bytes;
+use daftari::vsr::FatalReason;
+use daftari::wire::header::command::{COMMIT, PREPARE, PREPARE_OK};
+use storage_format::{Checksum, PrepareHeader};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// All of the family.
 pub(super) const ALL: &[Scenario] = &[
@@ -31,6 +35,13 @@ pub(super) const ALL: &[Scenario] = &[
         "backups make no checkpoint: the primary prepares nothing that would overwrite what they \
          need (it stops before that, when their buffers are full), and goes on when they do",
         |s| Box::pin(slot_reuse_gate(s)),
+    ),
+    Scenario::new(
+        "K06",
+        "checkpoint-id-in-prepare",
+        "a prepare names another checkpoint than its receiver has: it is neither kept nor acknowledged, \
+         and the replica stops if the op is committed",
+        |s| Box::pin(checkpoint_id_in_prepare(s)),
     ),
 ];
 
@@ -106,5 +117,53 @@ async fn slot_reuse_gate(s: Script) -> Verdict {
     check(s.waits(0) && head > 20, || "there is no load".into())?;
     s.unstall(b, Zone::Grid);
     s.unstall(c, Zone::Grid);
+    s.settle().await
+}
+
+/// The prepare as a primary with another checkpoint would have made it.
+fn of_another_history(sent: &Sent) -> Sent {
+    let (mut header, body) = PrepareHeader::read_from_prefix(&sent.bytes).expect("a whole frame");
+    header.checkpoint_id = Checksum([0x5a; 16]);
+    header.seal();
+    Sent {
+        bytes: Bytes::from([header.as_bytes(), body].concat()),
+        ..sent.clone()
+    }
+}
+
+async fn checkpoint_id_in_prepare(s: Script) -> Verdict {
+    let [_, b, c] = s.begin().await?;
+    // From op 32 on all build on the checkpoint of op 20.
+    s.log_up_to(32 + s.below(10)).await?;
+    s.settle().await?;
+    let held = s.hold(frames(PREPARE).to(c));
+    let silent = s.lose(frames(PREPARE_OK).from(b));
+    let (mark, op) = (s.mark(), s.committed() + 1);
+    s.issue(0);
+    let sent = s.sent_since(mark, frames(PREPARE).to(c).op(op)).await?;
+    let forged = of_another_history(&sent);
+    s.replay(&forged);
+    s.stays(300, "the replica has not got it, and goes on", || {
+        s.is_up(c) && !s.has(c, op)
+    })
+    .await?;
+    s.end(silent);
+    s.until("the replica hears that the op is committed", || {
+        let heard = s.all_since(mark, &frames(COMMIT).to(c).arrived());
+        heard.iter().any(|commit| commit.commit >= op)
+    })
+    .await?;
+    s.wait(100).await;
+    s.may_exit(c);
+    s.replay(&forged);
+    let reason = s.exited(c).await?;
+    check(reason == FatalReason::Diverged { op: 20 }, || {
+        format!("it exits: {reason:?}")
+    })?;
+    check(!s.has(c, op), || format!("it has op {op}"))?;
+    let ok = frames(PREPARE_OK).from(c).op(op);
+    s.none_since(mark, &ok, "its checkpoint is another")?;
+    s.end(held);
+    s.start(c);
     s.settle().await
 }

@@ -20,6 +20,7 @@ mod normal;
 mod partitions;
 mod queues;
 mod rare;
+mod releases;
 mod replies;
 pub mod script;
 mod solo;
@@ -129,6 +130,9 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::ForgetUnread, "V16"),
     (Bug::TrustCopyIndex, "B06"),
     (Bug::CommitAcrossViews, "T03"),
+    (Bug::TrustCheckpointId, "K06"),
+    (Bug::OpenAnyRelease, "U07"),
+    (Bug::HearOwnReleaseOnly, "U03"),
 ];
 
 /// All of them, by family.
@@ -148,6 +152,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         grid::ALL,
         superblock::ALL,
         clocks::ALL,
+        releases::ALL,
         solo::ALL,
         losses::ALL,
         rare::ALL,

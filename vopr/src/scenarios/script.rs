@@ -330,6 +330,14 @@ impl Script {
         with(|world| world.start(replica));
     }
 
+    /// A replica starts, by a binary that has releases up to this one.
+    pub fn start_with(self, replica: u8, newest: u32) {
+        with(|world| {
+            world.processes[usize::from(replica)].newest = newest;
+            world.start(replica);
+        });
+    }
+
     /// Whether a replica's process is there.
     #[must_use]
     pub fn is_up(self, replica: u8) -> bool {

@@ -33,6 +33,7 @@ use daftari::driver::scrub::{ScrubOptions, Scrubbed};
 use daftari::driver::{FormatOptions, RunOptions};
 use daftari::stdx::marks::{Marks, take_marks};
 use daftari::stdx::planted::plant;
+use daftari::vsr::Releases;
 use futures_util::FutureExt;
 use io::SimIo;
 use madsim::task::NodeId;
@@ -206,6 +207,7 @@ async fn process() {
     if phase == Phase::Format {
         let options = FormatOptions {
             recovering: false,
+            release: Releases::OF_BINARY.newest,
             cluster,
             replica: 0,
             replica_count: 1,
@@ -230,6 +232,7 @@ async fn process() {
             period: with(|world| world.options.scrub_period),
             report: on_scrubbed,
         }),
+        releases: Releases::OF_BINARY,
     };
     let run = Box::pin(daftari::driver::run(&io, &options));
     match AssertUnwindSafe(run).catch_unwind().await {

@@ -23,17 +23,16 @@ use crate::sim::verdict::{Verdict, fail, require};
 use daftari::io::ConnectionId;
 use daftari::stdx::planted::Bug;
 use daftari::stdx::{to_u64, to_usize};
+use daftari::vsr::lineage;
+use daftari::vsr::message::CheckpointState;
+use daftari::vsr::release::names_checkpoint;
 use platters::Platter;
 use std::collections::{BTreeMap, BTreeSet};
 use storage_format::{
-    BlockHeader, BlockReference, Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE,
-    Superblock,
+    BlockHeader, Checksum, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock,
 };
 use votes::Votes;
 use zerocopy::FromBytes;
-
-/// What a checkpoint is known by: its index, and the state beside the tables.
-type Checkpoint = (BlockReference, [u8; 256]);
 
 /// See the module.
 #[derive(Debug)]
@@ -46,7 +45,12 @@ pub struct Checker {
     platters: Vec<Platter>,
     votes: Votes,
     blocks: Blocks,
-    checkpoints: BTreeMap<u64, Checkpoint>,
+    /// By op: what tells it from any other.
+    checkpoints: BTreeMap<u64, CheckpointState>,
+    /// Release of the log.
+    release: u32,
+    /// Of each replica, the newest release that its binary has.
+    binaries: Vec<u32>,
     /// Replies that clients got: the request, and the op that the reply named.
     received: BTreeMap<Checksum, u64>,
     /// Evictions that frames sent on purpose have earned.
@@ -89,6 +93,8 @@ impl Checker {
             votes: Votes::new(options.replicas),
             blocks: Blocks::default(),
             checkpoints: BTreeMap::new(),
+            release: options.releases.log,
+            binaries: vec![options.releases.log; usize::from(options.replicas)],
             received: BTreeMap::new(),
             provoked: BTreeSet::new(),
             routes: BTreeSet::new(),
@@ -147,6 +153,38 @@ impl Checker {
     /// A data file was made.
     pub fn on_formatted(&mut self, disk: &Disk, replica: u8) {
         self.platters[usize::from(replica)].reread(disk, &self.geometry);
+    }
+
+    /// A replica starts, by a binary of so many releases.
+    pub fn on_start(&mut self, replica: u8, newest: u32) {
+        self.binaries[usize::from(replica)] = newest;
+    }
+
+    /// What a replica says or writes is at the release of the log, and its binary has that (I25).
+    fn check_release(&self, replica: u8, found: u32, what: impl Fn() -> String) -> Verdict {
+        let (log, newest) = (self.release, self.binaries[usize::from(replica)]);
+        require(found == log && newest >= log, "I25", || {
+            let what = what();
+            format!(
+                "replica {replica}, up to {newest:#x}: {what} at {found:#x}, the log is at {log:#x}"
+            )
+        })
+    }
+
+    /// An op is executed at the release of the log (I25), on top of the checkpoint that all replicas have.
+    fn check_op(&self, header: &PrepareHeader) -> Verdict {
+        let (op, release) = (header.op, header.release.get());
+        require(release == self.release, "I25", || {
+            format!("op {op} is at {release:#x}, the log at {:#x}", self.release)
+        })?;
+        let base = lineage::base_of(op.get(), &self.geometry);
+        let expected = match self.checkpoints.get(&base) {
+            Some(checkpoint) if names_checkpoint(release) => checkpoint.identity(),
+            Some(_) | None => Checksum::ZERO,
+        };
+        require(header.checkpoint_id == expected, "I11", || {
+            format!("op {op} does not build on the checkpoint of op {base}")
+        })
     }
 
     /// A replica gives a write to its disk.
@@ -263,6 +301,7 @@ impl Checker {
             let written = self.written.as_ref();
             let data = data.or_else(|| written?.get(&header.checksum).cloned());
             let data = data.expect("fewer copies rot than a quorum");
+            self.check_op(&header)?;
             self.history.append(&data)?;
         }
         Ok(())
@@ -284,6 +323,7 @@ impl Checker {
         if header.kind() == PrepareKind::Empty {
             return Ok(());
         }
+        self.check_release(replica, header.release.get(), || format!("prepare {op}"))?;
         let durable = &self.platter(replica).superblock;
         require(header.view <= durable.view, "I06", || {
             let (view, durable) = (header.view, durable.view);
@@ -324,6 +364,10 @@ impl Checker {
         let checkpoint = platter.protected.check_superblock(disk, offset, data)?;
         let before = platter.superblock.commit_max;
         let next = Superblock::read_from_bytes(data).expect("it was found valid");
+        if next.recovering == 0 {
+            let release = next.release.get();
+            self.check_release(replica, release, || "its superblock".into())?;
+        }
         require(next.commit_max >= before, "I06", || {
             format!(
                 "replica {replica}: commit_max {} after {before}",
@@ -343,7 +387,7 @@ impl Checker {
     /// happened to (I11).
     fn check_checkpoint(&mut self, disk: &Disk, replica: u8, next: &Superblock) -> Verdict {
         let op = next.checkpoint.op.get();
-        let checkpoint = (next.checkpoint_index, next.ledger_state);
+        let checkpoint = CheckpointState::of(next);
         let Some(known) = self.checkpoints.get(&op) else {
             // One that nobody has made, and that was not made here, has no manifest on this disk.
             self.checkpoints.insert(op, checkpoint);

@@ -147,11 +147,19 @@ impl Checker {
             },
         )?;
         self.check_standby(from, to, common.command)?;
+        // The file of a standby is made without asking anybody at which release the log is.
+        let blank = from >= self.replicas && self.platter(from).superblock.view == 0;
+        if !recovering && !blank {
+            let release = common.release.get();
+            let command = common.command;
+            self.check_release(from, release, || format!("command {command}"))?;
+        }
         if common.command == command::PREPARE {
             return self.check_prepare_sent(disks, (from, to), frame);
         }
         let (header, body) = PeerHeader::read_from_prefix(frame).expect("a whole frame");
         let number = header.command;
+        self.check_announced(from, &header)?;
         require(header.replica == from, "I15", || {
             format!("replica {from} says that it is {}", header.replica)
         })?;
@@ -225,6 +233,15 @@ impl Checker {
         let whole = storage_format::block::verify(body, &reference);
         require(whole.is_ok(), "I15", || {
             format!("replica {from} sends block {} as {whole:?}", header.op)
+        })
+    }
+
+    /// A replica tells others what its binary has, if the message is one that tells it.
+    fn check_announced(&self, from: u8, header: &PeerHeader) -> Verdict {
+        let (found, newest) = (header.release_newest, self.binaries[usize::from(from)]);
+        let blocks = matches!(header.command, command::BLOCK | command::REQUEST_BLOCK);
+        require(found == newest || blocks, "I25", || {
+            format!("replica {from} says that it has {found:#x}, and has {newest:#x}")
         })
     }
 
