@@ -130,8 +130,9 @@ fn set_view(next: &mut Superblock, view: &ViewState) {
         // It is the first view that this replica takes part in since its file was lost.
         next.recovering = 0;
         next.recovered_view = view.log_view.into();
-        next.release = view.release.into();
     }
+    // It is another one only if this file had nothing of a log yet.
+    next.release = view.release.into();
     next.view = view.view.into();
     next.log_view = view.log_view.into();
     next.commit_max = next.commit_max.get().max(view.commit_max).into();

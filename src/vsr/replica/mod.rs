@@ -62,6 +62,7 @@ use bytes::Bytes;
 use clocks::Astray;
 use recovery::{CatchUp, Recovery};
 use relay::Relay;
+use releases::OtherRelease;
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
 use timers::Timers;
@@ -148,8 +149,8 @@ struct Peer {
     synchronized: bool,
     /// The newest release that its binary has.
     release_newest: u32,
-    /// A release that its log is at and that of this replica is not, and when it said so.
-    release_other: Option<(u32, u64)>,
+    /// The release that its log is at, if that of this replica is at another.
+    release_other: Option<OtherRelease>,
 }
 
 /// Where a replica starts from, beside its superblock.

@@ -11,6 +11,16 @@ use crate::vsr::members::Voter;
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, PeerHeader};
 
+/// That the log of another replica is at a release which this one's is not at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OtherRelease {
+    release: u32,
+    /// Since when it says nothing else,
+    first: u64,
+    /// and when it said so last.
+    last: u64,
+}
+
 impl Replica {
     /// Whether a frame of another replica is about this log: at the same release. A file that was formatted at
     /// another one is as good as one of another cluster.
@@ -29,7 +39,8 @@ impl Replica {
         of_log || of_recovery
     }
 
-    /// Stops if so many others have a log at another release that they need none of this one.
+    /// Stops if so many others have a log at another release that they need none of this one, and have said so
+    /// for a while: one frame that somebody made up ends nothing.
     fn hear_other_log(&mut self, common: &CommonHeader) {
         // Who recovers hears answers only, and nobody goes by what a standby is at.
         let sender = self.members.voter(common.replica);
@@ -37,13 +48,21 @@ impl Replica {
             return;
         };
         let (now, others) = (self.timers.now, common.release.get());
-        if self.is_blank_standby() {
-            self.take_release(others);
+        if self.is_blank_standby() && self.releases.check(others).is_ok() {
+            self.release = others;
             return;
         }
         let peer = &mut self.peers[sender.at()];
-        let before = peer.release_other.replace((others, now));
-        if before.is_none_or(|(release, _)| release != others) {
+        let before = peer.release_other.filter(|it| {
+            let goes_on = now <= it.last + 2 * PATIENCE;
+            it.release == others && goes_on && peer.heard.is_none_or(|heard| heard < it.first)
+        });
+        peer.release_other = Some(OtherRelease {
+            release: others,
+            first: before.map_or(now, |before| before.first),
+            last: now,
+        });
+        if before.is_none() {
             let (replica, release) = (common.replica, release_text(others));
             tracing::warn!(
                 replica,
@@ -53,8 +72,9 @@ impl Replica {
             );
         }
         let same = self.peers.iter().filter(|peer| {
-            peer.release_other.is_some_and(|(release, at)| {
-                release == others && !self.timers.due(at + 2 * PATIENCE)
+            peer.release_other.is_some_and(|it| {
+                let long = it.last >= it.first + 4 * PATIENCE;
+                it.release == others && long && !self.timers.due(it.last + 2 * PATIENCE)
             })
         });
         if same.count() >= usize::from(self.quorums.view_change) {
@@ -83,20 +103,16 @@ impl Replica {
         if !first {
             return found == self.release;
         }
-        self.take_release(found);
-        found == self.release
-    }
-
-    /// Goes by a release that the log of the others is at, before this member has anything of a log.
-    fn take_release(&mut self, found: u32) {
         match self.releases.check(found) {
             Ok(()) => self.release = found,
             Err(reason) => self.effects.push_back(Effect::Stop(reason)),
         }
+        found == self.release
     }
 
-    /// Whether this is a standby whose file was just made. What it takes of the log comes with the start of a
-    /// view, which goes into the superblock together with the release.
+    /// Whether this is a standby whose file was just made: it goes by the release that the log of the others is
+    /// at. What it takes of the log comes with the start of a view, which goes into the superblock together with
+    /// the release.
     fn is_blank_standby(&self) -> bool {
         let written = self.view_durable != (0, 0) || self.view_writing.is_some();
         self.members.is_standby() && !written && self.view == 0 && self.syncing.is_none()

@@ -226,7 +226,7 @@ impl Options {
 }
 
 /// Of 1000 seeds that may be wild, those that are.
-const WILD: u64 = 150;
+const WILD: u64 = 60;
 
 impl Options {
     /// In some seeds everything may rot; a stream of its own, so that other seeds stay what they are.
@@ -234,8 +234,8 @@ impl Options {
         let random = &mut Random::stream(seed, 213);
         if random.chance(WILD) {
             self.wild = true;
-            self.rot = random.between(5, 200);
-            let blocks = random.between(2, 50);
+            self.rot = random.between(1, 40);
+            let blocks = random.between(1, 15);
             self.rot_blocks = random.pick(&[0, blocks]);
         }
     }

@@ -48,15 +48,16 @@ pub fn up_to(newest: u32) -> Releases {
     }
 }
 
-/// A replica is about to start: it may be by another binary, older or newer, that has the release of the log.
+/// A replica is about to start: it may be by another binary, older or newer, that has the release of the log,
+/// and that of the file, which is another one when a newer binary has just made it for a standby.
 pub fn swap(world: &mut World, replica: u8) {
     let options = world.options.releases;
     if world.random.release.chance(options.swaps) {
-        let more = world
-            .random
-            .release
-            .below(u64::from(NEWEST - options.log) + 1);
-        let newest = options.log + u32::try_from(more).expect("a few releases");
+        let file = world.checker.platter(replica).superblock.release.get();
+        let oldest = options.log.max(file);
+        let random = &mut world.random.release;
+        let more = random.below(u64::from(NEWEST - oldest) + 1);
+        let newest = oldest + u32::try_from(more).expect("a few releases");
         let process = &mut world.processes[usize::from(replica)];
         world.checker.counts.swaps += u64::from(process.newest != newest);
         process.newest = newest;
