@@ -69,9 +69,9 @@ impl Sizes {
         let slots = self.journal_slots.unwrap_or(slots);
         let sessions = self.sessions.unwrap_or(sessions);
         let usage = |sentence: String| Err(failure(Status::Usage, sentence));
-        if !slots.is_multiple_of(16) || !(32..=1 << 16).contains(&slots) {
+        if !slots.is_multiple_of(16) || !(48..=1 << 16).contains(&slots) {
             return usage(format!(
-                "--journal-slots={slots}: write a multiple of 16 from 32 to 65_536"
+                "--journal-slots={slots}: write a multiple of 16 from 48 to 65_536"
             ));
         }
         if sessions > 1 << 16 {

@@ -36,8 +36,9 @@ const WRITES_MAX: usize = 32;
 /// When the sizes do not fit each other.
 pub async fn format<S: Storage>(storage: &S, options: &FormatOptions) -> Result<(), FatalReason> {
     let geometry = &options.geometry;
+    // An interval between checkpoints is as long as what an op may lag behind the one that it builds on.
     let too_few =
-        u64::from(geometry.journal_slot_count.get()) <= 4 * constants::PIPELINE_PREPARES_MAX;
+        u64::from(geometry.journal_slot_count.get()) < 6 * constants::PIPELINE_PREPARES_MAX;
     if !geometry.valid() || too_few {
         return Err(FatalReason::Geometry {
             what: format!("{geometry:?}"),

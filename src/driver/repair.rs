@@ -87,6 +87,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         header.release = superblock.release;
         header.command = command;
         header.replica = superblock.replica;
+        header.replica_count = superblock.replica_count;
         header.checksum_item = block.checksum;
         header.op = block.address;
         header

@@ -116,8 +116,6 @@ marks! {
     TailDropped,
     #[doc = "No voter has the body of an op that may be committed."]
     VotesLackBody,
-    #[doc = "The checkpoint of a primary is no help to a replica that is too far behind."]
-    SyncRefused,
     #[doc = "A replica goes on from the checkpoint of another one."]
     Syncs,
     #[doc = "A prepare that waits to be written is in the checkpoint that was taken."]

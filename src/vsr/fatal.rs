@@ -42,6 +42,18 @@ pub enum FatalReason {
         /// Replicas in the file.
         replicas: u8,
     },
+    /// The files of so many others name another number of replicas that they need none like this one.
+    #[error(
+        "the data file names {own} replicas, and those of the other members name {others}: with both, there \
+         would be two ledgers at the same addresses. Start each member with a file that was formatted with \
+         the right --replica-count"
+    )]
+    ReplicasOfOthers {
+        /// Replicas that this file names.
+        own: u8,
+        /// Those that the files of the others name.
+        others: u8,
+    },
     /// There is no address for the standby.
     #[error(
         "the data file belongs to standby {standby} of a cluster of {replicas} replicas, but only \
@@ -241,7 +253,9 @@ impl FatalReason {
             Self::ReleaseNewer { .. } => 19,
             Self::MemoryLimit { .. } => 22,
             Self::Geometry { .. } => 23,
-            Self::MemberCount { .. } | Self::StandbyAddress { .. } => 24,
+            Self::MemberCount { .. }
+            | Self::StandbyAddress { .. }
+            | Self::ReplicasOfOthers { .. } => 24,
             Self::RecoverySizes { .. } | Self::RecoveryReplicas { .. } => 25,
             Self::ReplicaRuns { .. } => 26,
             Self::Diverged { .. } => 27,

@@ -265,8 +265,10 @@ header! {
         uncertain: u8,
         /// 1 if the sender's time of day is one that a quorum agrees on.
         synchronized: u8,
+        /// Replicas that the sender's data file names; older binaries say 0.
+        replica_count: u8,
         /// Zero.
-        reserved_flags: [u8; 2],
+        reserved_flags: u8,
         /// The newest release that the sender's binary has; `release` is that of its log.
         release_newest: U32,
         /// Zero.

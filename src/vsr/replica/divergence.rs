@@ -70,12 +70,16 @@ impl Replica {
         own.is_some_and(|own| own != header.checkpoint_id) && !planted(Bug::TrustCheckpointId)
     }
 
-    /// A prepare that builds on another checkpoint is not taken, whoever is wrong; if it is committed, this
-    /// replica is.
+    /// A prepare that builds on another checkpoint is not taken, whoever is wrong; if this very prepare is
+    /// committed, this replica is.
     pub(super) fn reject(&mut self, header: &PrepareHeader) {
         let op = header.op.get();
         tracing::error!(op, "a prepare builds on another checkpoint: it is rejected");
-        if op <= self.commit_max {
+        // An op of an earlier view may be committed as another prepare.
+        let entry = self.log.entry(op);
+        let of_log = entry.is_some_and(|entry| entry.header.checksum == header.checksum);
+        let of_view = header.view.get() == self.view && self.follows();
+        if op <= self.commit_max && (of_log || of_view) {
             self.effects.push_back(Effect::Stop(self.diverged(header)));
         }
     }

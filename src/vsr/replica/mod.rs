@@ -28,6 +28,7 @@
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
 mod clocks;
+mod counts;
 mod divergence;
 mod event;
 mod execute;
@@ -60,6 +61,7 @@ use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
 use clocks::Astray;
+use counts::OtherCounts;
 use recovery::{CatchUp, Recovery};
 use relay::Relay;
 use releases::OtherRelease;
@@ -228,6 +230,8 @@ pub struct Replica {
     reading: Option<(PrepareHeader, Purpose)>,
     buffers: Vec<SectorBuf>,
     peers: Vec<Peer>,
+    /// Members whose files name another number of replicas.
+    other_counts: OtherCounts,
     votes: Vec<Option<Vote>>,
     timers: Timers,
     clock: Clock,
@@ -336,6 +340,7 @@ impl Replica {
             reading: None,
             buffers,
             peers: vec![Peer::default(); replica_count],
+            other_counts: OtherCounts::default(),
             votes: vec![None; replica_count],
             timers: Timers::default(),
             clock: Clock::new(quorums.replication),
@@ -580,6 +585,9 @@ impl Replica {
             );
             return;
         }
+        if !self.is_of_count(&peer) {
+            return;
+        }
         match sender {
             Some(_) if self.members.is_standby() && !is_for_standbys(peer.command) => {
                 tracing::warn!(command = peer.command, "a standby is not to be asked");
@@ -643,6 +651,8 @@ impl Replica {
             command::REQUEST_HEADERS => self.on_request_headers(peer),
             command::REQUEST_PREPARE => self.on_request_prepare(peer),
             command::FORWARD => self.on_forward(peer.replica, body, admission),
+            // It takes itself for a replica, and hears by the answer that its file is wrong.
+            command::RECOVER => self.answer_recovery(peer, false),
             other => {
                 let standby = peer.replica;
                 tracing::warn!(standby, command = other, "a standby has no say: ignored");
@@ -673,6 +683,8 @@ fn is_for_standbys(code: u8) -> bool {
     ) || (code == command::PING && planted(Bug::StandbyTellsTime))
 }
 
+#[cfg(test)]
+mod agreement_tests;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]

@@ -80,6 +80,7 @@ impl Replica {
         header.log_view = self.view_durable.1.into();
         header.release = self.release.into();
         header.release_newest = self.releases.newest.into();
+        header.replica_count = self.members.replica_count();
         header.command = command;
         header.replica = self.replica;
         header.synchronized = u8::from(self.astray.is_none());
@@ -247,15 +248,19 @@ impl Replica {
     /// Adds the next ops of the view to the log, as far as they are there and have room.
     fn append_next(&mut self) {
         loop {
-            let head = self.log.head();
-            let next = head.op.get() + 1;
+            let next = self.log.head().op.get() + 1;
             let first = self
                 .early
                 .first_entry()
                 .filter(|first| *first.key() <= next);
             let Some(first) = first else { return };
             let (header, body) = first.remove();
-            let follows = header.op.get() == next && header.parent == head.checksum;
+            if self.contradicts(&header) {
+                // When it came, the checkpoint that it builds on was not made here yet.
+                self.reject(&header);
+                continue;
+            }
+            let follows = header.op.get() == next && header.parent == self.log.head().checksum;
             if follows && next <= self.limit() && !self.buffers.is_empty() {
                 self.pass_on(&header, &body);
                 self.log.append(header);

@@ -128,15 +128,7 @@ impl Replica {
         let replica = from.index();
         let heard = self.peers[from.at()].heard;
         let impostor = heard.is_some_and(|at| !self.timers.due(at + SPEAKS));
-        let mut header = self.peer_header(command::RECOVERY);
-        header.nonce = question.nonce;
-        let answer = RecoveryAnswer {
-            geometry: self.geometry,
-            impostor: u8::from(impostor),
-            replica_count: self.members.replica_count(),
-            reserved: [0; 6],
-        };
-        self.send_peer(replica, message::frame(header, answer.as_bytes()));
+        self.answer_recovery(question, impostor);
         let wanted = question.view_next.get();
         if wanted > self.view {
             // As if the primary were missed: the view changes when a quorum is asked for it. Who is not
@@ -148,6 +140,19 @@ impl Replica {
         } else if wanted > 0 && self.leads() && self.view_is_durable() {
             self.send_start_view(replica, question.nonce.get());
         }
+    }
+
+    /// Tells who recovers what this replica has durable, and how its file is made.
+    pub(super) fn answer_recovery(&mut self, question: &PeerHeader, impostor: bool) {
+        let mut header = self.peer_header(command::RECOVERY);
+        header.nonce = question.nonce;
+        let answer = RecoveryAnswer {
+            geometry: self.geometry,
+            impostor: u8::from(impostor),
+            replica_count: self.members.replica_count(),
+            reserved: [0; 6],
+        };
+        self.send_peer(question.replica, message::frame(header, answer.as_bytes()));
     }
 
     /// Another replica has answered.
@@ -182,7 +187,8 @@ impl Replica {
             return;
         }
         let own_count = self.members.replica_count();
-        if answer.replica_count != own_count {
+        // Older binaries do not say it.
+        if ![0, own_count].contains(&answer.replica_count) {
             let reason = FatalReason::RecoveryReplicas {
                 own: own_count,
                 others: answer.replica_count,

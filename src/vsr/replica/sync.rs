@@ -80,7 +80,6 @@ impl Replica {
         let (op, head) = (checkpoint.op(), decided.headers[0].op.get());
         let slots = self.slots();
         if op <= self.executed.0 || head < op || head >= op + slots || self.syncing.is_some() {
-            mark(Mark::SyncRefused);
             if self.told.replace(view) != Some(view) {
                 let checkpoint = op;
                 tracing::warn!(
