@@ -37,7 +37,11 @@ fn wrong_arguments_are_named() {
             "localhost",
         ),
         (
-            &["start", "--addresses=1,2,3,4,5,6,7", "x.daftari"],
+            &[
+                "start",
+                "--addresses=1,2,3,4,5,6,7,8,9,10,11,12,13",
+                "x.daftari",
+            ],
             "--addresses",
         ),
         (
