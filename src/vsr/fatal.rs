@@ -108,7 +108,8 @@ pub enum FatalReason {
     /// The file was formatted at another release than those of the other replicas.
     #[error(
         "the data file is at release {}, and the other replicas are at {}: it was formatted by another \
-         binary than theirs; use the right file, or make one for this replica with `daftari recover`",
+         binary than theirs; use the right file, or make another one: for a replica with `daftari recover`, \
+         for a standby with `daftari format --standby`",
         release_text(*.own),
         release_text(*.others)
     )]

@@ -74,6 +74,12 @@ impl Members {
         Ok(Self::new(superblock, standby_count))
     }
 
+    /// Index of this member.
+    #[must_use]
+    pub fn own(&self) -> u8 {
+        self.own
+    }
+
     /// How many vote.
     #[must_use]
     pub fn replica_count(&self) -> u8 {

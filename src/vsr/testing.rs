@@ -1,7 +1,16 @@
-//! Headers, sizes and room for tests.
+//! Headers, sizes, members and frames for tests.
 
-use super::Admission;
+use super::log::{Entry, Log};
 use super::members::{Members, Voter};
+use super::replica::Start;
+use super::sessions::Sessions;
+use super::{Admission, Event, Releases, Replica};
+use crate::constants::{HEADER_SIZE, RELEASE_LOG_MAX};
+use crate::io::{ConnectionId, Incoming};
+use crate::stdx::to_usize;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::rc::Rc;
 use storage_format::{Geometry, PrepareHeader, PrepareKind, Superblock};
 
 /// There is room for everything.
@@ -43,6 +52,39 @@ pub fn chain(views: &[u32]) -> Vec<PrepareHeader> {
         headers.push(next(&headers[headers.len() - 1], *view));
     }
     headers
+}
+
+/// The superblock of a member whose file was just made, with a journal of so many slots.
+pub fn superblock(index: u8, replica_count: u8, slots: u64) -> Superblock {
+    let mut superblock = Superblock::zeroed();
+    superblock.geometry = geometry(slots);
+    superblock.release = RELEASE_LOG_MAX.into();
+    (superblock.replica, superblock.replica_count) = (index, replica_count);
+    superblock.checkpoint = PrepareHeader::root(0);
+    superblock
+}
+
+/// A member that starts from such a file, in a cluster with one standby.
+pub fn start(superblock: &Superblock, nonce: u128) -> Replica {
+    let slots = to_usize(superblock.geometry.journal_slot_count.get());
+    let start = Start {
+        log: Log::new(&vec![Entry::empty(); slots], &superblock.checkpoint),
+        certain: true,
+        executed: superblock.checkpoint,
+        releases: Releases::OF_BINARY,
+    };
+    let sessions = Rc::new(RefCell::new(Sessions::new(8)));
+    let members = Members::new(superblock, 1);
+    Replica::new(superblock, members, start, sessions, nonce)
+}
+
+/// A frame as it comes from the network, over a connection.
+pub fn incoming(connection: u64, frame: &Bytes) -> Event {
+    Event::Incoming(Incoming::Frame {
+        connection: ConnectionId(connection),
+        header: Box::new(frame[..HEADER_SIZE].try_into().unwrap()),
+        body: frame.slice(HEADER_SIZE..),
+    })
 }
 
 /// A replica of a cluster of six.

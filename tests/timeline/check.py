@@ -3,7 +3,7 @@
 
 usage: check.py DIRECTORY    pages and browser profiles go there; vopr and chromium have to be installed
 
-Fails unless every page loads without an error, has a lane for each replica and client of its run, and
+Fails unless every page loads without an error, has a lane for each replica, standby and client of its run, and
 shows something else when a reader zooms, pans, clicks or looks for a text.
 """
 
@@ -61,7 +61,8 @@ def check(name, arguments, status, directory):
     wrong = {what: how for what, how in found["checks"].items() if how != "ok"}
     assert not wrong, f"{name}: {wrong}"
     # One client more than those at work reads back.
-    assert len(found["lanes"]) == about["replicas"] + about["clients"] + 1, found["lanes"]
+    lanes = about["replicas"] + about["standbys"] + about["clients"] + 1
+    assert len(found["lanes"]) == lanes, found["lanes"]
     assert (found["dropped"] > 0) == (name == "newest"), found["dropped"]
     print(f"{name}: {len(found['lanes'])} lanes, {found['messages']} messages, {found['points']} marks, "
           f"{len(found['checks'])} checks, drawn in {found['milliseconds']:.0f} ms")

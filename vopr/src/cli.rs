@@ -114,8 +114,6 @@ struct Totals {
     seen: Seen,
     solo: Option<sim::world::Counts>,
     cluster: Option<cluster::counts::Counts>,
-    /// Clusters that had to stand still, with a proof.
-    unavailable: u64,
     /// Seeds by the number of replicas, and those of them that failed.
     by_replicas: [(u64, u64); 7],
 }
@@ -142,10 +140,15 @@ impl Totals {
         }
     }
 
+    /// Clusters that had to stand still, with a proof.
+    fn unavailable(&self) -> u64 {
+        self.cluster.map_or(0, |counts| counts.unavailable)
+    }
+
     /// Whether more than one seed of fifty ended without an answer. Of few seeds that would say nothing.
     fn stands_still_too_often(&self) -> bool {
         let seeds = self.passed + self.failed;
-        seeds >= 500 && self.unavailable * 50 > seeds
+        seeds >= 500 && self.unavailable() * 50 > seeds
     }
 
     /// How fast the simulation was: events a second, and thousandths of real time, on each of the cores that
@@ -165,7 +168,7 @@ impl Totals {
             "first_seed": format!("{first:#x}"),
             "passed": self.passed,
             "failed": self.failed,
-            "unavailable": self.unavailable,
+            "unavailable": self.unavailable(),
             "events": self.events,
             "ops": self.seen.ops,
             "simulated_seconds": report::thousandths(self.time / 1_000_000),
@@ -278,7 +281,7 @@ fn seeds(arguments: &Arguments) -> Result<u8, String> {
          on each of {jobs} cores",
         totals.passed,
         totals.failed,
-        totals.unavailable,
+        totals.unavailable(),
         simulated / 1000,
     ));
     arguments.say_json(|| totals.json(first, elapsed, jobs));
@@ -308,7 +311,6 @@ impl Progress {
             arguments.say(&format!("repeat it with: {repeat} --log full"));
         }
         if let Some(proof) = &ended.unavailable {
-            self.totals.unavailable += 1;
             arguments.say(&format!(
                 "seed {seed:#x} stands still, with a proof: {proof}"
             ));

@@ -1,38 +1,20 @@
 //! Prepares that build on another checkpoint, and members whose files name another number of replicas.
 
-use super::{Effect, Event, Replica, Start, Status};
+use super::{Effect, Event, Replica, Status};
 use crate::constants::{NANOSECONDS, RELEASE_LOG_MAX};
-use crate::io::{ConnectionId, Incoming};
-use crate::vsr::log::{Entry, Log};
-use crate::vsr::members::Members;
-use crate::vsr::message::CheckpointState;
-use crate::vsr::sessions::Sessions;
-use crate::vsr::testing::{Room, geometry, next};
-use crate::vsr::{Releases, message};
+use crate::vsr::message::{self, CheckpointState};
+use crate::vsr::testing::{self, Room, next};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
 use bytes::Bytes;
-use std::cell::RefCell;
-use std::rc::Rc;
-use storage_format::{Checksum, PrepareHeader, Superblock};
+use storage_format::{Checksum, PrepareHeader};
 use zerocopy::IntoBytes;
 
+/// One of three replicas, with a journal of 48 slots.
 fn member(own: u8) -> Replica {
-    let mut superblock = Superblock::zeroed();
-    superblock.geometry = geometry(48);
-    superblock.release = RELEASE_LOG_MAX.into();
-    (superblock.replica, superblock.replica_count) = (own, 3);
-    superblock.checkpoint = PrepareHeader::root(0);
-    let start = Start {
-        log: Log::new(&vec![Entry::empty(); 48], &superblock.checkpoint),
-        certain: true,
-        executed: superblock.checkpoint,
-        releases: Releases::OF_BINARY,
-    };
-    let sessions = Rc::new(RefCell::new(Sessions::new(8)));
-    let members = Members::new(&superblock, 0);
-    let mut replica = Replica::new(&superblock, members, start, sessions, 7);
-    replica.observe(1_000_000_000, 1_000_000_000);
+    let superblock = testing::superblock(own, 3, 48);
+    let mut replica = testing::start(&superblock, 7);
+    replica.observe(NANOSECONDS, NANOSECONDS);
     replica.status = Status::Normal;
     replica
 }
@@ -47,13 +29,8 @@ fn prepare(parent: &PrepareHeader, view: u32, base: u8) -> PrepareHeader {
 }
 
 fn hear(replica: &mut Replica, header: &PrepareHeader) {
-    let bytes = header.as_bytes();
-    let incoming = Incoming::Frame {
-        connection: ConnectionId(0),
-        header: Box::new(bytes.try_into().unwrap()),
-        body: Bytes::new(),
-    };
-    replica.handle(Event::Incoming(incoming), &Room);
+    let frame = Bytes::copy_from_slice(header.as_bytes());
+    replica.handle(testing::incoming(0, &frame), &Room);
 }
 
 fn stops(replica: &mut Replica) -> Vec<String> {
@@ -138,12 +115,7 @@ fn says(own: &mut Replica, members: &[u8], count: u8, seconds: u64) -> Vec<Strin
             header.replica = *member;
             header.replica_count = count;
             let frame = message::frame(header, &[]);
-            let incoming = Incoming::Frame {
-                connection: ConnectionId(0),
-                header: Box::new(frame[..256].try_into().unwrap()),
-                body: frame.slice(256..),
-            };
-            own.handle(Event::Incoming(incoming), &Room);
+            own.handle(testing::incoming(0, &frame), &Room);
         }
         found.append(&mut stops(own));
     }

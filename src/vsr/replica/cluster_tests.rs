@@ -4,7 +4,6 @@
 
 use super::{Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
 use crate::constants::RELEASE_LOG_MAX;
-use crate::io::{ConnectionId, Incoming};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::FatalReason;
 use crate::vsr::clock::TOLERANCE;
@@ -16,7 +15,7 @@ use crate::vsr::message::{self, CheckpointState};
 use crate::vsr::quorum::Quorums;
 use crate::vsr::release::{Releases, names_checkpoint};
 use crate::vsr::sessions::{Sessions, SharedSessions};
-use crate::vsr::testing::{Room, geometry};
+use crate::vsr::testing::{Room, geometry, incoming};
 use crate::wire::build::{ClientState, request};
 use crate::wire::header::command;
 use crate::wire::multi_batch::encode;
@@ -813,13 +812,8 @@ impl World {
                 let Some(replica) = self.observed(to) else {
                     return;
                 };
-                let connection = ConnectionId(client.map_or(u64::MAX, to_u64));
-                let incoming = Incoming::Frame {
-                    connection,
-                    header: Box::new(frame[..256].try_into().unwrap()),
-                    body: frame.slice(256..),
-                };
-                replica.handle(Event::Incoming(incoming), &Room);
+                let connection = client.map_or(u64::MAX, to_u64);
+                replica.handle(incoming(connection, &frame), &Room);
                 self.pump(to);
             }
             What::Done(index, incarnation, id) => {

@@ -29,6 +29,7 @@
 
 mod clocks;
 mod counts;
+mod dissent;
 mod divergence;
 mod event;
 mod execute;
@@ -61,10 +62,9 @@ use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
 use clocks::Astray;
-use counts::OtherCounts;
+use dissent::Dissent;
 use recovery::{CatchUp, Recovery};
 use relay::Relay;
-use releases::OtherRelease;
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
 use timers::Timers;
@@ -151,8 +151,6 @@ struct Peer {
     synchronized: bool,
     /// The newest release that its binary has.
     release_newest: u32,
-    /// The release that its log is at, if that of this replica is at another.
-    release_other: Option<OtherRelease>,
 }
 
 /// Where a replica starts from, beside its superblock.
@@ -172,8 +170,6 @@ pub struct Start {
 #[derive(Debug)]
 pub struct Replica {
     cluster: u128,
-    /// The index of this member.
-    replica: u8,
     members: Members,
     quorums: Quorums,
     geometry: Geometry,
@@ -231,7 +227,9 @@ pub struct Replica {
     buffers: Vec<SectorBuf>,
     peers: Vec<Peer>,
     /// Members whose files name another number of replicas.
-    other_counts: OtherCounts,
+    other_counts: Dissent,
+    /// Replicas whose logs are at another release.
+    other_releases: Dissent,
     votes: Vec<Option<Vote>>,
     timers: Timers,
     clock: Clock,
@@ -275,14 +273,13 @@ impl Replica {
         nonce: u128,
     ) -> Self {
         let geometry = superblock.geometry;
-        let replica = superblock.replica;
         let replica_count = usize::from(superblock.replica_count);
         let (view, log_view) = (superblock.view.get(), superblock.log_view.get());
         let slot_size = to_usize(geometry.journal_slot_size.get());
         let buffers = (0..Self::buffer_count(superblock.is_solo()))
             .map(|_| SectorBuf::zeroed(slot_size))
             .collect();
-        let primary = members.primary_of(view) == replica;
+        let primary = members.primary_of(view) == members.own();
         let recovers = superblock.recovering == 1 && !planted(Bug::RecoverAtOnce);
         let recovery = recovers.then(Recovery::default);
         let status = match start.certain {
@@ -299,7 +296,6 @@ impl Replica {
         let head_timestamp = log.head().timestamp.get();
         Self {
             cluster: superblock.cluster.get(),
-            replica,
             members,
             quorums,
             geometry,
@@ -340,7 +336,8 @@ impl Replica {
             reading: None,
             buffers,
             peers: vec![Peer::default(); replica_count],
-            other_counts: OtherCounts::default(),
+            other_counts: Dissent::default(),
+            other_releases: Dissent::default(),
             votes: vec![None; replica_count],
             timers: Timers::default(),
             clock: Clock::new(quorums.replication),
@@ -463,7 +460,7 @@ impl Replica {
     }
 
     fn is_primary(&self) -> bool {
-        self.primary_of(self.view) == self.replica
+        self.primary_of(self.view) == self.members.own()
     }
 
     /// Whether requests are taken here: as primary of a view whose past is executed.
@@ -557,7 +554,7 @@ impl Replica {
     /// Whether the sender is another member that is heard here.
     fn is_peer(&self, common: &CommonHeader) -> bool {
         self.members.hears(common.replica)
-            && (common.replica != self.replica || common.command == command::PREPARE)
+            && (common.replica != self.members.own() || common.command == command::PREPARE)
     }
 
     fn on_peer_frame(
@@ -670,7 +667,7 @@ impl Replica {
                 false => self.view_durable.1,
             },
             release: constants::RELEASE,
-            replica: self.replica,
+            replica: self.members.own(),
         }
     }
 }

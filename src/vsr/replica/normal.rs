@@ -82,7 +82,7 @@ impl Replica {
         header.release_newest = self.releases.newest.into();
         header.replica_count = self.members.replica_count();
         header.command = command;
-        header.replica = self.replica;
+        header.replica = self.members.own();
         header.synchronized = u8::from(self.astray.is_none());
         header.commit = self.commit_max.into();
         header.checkpoint_op = self.checkpoint_told().into();
@@ -184,7 +184,7 @@ impl Replica {
         for (op, peer) in ops.iter_mut().zip(&self.peers) {
             *op = peer.checkpoint_op;
         }
-        ops[usize::from(self.replica)] = self.checkpoint_told();
+        ops[usize::from(self.members.own())] = self.checkpoint_told();
         ops.sort_unstable_by(|a, b| b.cmp(a));
         self.limit_of(ops[usize::from(self.quorums.replication) - 1])
     }

@@ -158,7 +158,7 @@ impl Replica {
     /// Another replica has answered.
     pub(super) fn on_recovery(&mut self, from: Voter, header: &PeerHeader, body: &[u8]) {
         let (now, needed) = (self.timers.now, self.answers_needed());
-        let (own, nonce) = (self.replica, self.nonce);
+        let (own, nonce) = (self.members.own(), self.nonce);
         let Some(recovery) = &mut self.recovery else {
             return;
         };
@@ -226,7 +226,7 @@ impl Replica {
         if answers >= needed {
             let newest = recovery.views.iter().flatten().max();
             let mut target = newest.expect("there are some") + 2;
-            if self.primary_of(target) == self.replica {
+            if self.primary_of(target) == self.members.own() {
                 // This replica cannot start it.
                 mark(Mark::TargetOfOwn);
                 target += 1;
@@ -303,45 +303,22 @@ fn sizes(geometry: &Geometry) -> String {
 mod tests {
     use super::{IMPOSTOR, RecoveryAnswer};
     use crate::constants::RELEASE_LOG_MAX;
-    use crate::io::{ConnectionId, Incoming};
-    use crate::vsr::log::{Entry, Log};
-    use crate::vsr::members::Members;
+    use crate::vsr::FatalReason;
     use crate::vsr::message;
-    use crate::vsr::replica::{Effect, Event, Replica, Start, Way};
-    use crate::vsr::sessions::Sessions;
-    use crate::vsr::testing::{Room, geometry};
-    use crate::vsr::{FatalReason, Releases};
+    use crate::vsr::replica::{Effect, Replica, Way};
+    use crate::vsr::testing::{self, Room, geometry};
     use crate::wire::PeerHeader;
     use crate::wire::header::command;
-    use std::cell::RefCell;
-    use std::rc::Rc;
-    use storage_format::{Geometry, PrepareHeader, Superblock};
+    use storage_format::Geometry;
     use zerocopy::{FromBytes, IntoBytes};
 
     const MS: u64 = 1_000_000;
     const NONCE: u128 = 77;
 
     fn replica(index: u8, count: u8, recovering: bool) -> Replica {
-        let mut superblock = Superblock::zeroed();
-        superblock.geometry = geometry(32);
-        (superblock.replica, superblock.replica_count) = (index, count);
+        let mut superblock = testing::superblock(index, count, 32);
         superblock.recovering = u8::from(recovering);
-        superblock.checkpoint = PrepareHeader::root(0);
-        superblock.release = RELEASE_LOG_MAX.into();
-        let start = Start {
-            log: Log::new(&vec![Entry::empty(); 32], &superblock.checkpoint),
-            certain: true,
-            executed: superblock.checkpoint,
-            releases: Releases::OF_BINARY,
-        };
-        let sessions = Rc::new(RefCell::new(Sessions::new(8)));
-        Replica::new(
-            &superblock,
-            Members::new(&superblock, 0),
-            start,
-            sessions,
-            NONCE,
-        )
+        testing::start(&superblock, NONCE)
     }
 
     /// A frame to another replica: to whom, header and body.
@@ -382,12 +359,7 @@ mod tests {
         header.view = view.into();
         header.nonce = NONCE.into();
         let frame = message::frame(header, body);
-        let incoming = Incoming::Frame {
-            connection: ConnectionId(0),
-            header: Box::new(frame[..256].try_into().unwrap()),
-            body: frame.slice(256..),
-        };
-        replica.handle(Event::Incoming(incoming), &Room);
+        replica.handle(testing::incoming(0, &frame), &Room);
     }
 
     fn answer(replica_count: u8, impostor: u8, geometry: Geometry) -> Vec<u8> {

@@ -3,23 +3,12 @@
 //! Replicas tell each other the newest release that each has. The log stays at its own, so whoever has a
 //! newer one as well is as good as whoever has not.
 
-use super::timers::PATIENCE;
 use super::{Effect, Replica};
 use crate::constants::release_text;
 use crate::vsr::FatalReason;
 use crate::vsr::members::Voter;
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, PeerHeader};
-
-/// That the log of another replica is at a release which this one's is not at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OtherRelease {
-    release: u32,
-    /// Since when it says nothing else,
-    first: u64,
-    /// and when it said so last.
-    last: u64,
-}
 
 impl Replica {
     /// Whether a frame of another replica is about this log: at the same release. A file that was formatted at
@@ -39,8 +28,7 @@ impl Replica {
         of_log || of_recovery
     }
 
-    /// Stops if so many others have a log at another release that they need none of this one, and have said so
-    /// for a while: one frame that somebody made up ends nothing.
+    /// Stops if so many others have a log at another release that they need none of this one.
     fn hear_other_log(&mut self, common: &CommonHeader) {
         // Who recovers hears answers only, and nobody goes by what a standby is at.
         let sender = self.members.voter(common.replica);
@@ -52,17 +40,7 @@ impl Replica {
             self.release = others;
             return;
         }
-        let peer = &mut self.peers[sender.at()];
-        let before = peer.release_other.filter(|it| {
-            let goes_on = now <= it.last + 2 * PATIENCE;
-            it.release == others && goes_on && peer.heard.is_none_or(|heard| heard < it.first)
-        });
-        peer.release_other = Some(OtherRelease {
-            release: others,
-            first: before.map_or(now, |before| before.first),
-            last: now,
-        });
-        if before.is_none() {
+        if self.other_releases.hear(sender.index(), others, now) {
             let (replica, release) = (common.replica, release_text(others));
             tracing::warn!(
                 replica,
@@ -71,13 +49,7 @@ impl Replica {
                 "another replica has a log at another release: they do not hear each other"
             );
         }
-        let same = self.peers.iter().filter(|peer| {
-            peer.release_other.is_some_and(|it| {
-                let long = it.last >= it.first + 4 * PATIENCE;
-                it.release == others && long && !self.timers.due(it.last + 2 * PATIENCE)
-            })
-        });
-        if same.count() >= usize::from(self.quorums.view_change) {
+        if self.other_releases.count(others, now) >= usize::from(self.quorums.view_change) {
             let own = self.release;
             let reason = FatalReason::ReleaseOfOthers { own, others };
             self.effects.push_back(Effect::Stop(reason));
@@ -89,6 +61,7 @@ impl Replica {
         let replica = message.replica;
         // The first release did not say it.
         let newest = message.release_newest.max(message.release).get();
+        self.other_releases.agree(replica);
         let known = &mut self.peers[from.at()].release_newest;
         if std::mem::replace(known, newest) == newest {
             return;

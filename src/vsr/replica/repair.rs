@@ -110,11 +110,11 @@ impl Replica {
 
     /// Half of the time the primary, which has it most likely; else anybody.
     fn whom_to_ask(&mut self) -> u8 {
-        let half = self.timers.draw(self.replica).is_multiple_of(2);
+        let half = self.timers.draw(self.members.own()).is_multiple_of(2);
         if !self.is_primary() && (half || planted(Bug::AskPrimaryOnly)) {
             return self.primary_of(self.view);
         }
-        let drawn = self.timers.draw(self.replica);
+        let drawn = self.timers.draw(self.members.own());
         let other = self.members.other_replica(drawn);
         other.expect("a single replica asks nobody")
     }

@@ -142,7 +142,7 @@ impl Replica {
             self.evict(way, client, Evicted::NoSession);
             return;
         };
-        let frame = reply_in_view(&reply, self.view, self.replica);
+        let frame = reply_in_view(&reply, self.view, self.members.own());
         self.send_client(way, client, frame);
     }
 
@@ -329,7 +329,7 @@ impl Replica {
         header.checkpoint_id = self
             .base_identity(in_flight.op)
             .expect("the limit is below what builds on a later checkpoint");
-        header.replica = self.replica;
+        header.replica = self.members.own();
         header.parent = self.log.head().checksum;
         header.commit = self.commit_max.into();
         header.timestamp = self.timestamp_last.into();

@@ -1,19 +1,14 @@
 //! What a standby says counts for nothing, and it says next to nothing.
 
-use super::{Effect, Event, InFlight, Replica, Start, Status, Way};
+use super::{Effect, InFlight, Replica, Status, Way};
 use crate::constants::RELEASE_LOG_MAX;
-use crate::io::{ConnectionId, Incoming};
-use crate::vsr::log::{Body, Entry, Log};
-use crate::vsr::members::Members;
+use crate::vsr::FatalReason;
+use crate::vsr::log::Body;
 use crate::vsr::message::{self, RecoveryAnswer};
-use crate::vsr::sessions::Sessions;
-use crate::vsr::testing::{Room, geometry, next};
-use crate::vsr::{FatalReason, Releases};
+use crate::vsr::testing::{self, Room, geometry, incoming, next};
 use crate::wire::PeerHeader;
 use crate::wire::header::command;
-use std::cell::RefCell;
-use std::rc::Rc;
-use storage_format::{Checksum, PrepareHeader, Superblock};
+use storage_format::{Checksum, PrepareHeader};
 use zerocopy::{FromBytes, IntoBytes};
 
 const SECOND: u64 = 1_000_000_000;
@@ -23,21 +18,9 @@ const STANDBY: u8 = 3;
 
 /// One of three replicas, or their standby, in view 0.
 fn member(own: u8, recovering: bool) -> Replica {
-    let mut superblock = Superblock::zeroed();
-    superblock.geometry = geometry(32);
-    superblock.release = RELEASE_LOG_MAX.into();
-    (superblock.replica, superblock.replica_count) = (own, 3);
+    let mut superblock = testing::superblock(own, 3, 32);
     superblock.recovering = u8::from(recovering);
-    superblock.checkpoint = PrepareHeader::root(0);
-    let start = Start {
-        log: Log::new(&vec![Entry::empty(); 32], &superblock.checkpoint),
-        certain: true,
-        executed: superblock.checkpoint,
-        releases: Releases::OF_BINARY,
-    };
-    let sessions = Rc::new(RefCell::new(Sessions::new(8)));
-    let members = Members::new(&superblock, 1);
-    let mut replica = Replica::new(&superblock, members, start, sessions, NONCE);
+    let mut replica = testing::start(&superblock, NONCE);
     replica.observe(SECOND, SECOND);
     if !recovering {
         replica.status = Status::Normal;
@@ -55,12 +38,7 @@ fn header(from: u8, command: u8) -> PeerHeader {
 
 fn say(replica: &mut Replica, header: PeerHeader, body: &[u8]) {
     let frame = message::frame(header, body);
-    let incoming = Incoming::Frame {
-        connection: ConnectionId(0),
-        header: Box::new(frame[..256].try_into().unwrap()),
-        body: frame.slice(256..),
-    };
-    replica.handle(Event::Incoming(incoming), &Room);
+    replica.handle(incoming(0, &frame), &Room);
 }
 
 /// The commands that a member sends to others, in order; everything else that it wants is left out.

@@ -2,12 +2,13 @@
 
 use super::{Admission, Effect, Event, Prepare, Replica, Start, Way};
 use crate::constants;
-use crate::io::{ConnectionId, Incoming};
+use crate::io::Incoming;
 use crate::vsr::Releases;
 use crate::vsr::log::{Entry, Log};
 use crate::vsr::members::Members;
 use crate::vsr::message::CheckpointState;
 use crate::vsr::sessions::{Sessions, SharedSessions};
+use crate::vsr::testing::incoming;
 use crate::wire::build::{ClientState, ping, request};
 use crate::wire::{Evicted, EvictionHeader, Operation, ReplyHeader};
 use bytes::Bytes;
@@ -133,13 +134,7 @@ impl Fixture {
     }
 
     fn frame(&mut self, connection: u64, frame: &Bytes) {
-        let header = Box::new(<[u8; 256]>::try_from(&frame[..256]).unwrap());
-        let incoming = Incoming::Frame {
-            connection: ConnectionId(connection),
-            header,
-            body: frame.slice(256..),
-        };
-        self.replica.handle(Event::Incoming(incoming), &self.room);
+        self.replica.handle(incoming(connection, frame), &self.room);
     }
 
     fn prepare_durable(&mut self) {

@@ -25,7 +25,7 @@ use storage_format::PrepareHeader;
 impl Replica {
     /// Waits anew for the primary, or for the view to start.
     pub(super) fn be_patient(&mut self) {
-        let jitter = self.timers.draw(self.replica) % (PATIENCE / 2);
+        let jitter = self.timers.draw(self.members.own()) % (PATIENCE / 2);
         self.timers.patience = self.timers.now + PATIENCE + jitter;
     }
 
@@ -285,7 +285,7 @@ impl Replica {
         if !self.is_primary() || !self.is_voting() {
             return;
         }
-        self.votes[usize::from(self.replica)] = Some(self.vote());
+        self.votes[usize::from(self.members.own())] = Some(self.vote());
         let votes: Vec<&Vote> = self.votes.iter().flatten().collect();
         if votes.len() < usize::from(self.quorums.view_change) {
             return;
@@ -447,7 +447,7 @@ impl Replica {
 
     /// Asks the primary of a view for its start, but not too often.
     pub(super) fn ask_start_view(&mut self, primary: u8) {
-        if primary == self.replica || !self.timers.due(self.timers.start_view) {
+        if primary == self.members.own() || !self.timers.due(self.timers.start_view) {
             return;
         }
         self.timers.start_view = self.timers.now + RESEND / 4;

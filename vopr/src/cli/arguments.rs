@@ -150,6 +150,9 @@ impl Arguments {
                 return Err(format!("{name} needs --seed"));
             }
         }
+        if self.marks && (self.bug.is_some() || self.cuts != Cuts::default()) {
+            return Err("--marks runs everything as it is".into());
+        }
         if self.minimise && self.scenario.is_some() {
             return Err("--minimise is for seeds: a scenario is small as it is".into());
         }

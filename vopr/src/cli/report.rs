@@ -40,7 +40,7 @@ pub(super) const NOT_REACHED: u8 = 9;
 /// The exit status when too many clusters had to stand still.
 pub(super) const UNAVAILABLE: u8 = 10;
 
-/// Nanoseconds as seconds with as many digits.
+/// Nanoseconds as seconds, to the microsecond.
 fn seconds(time: u64) -> String {
     format!("{}.{:06}", time / 1_000_000_000, time / 1_000 % 1_000_000)
 }
@@ -102,6 +102,7 @@ pub(super) fn json(seed: u64, scenario: Option<&str>, repeat: &str, ended: &Ende
         "failure": failure,
         "unavailable": ended.unavailable,
         "replicas": ended.replicas,
+        "standbys": ended.standbys,
         "clients": ended.clients,
         "requests": ended.requests,
         "ops": ended.op,

@@ -64,25 +64,18 @@ pub fn after_crash(
         return;
     }
     super::rot::at_crash(world, replica, writes, random);
-    let options = &mut world.options;
-    if options.losses > 0
-        && !options.is_standby(replica)
-        && random.chance(options.loss)
-        && world.checker.may_lose(replica)
-    {
-        let what = || format!("the disk of {replica} is lost");
-        let place = Some(Place::Replica(replica));
-        if world.stage.inject(Family::DiskLoss, place, what) {
-            world.options.losses -= 1;
-            world.lose_disk(replica);
-        }
-    }
-    if world.options.is_standby(replica) && random.chance(world.options.standbys.loss) {
-        let what = || format!("the disk of standby {replica} is lost");
-        let place = Some(Place::Replica(replica));
-        if world.stage.inject(Family::DiskLoss, place, what) {
-            world.lose_disk(replica);
-        }
+    let (options, standby) = (&world.options, world.options.is_standby(replica));
+    let lost = if standby {
+        random.chance(options.standbys.loss)
+    } else {
+        let loss = options.losses > 0 && random.chance(options.loss);
+        loss && world.checker.may_lose(replica)
+    };
+    let what = || format!("the disk of {replica} is lost");
+    let place = Some(Place::Replica(replica));
+    if lost && world.stage.inject(Family::DiskLoss, place, what) {
+        world.options.losses -= u64::from(!standby);
+        world.lose_disk(replica);
     }
     let options = world.options.processes;
     let down = random.exponential(options.down);

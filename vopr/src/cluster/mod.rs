@@ -57,7 +57,8 @@ pub struct Outcome {
 #[must_use]
 pub fn run_seed(setup: &Setup) -> Outcome {
     let mut options = Options::of_seed(setup.seed, setup.cuts.replicas);
-    options.cut(&setup.cuts);
+    let (clients, requests) = (&mut options.clients, &mut options.requests);
+    setup.cuts.limit(clients, requests);
     run(setup, options, None)
 }
 
@@ -112,6 +113,7 @@ pub fn run(setup: &Setup, options: Options, mut play: Option<Play>) -> Outcome {
             time: world.stage.time,
             config,
             replicas,
+            standbys: members - replicas,
             clients: world.options.clients,
             requests: world.phases.issued(),
             op: world.checker.history.head(),

@@ -6,7 +6,6 @@ use super::quorum;
 use super::releases::ReleaseOptions;
 use super::standbys::StandbyOptions;
 use crate::random::Random;
-use crate::seed::cuts::Cuts;
 use crate::sim::draws::Draws;
 use crate::sim::options::{DiskSpeed, MS};
 use daftari::constants;
@@ -203,14 +202,6 @@ impl Options {
             options.go_wild(seed);
         }
         options
-    }
-
-    /// Leaves out what is cut: fewer clients and requests. Draws are the same.
-    pub fn cut(&mut self, cuts: &Cuts) {
-        self.clients = cuts.clients.map_or(self.clients, |it| it.min(self.clients));
-        self.requests = cuts
-            .requests
-            .map_or(self.requests, |it| it.min(self.requests));
     }
 
     /// Disks are lost, and nothing is damaged beside that: a lost replica counts as a fault of everything

@@ -188,7 +188,7 @@ pub fn look(world: &mut World) {
         Phase::Format => {}
         Phase::Faults => {
             if now() - world.phases.replied > SILENCE_MAX && !world.options.wild {
-                stuck(world, "no client gets a reply (LV1)".into());
+                world.judge(fail("liveness", "no client gets a reply (LV1)"));
             }
             let done = match &world.directed {
                 Some(directed) => directed.over,
@@ -210,6 +210,9 @@ pub fn look(world: &mut World) {
                 missing => missing,
             };
             check_views(world, elapsed);
+            if world.stage.finished {
+                return;
+            }
             match missing {
                 None => on_converged(world, elapsed),
                 Some(what) if elapsed > PHASE_MAX => stuck(world, what),
@@ -250,7 +253,7 @@ fn check_views(world: &mut World, elapsed: u64) {
 /// The cluster does not come on, though nothing fails any more. That is a failure, unless the seed may damage
 /// everything, and something that is needed is whole nowhere.
 fn stuck(world: &mut World, what: String) {
-    let wild = world.options.wild && world.phases.phase != Phase::Faults;
+    let wild = world.options.wild;
     let proof = wild.then(|| world.checker.proof(&world.disks)).flatten();
     let Some(proof) = proof else {
         return world.judge(fail("liveness", what));

@@ -49,15 +49,17 @@ impl Atlas {
     }
 }
 
+/// Whether it does not matter what else is damaged: on standbys, which nobody counts on, and in wild seeds.
+fn rots_freely(world: &World, member: u8) -> bool {
+    world.options.wild || world.options.is_standby(member)
+}
+
 /// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
 fn permits_block(world: &World, address: u64, replica: u8) -> bool {
-    if world.options.is_standby(replica) {
+    if rots_freely(world, replica) {
         return true;
     }
     let replicas = world.options.replicas;
-    if world.options.wild {
-        return true;
-    }
     (1..quorum::replication(replicas)).any(|nth| {
         let drawn = mix(world.options.salt ^ mix(address) ^ to_u64(nth));
         drawn % u64::from(replicas) == u64::from(replica)
@@ -75,10 +77,7 @@ fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool 
 
 /// Some blocks of the checkpoint of a replica may rot.
 fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
-    let rate = match world.options.is_standby(replica) {
-        true => world.options.standbys.rot,
-        false => world.options.rot_blocks,
-    };
+    let rate = rate_of_blocks(world, replica);
     if rate == 0 {
         return;
     }
@@ -98,6 +97,14 @@ fn rot_blocks(world: &mut World, replica: u8, random: &mut Random) {
         // The first page has what all others are checked with.
         let disk = &mut world.disks[usize::from(replica)];
         disk.damage(geometry.block_offset(address), own);
+    }
+}
+
+/// Blocks that rot at a time, of 1000.
+fn rate_of_blocks(world: &World, replica: u8) -> u64 {
+    match world.options.is_standby(replica) {
+        true => world.options.standbys.rot,
+        false => world.options.rot_blocks,
     }
 }
 
@@ -151,8 +158,7 @@ pub fn at_crash(world: &mut World, replica: u8, writes: &[(Write, Survived)], ra
         .iter()
         .any(|(write, survived)| journal(write.zone) && *survived != Survived::Whole);
     let rate = rate_of_slots(world, replica);
-    let free = world.options.wild || world.options.is_standby(replica);
-    if rate == 0 || torn && !free {
+    if rate == 0 || torn && !rots_freely(world, replica) {
         return;
     }
     let geometry = world.options.geometry;

@@ -15,7 +15,7 @@ const COUNT_WEIGHTS: [u64; 3] = [1, 1, 1];
 pub struct StandbyOptions {
     /// How many.
     pub count: u8,
-    /// Journal slots and blocks that rot at a crash, of 1000.
+    /// Journal slots and blocks that rot at a crash, and at rest, of 1000.
     pub rot: u64,
     /// Of 1000 crashes, those that take the disk with them.
     pub loss: u64,

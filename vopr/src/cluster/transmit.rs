@@ -21,14 +21,7 @@ impl World {
     ) -> Option<u64> {
         let (delay, lost) = self.network.draw(link, faults, &mut self.random.network);
         let lost = lost && {
-            let what = || {
-                format!(
-                    "{} from {:?} to {:?}",
-                    describe::frame(frame),
-                    link.0,
-                    link.1
-                )
-            };
+            let what = || on_link(link, frame);
             self.stage.inject(Family::FrameLost, None, what)
         };
         let at = if lost {
@@ -53,14 +46,7 @@ impl World {
             return None;
         }
         let later = now() + Random::new(random.any()).exponential(1500 * MS);
-        let what = || {
-            format!(
-                "{} from {:?} to {:?}",
-                describe::frame(frame),
-                link.0,
-                link.1
-            )
-        };
+        let what = || on_link(link, frame);
         if !self.stage.inject(Family::FrameReplayed, None, what) {
             return None;
         }
@@ -85,4 +71,9 @@ impl World {
             self.observe(replica);
         }
     }
+}
+
+/// A frame, and its way.
+fn on_link((from, to): (Place, Place), frame: &Bytes) -> String {
+    format!("{} from {from:?} to {to:?}", describe::frame(frame))
 }

@@ -96,6 +96,16 @@ async fn upgrade_partial(s: Script) -> Verdict {
     Ok(())
 }
 
+/// A replica stops: its binary does not have the release of the log.
+async fn refuses(s: Script, replica: u8) -> Verdict {
+    let reason = s.exited(replica).await?;
+    let expected = FatalReason::ReleaseNewer {
+        found: RELEASE_LOG_MAX,
+        newest: RELEASE_LOG_MIN,
+    };
+    check(reason == expected, || format!("it exits: {reason:?}"))
+}
+
 async fn sync_into_new_release(s: Script) -> Verdict {
     let [_, _, c] = s.begin().await?;
     s.crash(c);
@@ -104,12 +114,7 @@ async fn sync_into_new_release(s: Script) -> Verdict {
     s.may_exit(c);
     let mark = s.mark();
     s.start_with(c, RELEASE_LOG_MIN);
-    let reason = s.exited(c).await?;
-    let expected = FatalReason::ReleaseNewer {
-        found: RELEASE_LOG_MAX,
-        newest: RELEASE_LOG_MIN,
-    };
-    check(reason == expected, || format!("it exits: {reason:?}"))?;
+    refuses(s, c).await?;
     let sent = s.all_since(mark, &any_frame().from(c));
     check(sent.iter().all(|frame| frame.command == RECOVER), || {
         "it has said more than that it recovers".into()
@@ -139,12 +144,7 @@ async fn binary_swapped_twice(s: Script) -> Verdict {
     let copies = || s.bytes(c, 0, SUPERBLOCK_COPY_COUNT * SUPERBLOCK_COPY_SIZE);
     let (before, mark) = (copies(), s.mark());
     s.start_with(c, RELEASE_LOG_MIN);
-    let reason = s.exited(c).await?;
-    let expected = FatalReason::ReleaseNewer {
-        found: RELEASE_LOG_MAX,
-        newest: RELEASE_LOG_MIN,
-    };
-    check(reason == expected, || format!("it exits: {reason:?}"))?;
+    refuses(s, c).await?;
     check(copies() == before, || {
         "it has written its superblock".into()
     })?;

@@ -20,6 +20,14 @@ pub struct Cuts {
     pub skip: Numbers,
 }
 
+impl Cuts {
+    /// Fewer clients and requests, as far as they are cut. Draws are the same.
+    pub fn limit(&self, clients: &mut usize, requests: &mut u64) {
+        *clients = self.clients.map_or(*clients, |it| it.min(*clients));
+        *requests = self.requests.map_or(*requests, |it| it.min(*requests));
+    }
+}
+
 impl fmt::Display for Cuts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(replicas) = self.replicas {

@@ -1,7 +1,7 @@
 //! Makes a failure small: less of a seed that fails in the same way.
 //!
 //! First what changes everything that is drawn (replicas), then requests, clients and whole families of
-//! faults, then single faults. Whatever is tried is a run of its own; what still fails is kept.
+//! faults, then single faults, and requests and clients once more. Whatever is tried is a run of its own; what still fails is kept.
 
 use super::Ended;
 use super::cuts::Cuts;
@@ -98,7 +98,7 @@ impl Search<'_> {
 
     fn fewer_requests(&mut self) {
         let begun = self.ended.requests;
-        fewer(begun, 1, |requests| {
+        fewer(begun, |requests| {
             self.fails(Cuts {
                 requests: Some(requests),
                 ..self.cuts.clone()
@@ -108,7 +108,7 @@ impl Search<'_> {
 
     fn fewer_clients(&mut self) {
         let clients = daftari::stdx::to_u64(self.ended.clients);
-        fewer(clients, 1, |clients| {
+        fewer(clients, |clients| {
             self.fails(Cuts {
                 clients: Some(daftari::stdx::u64_to_usize(clients)),
                 ..self.cuts.clone()
@@ -170,11 +170,11 @@ impl Search<'_> {
     }
 }
 
-/// Finds a smaller number, `min` at least, that fails as well: by steps that are halved when one is too far.
-fn fewer(mut number: u64, min: u64, mut fails: impl FnMut(u64) -> bool) {
-    let mut step = number.saturating_sub(min);
+/// Finds a smaller number, 1 at least, that fails as well: by steps that are halved when one is too far.
+fn fewer(mut number: u64, mut fails: impl FnMut(u64) -> bool) {
+    let mut step = number.saturating_sub(1);
     while step > 0 {
-        if number >= min + step && fails(number - step) {
+        if number > step && fails(number - step) {
             number -= step;
         } else {
             step /= 2;
@@ -207,6 +207,7 @@ mod tests {
             time: 0,
             config: 0,
             replicas: cuts.replicas.unwrap_or(1),
+            standbys: 0,
             clients: cuts.clients.unwrap_or(4),
             requests,
             op: 0,
@@ -247,7 +248,7 @@ mod tests {
     fn the_smallest_number_is_found() {
         for smallest in 1..40 {
             let mut found = 40;
-            fewer(40, 1, |number| {
+            fewer(40, |number| {
                 let fails = number >= smallest;
                 if fails {
                     found = number;

@@ -54,6 +54,8 @@ pub struct Ended {
     pub config: u32,
     /// Replicas.
     pub replicas: u8,
+    /// Standbys.
+    pub standbys: u8,
     /// Clients at work.
     pub clients: usize,
     /// Requests that clients began.

@@ -65,22 +65,38 @@ pub fn frame(frame: &[u8]) -> String {
     }
 }
 
+/// Names of commands.
+pub const COMMANDS: &[(u8, &str)] = &[
+    (command::REQUEST, "request"),
+    (command::REPLY, "reply"),
+    (command::PREPARE, "prepare"),
+    (command::PREPARE_OK, "prepare_ok"),
+    (command::COMMIT, "commit"),
+    (command::START_VIEW_CHANGE, "start_view_change"),
+    (command::DO_VIEW_CHANGE, "do_view_change"),
+    (command::START_VIEW, "start_view"),
+    (command::REQUEST_START_VIEW, "request_start_view"),
+    (command::REQUEST_HEADERS, "request_headers"),
+    (command::REQUEST_PREPARE, "request_prepare"),
+    (command::HEADERS, "headers"),
+    (command::REQUEST_BLOCK, "request_block"),
+    (command::BLOCK, "block"),
+    (command::REQUEST_REPLY, "request_reply"),
+    (command::STORED_REPLY, "stored_reply"),
+    (command::RECOVER, "recover"),
+    (command::RECOVERY, "recovery"),
+    (command::FORWARD, "forward"),
+    (command::RELAY, "relay"),
+    (command::EVICTION, "eviction"),
+    (command::PING_CLIENT, "ping of a client"),
+    (command::PONG_CLIENT, "pong to a client"),
+    (command::PING, "ping"),
+    (command::PONG, "pong"),
+];
+
 fn peer(header: &PeerHeader, number: u8, body: &[u8]) -> String {
-    let name = match number {
-        command::PONG => "peer pong",
-        command::PREPARE_OK => "prepare_ok",
-        command::COMMIT => "commit",
-        command::START_VIEW_CHANGE => "start_view_change",
-        command::DO_VIEW_CHANGE => "do_view_change",
-        command::REQUEST_START_VIEW => "request_start_view",
-        command::REQUEST_HEADERS => "request_headers",
-        command::REQUEST_PREPARE => "request_prepare",
-        command::HEADERS => "headers",
-        command::START_VIEW => "start_view",
-        command::REQUEST_BLOCK => "request_block",
-        command::BLOCK => "block",
-        _ => "unknown",
-    };
+    let named = COMMANDS.iter().find(|(other, _)| *other == number);
+    let name = named.map_or("unknown", |(_, name)| *name);
     let (view, log_view, op) = (header.view, header.log_view, header.op);
     let (commit, checkpoint) = (header.commit, header.checkpoint_op);
     let mut line = format!(

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod io;
 pub mod mirror;
 pub mod network;
+pub mod observe;
 pub mod options;
 pub mod platter;
 pub mod protected;
@@ -92,7 +93,8 @@ pub fn run_seed(setup: &Setup) -> Outcome {
     forget_panic();
     let _of_others: Marks = take_marks();
     let mut options = Options::of_seed(setup.seed);
-    options.cut(&setup.cuts);
+    let (clients, requests) = (&mut options.clients, &mut options.requests);
+    setup.cuts.limit(clients, requests);
     let config = seed::config(&options);
     let former = world::replace(Some(World::new(setup, options)));
     assert!(former.is_none(), "one seed at a time on a thread");
@@ -118,6 +120,7 @@ pub fn run_seed(setup: &Setup) -> Outcome {
             time: world.stage.time,
             config,
             replicas: 1,
+            standbys: 0,
             clients: world.options.clients,
             requests: world.scenario.issued(),
             op: world.checker.history.head(),

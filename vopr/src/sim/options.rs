@@ -3,7 +3,6 @@
 use super::draws::Draws;
 use super::network::NetworkFaults;
 use crate::random::Random;
-use crate::seed::cuts::Cuts;
 use daftari::constants;
 use storage_format::Geometry;
 
@@ -155,14 +154,6 @@ fn account_cache_size(seed: u64) -> u64 {
 }
 
 impl Options {
-    /// Leaves out what is cut: fewer clients and requests. Draws are the same.
-    pub fn cut(&mut self, cuts: &Cuts) {
-        self.clients = cuts.clients.map_or(self.clients, |it| it.min(self.clients));
-        self.requests = cuts
-            .requests
-            .map_or(self.requests, |it| it.min(self.requests));
-    }
-
     /// The choices of a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {

@@ -1,15 +1,14 @@
-//! Frames on their way between the clients and the replica, and what a timeline shows of them.
+//! Frames on their way between the clients and the replica.
 
 use super::describe;
 use super::draws::Draws;
 use super::network::Direction;
 use super::options::MS;
-use super::platter;
 use super::world::{World, now};
 use crate::cluster::network::Place;
 use crate::random::Random;
 use crate::seed::injection::Family;
-use crate::timeline::{Message, Progress, State, Status};
+use crate::timeline::Message;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
 
@@ -72,21 +71,5 @@ impl World {
             command: describe::command(frame),
             text: describe::frame(frame),
         });
-    }
-
-    /// Keeps what the replica is at and what it has, if that is asked for.
-    pub fn observe(&mut self, status: Status) {
-        let Some(recording) = &mut self.stage.recording else {
-            return;
-        };
-        let head = self.checker.history.head();
-        let superblock = platter::superblock(&self.disk);
-        recording.state(now(), 0, State { status, view: 0 });
-        let progress = Progress {
-            checkpoint: superblock.map_or(0, |found| found.checkpoint.op.get()),
-            commit: head,
-            head,
-        };
-        recording.progress(now(), 0, progress);
     }
 }

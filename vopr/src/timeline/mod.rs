@@ -198,7 +198,7 @@ impl Recording {
         self.points.push(point);
     }
 
-    /// What was done to the run and its replicas, in order: faults and vetoed ones.
+    /// The faults that happened, in order.
     pub fn faults(&self) -> impl Iterator<Item = &Point> {
         let points = self.points.kept.iter();
         points.filter(|point| point.mark == Mark::Fault)

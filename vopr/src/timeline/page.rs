@@ -3,7 +3,7 @@
 use super::{Mark, Newest, Recording, Status};
 use crate::cluster::network::Place;
 use crate::seed::Ended;
-use daftari::wire::header::command;
+use crate::sim::describe::COMMANDS;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -27,35 +27,6 @@ const SCRIPTS: &str = concat!(
     include_str!("interaction.js"),
     include_str!("selftest.js"),
 );
-
-/// Names of commands, as the page shows them.
-const COMMANDS: &[(u8, &str)] = &[
-    (command::REQUEST, "request"),
-    (command::REPLY, "reply"),
-    (command::PREPARE, "prepare"),
-    (command::PREPARE_OK, "prepare_ok"),
-    (command::COMMIT, "commit"),
-    (command::START_VIEW_CHANGE, "start_view_change"),
-    (command::DO_VIEW_CHANGE, "do_view_change"),
-    (command::START_VIEW, "start_view"),
-    (command::REQUEST_START_VIEW, "request_start_view"),
-    (command::REQUEST_HEADERS, "request_headers"),
-    (command::REQUEST_PREPARE, "request_prepare"),
-    (command::HEADERS, "headers"),
-    (command::REQUEST_BLOCK, "request_block"),
-    (command::BLOCK, "block"),
-    (command::REQUEST_REPLY, "request_reply"),
-    (command::STORED_REPLY, "stored_reply"),
-    (command::RECOVER, "recover"),
-    (command::RECOVERY, "recovery"),
-    (command::FORWARD, "forward"),
-    (command::RELAY, "relay"),
-    (command::EVICTION, "eviction"),
-    (command::PING_CLIENT, "ping of a client"),
-    (command::PONG_CLIENT, "pong to a client"),
-    (command::PING, "ping"),
-    (command::PONG, "pong"),
-];
 
 /// The page of a run.
 ///
@@ -88,11 +59,11 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Lanes: the replicas, then the clients; -1 is the whole run.
-fn lane(place: Place, replicas: u8) -> usize {
+/// Lanes: the replicas and standbys, then the clients; -1 is the whole run.
+fn lane(place: Place, members: u8) -> usize {
     match place {
         Place::Replica(replica) => usize::from(replica),
-        Place::Client(client) => usize::from(replicas) + client,
+        Place::Client(client) => usize::from(members) + client,
     }
 }
 
@@ -109,7 +80,7 @@ fn micro(time: u64) -> u64 {
 }
 
 fn data(about: &About<'_>, ended: &Ended, recording: &Recording) -> Value {
-    let replicas = ended.replicas;
+    let members = ended.replicas + ended.standbys;
     let last = recording.points.kept.back().map_or(0, |point| point.at);
     // The client that reads back is one more.
     let clients = ended.clients + 1;
@@ -122,19 +93,20 @@ fn data(about: &About<'_>, ended: &Ended, recording: &Recording) -> Value {
         "op": ended.op,
         "events": ended.hash.events(),
         "end": micro(ended.time.max(last)) + 1,
-        "replicas": replicas,
+        "replicas": ended.replicas,
+        "members": members,
         "clients": clients,
         "statuses": Status::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>(),
         "marks": Mark::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>(),
         "commands": COMMANDS.iter().map(|(_, name)| *name).collect::<Vec<_>>(),
-        "messages": messages(recording, replicas),
-        "points": points(recording, replicas),
+        "messages": messages(recording, members),
+        "points": points(recording, members),
         "states": states(recording),
         "progress": progress(recording),
     })
 }
 
-fn messages(recording: &Recording, replicas: u8) -> Value {
+fn messages(recording: &Recording, members: u8) -> Value {
     let mut texts = Texts::default();
     let kept = &recording.messages.kept;
     let number = |code: u8| {
@@ -151,19 +123,19 @@ fn messages(recording: &Recording, replicas: u8) -> Value {
         "dropped": recording.messages.dropped,
         "sent": differences(kept.iter().map(|it| micro(it.sent))),
         "way": kept.iter().map(|it| way(it.sent, it.arrives)).collect::<Vec<_>>(),
-        "from": kept.iter().map(|it| lane(it.from, replicas)).collect::<Vec<_>>(),
-        "to": kept.iter().map(|it| lane(it.to, replicas)).collect::<Vec<_>>(),
+        "from": kept.iter().map(|it| lane(it.from, members)).collect::<Vec<_>>(),
+        "to": kept.iter().map(|it| lane(it.to, members)).collect::<Vec<_>>(),
         "command": kept.iter().map(|it| number(it.command)).collect::<Vec<_>>(),
         "text": kept.iter().map(|it| texts.number(&it.text)).collect::<Vec<_>>(),
         "texts": texts.texts,
     })
 }
 
-fn points(recording: &Recording, replicas: u8) -> Value {
+fn points(recording: &Recording, members: u8) -> Value {
     let kept = &recording.points.kept;
     let lane = |place: Option<Place>| {
         place.map_or(-1, |place| {
-            i64::try_from(lane(place, replicas)).expect("a few")
+            i64::try_from(lane(place, members)).expect("a few")
         })
     };
     let mark = |mark: Mark| Mark::ALL.iter().position(|(other, _)| *other == mark);

@@ -24,7 +24,7 @@ function selftest() {
   const span = () => state.end - state.start;
 
   const whole = pixels();
-  check("every lane has a row", rows.length === DATA.replicas + DATA.clients && rows.every((row) => row.size > 8));
+  check("every lane has a row", rows.length === DATA.members + DATA.clients && rows.every((row) => row.size > 8));
   check("lanes fill the page", Math.abs(rows[rows.length - 1].top + rows[rows.length - 1].size - height) < 2);
   const started = performance.now();
   for (let i = 0; i < 5; i++) draw();
@@ -60,10 +60,11 @@ function selftest() {
     check("its detail is shown", element("detail").textContent.includes(text), text);
   }
 
-  const fault = P.mark.findIndex((mark, i) => P.lane[i] >= 0 && mark !== failed);
-  look(P.at[fault] - 2000, P.at[fault] + 2000);
+  check("bars of clients are requests", lanes.every((lane) => lane.replica || lane.bars.every((bar) => bar.text !== undefined)));
+  const first = P.mark.findIndex((mark, i) => P.lane[i] >= 0 && mark !== failed);
+  look(P.at[first] - 2000, P.at[first] + 2000);
   draw();
-  const detail = click(x(P.at[fault]), pointY(fault));
+  const detail = click(x(P.at[first]), pointY(first));
   const point = state.chosen;
   check("a click on a mark chooses it", point && point.kind === "point" && detail.includes(P.text[point.index]));
 

@@ -46,7 +46,10 @@ const P = DATA.points;
 P.at = sums(P.at);
 P.count = P.at.length;
 const lanes = [];
-for (let i = 0; i < DATA.replicas; i++) lanes.push({ name: `replica ${i}`, replica: true, bars: [], progress: [] });
+for (let i = 0; i < DATA.members; i++) {
+  const name = i < DATA.replicas ? `replica ${i}` : `standby ${i}`;
+  lanes.push({ name, replica: true, bars: [], progress: [] });
+}
 for (let i = 0; i < DATA.clients; i++) {
   const name = i === DATA.clients - 1 ? `client ${i}, reads back` : `client ${i}`;
   lanes.push({ name, replica: false, bars: [], progress: [] });
@@ -61,7 +64,7 @@ for (const [at, replica, checkpoint, commit, head] of DATA.progress) {
 }
 for (const lane of lanes) lane.progressAt = Float64Array.from(lane.progress, (it) => it.at);
 for (let i = 0; i < P.count; i++) {
-  if (P.lane[i] < DATA.replicas) continue;
+  if (P.lane[i] < DATA.members) continue;
   const bars = lanes[P.lane[i]].bars;
   const kind = DATA.marks[P.mark[i]];
   if (kind === "request") bars.push({ start: P.at[i], end: DATA.end, text: P.text[i] });
@@ -105,8 +108,8 @@ function layout() {
     target.height = Math.round(size.height * scale);
     target.getContext("2d").setTransform(scale, 0, 0, scale, 0, 0);
   }
-  const clients = lanes.length - DATA.replicas;
-  const unit = (height - AXIS - 34) / (DATA.replicas * 2 + clients);
+  const clients = lanes.length - DATA.members;
+  const unit = (height - AXIS - 34) / (DATA.members * 2 + clients);
   let top = AXIS + 34;
   rows = lanes.map((lane) => {
     const size = lane.replica ? unit * 2 : unit;

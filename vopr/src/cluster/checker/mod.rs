@@ -49,7 +49,7 @@ pub struct Checker {
     checkpoints: BTreeMap<u64, CheckpointState>,
     /// Release of the log.
     release: u32,
-    /// Of each replica, the newest release that its binary has.
+    /// Of each member, the newest release that its binary has.
     binaries: Vec<u32>,
     /// Replies that clients got: the request, and the op that the reply named.
     received: BTreeMap<Checksum, u64>,
@@ -211,11 +211,10 @@ impl Checker {
 
     /// A write is on the platter.
     pub fn on_write_done(&mut self, disks: &[Disk], replica: u8, write: &Write) -> Verdict {
-        let disk = &disks[usize::from(replica)];
+        let (disk, standby) = (&disks[usize::from(replica)], self.is_standby(replica));
         let platter = &mut self.platters[usize::from(replica)];
         let before = platter.superblock;
         platter.on_written(disk, &self.geometry, write);
-        let standby = replica >= self.replicas;
         if platter.superblock.log_view > before.log_view && !standby {
             self.votes.on_log_installed(replica, &platter.superblock);
         }
@@ -300,7 +299,7 @@ impl Checker {
             });
             let written = self.written.as_ref();
             let data = data.or_else(|| written?.get(&header.checksum).cloned());
-            let data = data.expect("fewer copies rot than a quorum");
+            let data = data.expect("a copy is whole, or was kept when it was written");
             self.check_op(&header)?;
             self.history.append(&data)?;
         }
@@ -365,7 +364,7 @@ impl Checker {
         let before = platter.superblock.commit_max;
         let next = Superblock::read_from_bytes(data).expect("it was found valid");
         // A standby that was just made may not have heard of the log.
-        let blank = replica >= self.replicas && next.view == 0;
+        let blank = self.is_standby(replica) && next.view == 0;
         if next.recovering == 0 && !blank {
             let release = next.release.get();
             self.check_release(replica, release, || "its superblock".into())?;

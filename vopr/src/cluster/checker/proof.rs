@@ -19,12 +19,13 @@ impl Checker {
             .or_else(|| self.uncertain())
     }
 
-    /// What the replicas have: standbys have no say, and nobody goes on from a checkpoint of theirs.
-    fn of_replicas(&self) -> &[Platter] {
-        &self.platters[..usize::from(self.replicas)]
+    /// Of how many replicas something may be lost while a nack quorum is left.
+    fn may_be_lost(&self) -> usize {
+        usize::from(self.replicas) - quorum::nack(self.replicas)
     }
 
-    /// The newest checkpoint that a replica has with all its blocks, its own or those of others.
+    /// The newest checkpoint that a replica has with all its blocks, its own or those of others. Nobody goes on
+    /// from one of a standby.
     fn best_checkpoint(&self, disks: &[Disk]) -> u64 {
         let whole = |platter: &&Platter| {
             let mut blocks = platter.protected.references();
@@ -33,7 +34,7 @@ impl Checker {
                 disks.iter().any(on)
             })
         };
-        let platters = self.of_replicas().iter().filter(whole);
+        let platters = self.voters().iter().filter(whole);
         platters.map(Platter::checkpoint).max().unwrap_or(0)
     }
 
@@ -75,9 +76,8 @@ impl Checker {
 
     /// An op that may be committed, that nobody has, and that too few can deny.
     fn undecided(&self, disks: &[Disk]) -> Option<String> {
-        let platters = self.of_replicas();
+        let platters = self.voters();
         let newest = platters.iter().map(Platter::head).max()?;
-        let too_many = usize::from(self.replicas) - quorum::nack(self.replicas);
         for op in self.history.head() + 1..=newest {
             let known: Vec<_> = platters.iter().filter_map(|it| it.prepare(op)).collect();
             let has = |disk: &Disk| {
@@ -86,7 +86,7 @@ impl Checker {
             };
             let damaged = platters.iter().filter(|platter| platter.is_rotten(op));
             let damaged = damaged.count();
-            if !disks.iter().any(has) && damaged > too_many {
+            if !disks.iter().any(has) && damaged > self.may_be_lost() {
                 return Some(format!(
                     "op {op} may be committed: it is whole on no disk, and its slot is damaged on {damaged}"
                 ));
@@ -97,11 +97,10 @@ impl Checker {
 
     /// Too many replicas may have lost the end of their logs.
     fn uncertain(&self) -> Option<String> {
-        let too_many = usize::from(self.replicas) - quorum::nack(self.replicas);
-        let uncertain = self.of_replicas().iter().enumerate();
+        let uncertain = self.voters().iter().enumerate();
         let uncertain = uncertain.filter(|(_, platter)| platter.may_have_lost_head());
         let uncertain: Vec<usize> = uncertain.map(|(replica, _)| replica).collect();
-        (uncertain.len() > too_many).then(|| {
+        (uncertain.len() > self.may_be_lost()).then(|| {
             format!("replicas {uncertain:?} have damage where the end of their logs may have been")
         })
     }

@@ -148,7 +148,7 @@ impl Checker {
         )?;
         self.check_standby(from, to, common.command)?;
         // The file of a standby is made without asking anybody at which release the log is.
-        let blank = from >= self.replicas && self.platter(from).superblock.view == 0;
+        let blank = self.is_standby(from) && self.platter(from).superblock.view == 0;
         if !recovering && !blank {
             let release = common.release.get();
             let command = common.command;
