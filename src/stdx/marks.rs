@@ -234,6 +234,8 @@ marks! {
     TargetOfOwn,
     #[doc = "A replica has all that was lost with its file."]
     RecoveredAll,
+    #[doc = "A replica that was behind has what the others have."]
+    CaughtUp,
     #[doc = "A page that is needed is damaged."]
     PageDamaged,
     #[doc = "A block that is needed whole is damaged."]

@@ -236,10 +236,12 @@ pub fn recover_cluster(
     if superblock.log_view == superblock.view || !planted(Bug::ForgetUnread) {
         log.follow(superblock.log_view.get(), bounds.limit - 1);
     }
-    let beyond = log.head().op.get() + 1..bounds.limit;
-    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
-    let certain = { beyond }.all(|op| decisions[slot_of(op)] != Decision::Faulty)
-        || planted(Bug::AlwaysCertain);
+    // The prepares of a view are written one at a time, in the order of their ops: if the next one was not
+    // here, none after it was.
+    let next = log.head().op.get() + 1;
+    let slot = crate::stdx::u64_to_usize(next % slot_count);
+    let certain =
+        next >= bounds.limit || decisions[slot] != Decision::Faulty || planted(Bug::AlwaysCertain);
     if !certain {
         mark(Mark::HeadUncertain);
     }

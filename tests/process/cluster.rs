@@ -225,7 +225,7 @@ fn clients_go_on_when_the_primary_is_killed() {
             silences.push(load.silence());
             load.goes_on();
             assert_ne!(cluster.primary(), primary);
-            cluster.restart();
+            cluster.restore();
             load.goes_on();
         }
     });

@@ -122,6 +122,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
     log: PathBuf,
+    /// What there was in it before this process.
+    log_before: usize,
 }
 
 impl Server {
@@ -140,6 +142,7 @@ impl Server {
     /// Starts the replica that listens on `port`, one of `addresses`, and does not wait for it.
     fn spawn_among(file: &Path, addresses: &str, port: u16, more: &[&str]) -> Self {
         let log = file.with_extension("log");
+        let log_before = fs::read_to_string(&log).map_or(0, |log| log.len());
         let stderr = OpenOptions::new()
             .create(true)
             .append(true)
@@ -156,7 +159,12 @@ impl Server {
             .stderr(stderr)
             .spawn()
             .expect("the binary can be run");
-        Self { child, port, log }
+        Self {
+            child,
+            port,
+            log,
+            log_before,
+        }
     }
 
     /// Waits until the server answers a ping. A connection alone says nothing: the sockets of one
@@ -399,11 +407,21 @@ impl Cluster {
         run(&arguments)
     }
 
-    /// Waits until a replica has logged some words.
+    /// Starts all that are down, and waits until they have what the others have: any one may stop now.
+    pub(crate) fn restore(&mut self) {
+        let down = (0..self.ports.len()).filter(|member| self.servers[*member].is_none());
+        let down: Vec<usize> = down.collect();
+        self.restart();
+        for member in down {
+            self.wait_logged(member, "caught up");
+        }
+    }
+
+    /// Waits until a replica has logged some words since its start.
     pub(crate) fn wait_logged(&self, replica: usize, words: &str) {
         let server = self.servers[replica].as_ref().expect("it is up");
         let started = Instant::now();
-        while !server.log().contains(words) {
+        while !server.log()[server.log_before..].contains(words) {
             assert!(
                 started.elapsed() < PATIENCE,
                 "no '{words}':\n{}",

@@ -1,8 +1,9 @@
 //! The table row by row, and a randomised model of one replica that crashes at any moment.
 
-use super::{Bounds, Decision, SlotRead, decide, recover_solo};
+use super::{Bounds, Decision, SlotRead, decide, recover_cluster, recover_solo};
+use crate::stdx::u64_to_usize;
 use crate::vsr::FatalReason;
-use storage_format::{Checksum, PrepareHeader, PrepareKind};
+use storage_format::{Checksum, PrepareHeader, PrepareKind, Superblock};
 
 const CLUSTER: u128 = 9;
 
@@ -238,7 +239,7 @@ impl Solo {
                 let behind = usize::try_from(self.random.below(3)).unwrap();
                 self.checkpoint = self.checkpoint.max(head.saturating_sub(behind));
             }
-            if head + 1 > self.checkpoint + 16 {
+            if head + 1 >= self.checkpoint + 16 {
                 continue;
             }
             let next = entry(self.log[head].op.get() + 1, view, self.log[head].checksum);
@@ -356,4 +357,45 @@ fn damage_is_noticed_or_harmless() {
         }
     }
     assert!(stopped > 1000 && whole > 1000, "{stopped} {whole}");
+}
+
+/// One of several replicas, whatever is damaged: what was acknowledged is in its log, or it says that it does not
+/// know the end of that.
+#[test]
+fn a_log_that_is_certain_has_all_that_was_acknowledged() {
+    let (mut certain, mut lost) = (0, 0);
+    for seed in 0..20_000 {
+        let mut replica = Solo::new(seed);
+        let _ = replica.live(1);
+        // Told of with its header only.
+        let durable = replica.log.iter().rev();
+        let mut durable = durable.filter(|header| {
+            let slot = u64_to_usize(header.op.get() % 16);
+            replica.headers[slot] == SlotRead::Valid(**header)
+        });
+        let acknowledged = durable.next().map_or(0, |header| header.op.get());
+        for _ in 0..replica.random.below(6) {
+            let slot = replica.random.slot();
+            match replica.random.below(4) {
+                0 => replica.headers[slot] = SlotRead::Bad,
+                1 => replica.prepares[slot] = SlotRead::Bad,
+                _ => {
+                    replica.headers[slot] = SlotRead::Bad;
+                    replica.prepares[slot] = SlotRead::Bad;
+                }
+            }
+        }
+        let mut superblock = Superblock::zeroed();
+        superblock.checkpoint = replica.log[replica.checkpoint];
+        (superblock.view, superblock.log_view) = (1.into(), 1.into());
+        let recovered = recover_cluster(&replica.headers, &replica.prepares, &superblock);
+        let recovered = recovered.expect("others have what is missing");
+        let head = recovered.log.head().op.get();
+        lost += u64::from(head < acknowledged);
+        if recovered.certain {
+            certain += 1;
+            assert!(head >= acknowledged, "seed {seed}");
+        }
+    }
+    assert!(certain > 5000 && lost > 500, "{certain} {lost}");
 }

@@ -27,6 +27,7 @@
 //! * Timestamps strictly increase along the log, whatever the clocks do, and are given out only while a
 //!   quorum of clocks agrees on the time of day (`vsr::clock`).
 
+mod catch_up;
 mod clocks;
 mod counts;
 mod dissent;
@@ -61,9 +62,10 @@ use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::wire::header::command;
 use crate::wire::{CommonHeader, Operation, PeerHeader, PingClientHeader, RequestHeader, Sender};
 use bytes::Bytes;
+use catch_up::CatchUp;
 use clocks::Astray;
 use dissent::Dissent;
-use recovery::{CatchUp, Recovery};
+use recovery::Recovery;
 use relay::Relay;
 use std::collections::{BTreeMap, VecDeque};
 use storage_format::{Checksum, Geometry, PrepareHeader, Superblock};
@@ -255,7 +257,7 @@ pub struct Replica {
     recovery: Option<Recovery>,
     /// Prepares of earlier views may have been acknowledged by this replica before its file was lost.
     recovered_view: u32,
-    /// Since it recovered, until it has what was lost.
+    /// Until it has what the others have.
     catch_up: Option<CatchUp>,
     shutdown: bool,
     effects: VecDeque<Effect>,
@@ -352,7 +354,7 @@ impl Replica {
             told: None,
             recovery,
             recovered_view: superblock.recovered_view.get(),
-            catch_up: None,
+            catch_up: Some(CatchUp::since_start()),
             shutdown: false,
             effects: VecDeque::new(),
         }
@@ -684,6 +686,8 @@ fn is_for_standbys(code: u8) -> bool {
 mod agreement_tests;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod patience_tests;
 #[cfg(test)]
 mod standby_tests;
 #[cfg(test)]

@@ -209,7 +209,6 @@ impl Replica {
         let op = header.op.get();
         let of_view = header.view.get() == self.view && self.follows();
         if of_view {
-            self.hear_primary();
             self.commit_max = self.commit_max.max(header.commit.get());
         }
         if let Some(entry) = self.log.entry(op)
@@ -234,6 +233,8 @@ impl Replica {
             mark(Mark::PrepareOfLaterView);
             self.ask_start_view(self.primary_of(header.view.get()));
         } else if of_view && op > self.log.head().op.get() {
+            // What the log has already comes from anybody; more of it from the primary only.
+            self.hear_primary();
             if op <= self.log.head().op.get() + constants::PIPELINE_PREPARES_MAX {
                 mark(Mark::PrepareKept);
                 self.early.insert(op, (*header, body));
@@ -351,6 +352,7 @@ impl Replica {
         }
         self.hear_primary();
         self.commit_max = self.commit_max.max(commit.commit.get());
+        self.hear_commit(commit.commit.get());
         if self.log.head().op < commit.op {
             mark(Mark::HeartbeatTellsOfMore);
             self.ask_missing(commit.op.get());

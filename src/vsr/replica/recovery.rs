@@ -51,15 +51,6 @@ pub(super) struct Recovery {
     say: u64,
 }
 
-/// How far a replica has come that recovered and lacks what the others have.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CatchUp {
-    /// Everything up to this op may have been here before.
-    to: u64,
-    /// When to say again how far it is.
-    say: u64,
-}
-
 impl Recovery {
     fn answers(&self) -> usize {
         self.views.iter().flatten().count()
@@ -259,34 +250,7 @@ impl Replica {
             view = self.view,
             "recovering: this replica takes part again, and catches up to op {to}"
         );
-        self.catch_up = Some(CatchUp {
-            to,
-            say: self.timers.now + PROGRESS,
-        });
-    }
-
-    /// Says how far this replica has come.
-    pub(super) fn say_progress(&mut self) {
-        let Some(catch_up) = &mut self.catch_up else {
-            return;
-        };
-        let (executed, to) = (self.executed.0, catch_up.to.min(self.log.head().op.get()));
-        if executed >= to && !self.content_missing && self.loaded {
-            mark(Mark::RecoveredAll);
-            tracing::info!(
-                op = executed,
-                "recovered: this replica has all that was lost"
-            );
-            self.catch_up = None;
-        } else if self.timers.due(catch_up.say) {
-            catch_up.say = self.timers.now + PROGRESS;
-            let blocks = if self.content_missing {
-                ", blocks are missing"
-            } else {
-                ""
-            };
-            tracing::info!("recovering: catching up op {executed} of {to}{blocks}");
-        }
+        self.catch_up_with_loss();
     }
 }
 

@@ -108,15 +108,25 @@ impl Replica {
         self.send_peer(replica, message::frame(request, &[]));
     }
 
-    /// Half of the time the primary, which has it most likely; else anybody.
-    fn whom_to_ask(&mut self) -> u8 {
+    /// Half of the time the primary, which has it most likely; else anybody. While the primary is missed,
+    /// somebody else.
+    pub(super) fn whom_to_ask(&mut self) -> u8 {
+        let primary = self.primary_of(self.view);
+        let missed = self.misses_primary();
         let half = self.timers.draw(self.members.own()).is_multiple_of(2);
-        if !self.is_primary() && (half || planted(Bug::AskPrimaryOnly)) {
-            return self.primary_of(self.view);
+        if !self.is_primary() && (half && !missed || planted(Bug::AskPrimaryOnly)) {
+            return primary;
         }
         let drawn = self.timers.draw(self.members.own());
-        let other = self.members.other_replica(drawn);
-        other.expect("a single replica asks nobody")
+        let turn = [drawn, drawn.wrapping_add(1)];
+        let mut turn = turn
+            .into_iter()
+            .filter_map(|nth| self.members.other_replica(nth));
+        let other = turn.next().expect("a single replica asks nobody");
+        match turn.next() {
+            Some(next) if missed && other == primary => next,
+            _ => other,
+        }
     }
 
     pub(super) fn on_request_headers(&mut self, request: &PeerHeader) {

@@ -101,6 +101,7 @@ impl Replica {
         self.leave();
         self.install(decided);
         self.commit_max = self.commit_max.max(op);
+        self.catch_up_with_checkpoint();
         for prepare in std::mem::take(&mut self.ready).into_values() {
             self.recycle(prepare.buffer);
         }

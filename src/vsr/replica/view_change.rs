@@ -49,7 +49,7 @@ impl Replica {
     }
 
     /// Whether heartbeats have failed to come, though not yet for long enough to ask for a view alone.
-    fn misses_primary(&self) -> bool {
+    pub(super) fn misses_primary(&self) -> bool {
         !self.leads() && self.timers.due(self.timers.heard + PATIENCE / 2)
     }
 
@@ -365,6 +365,7 @@ impl Replica {
         if self.is_primary() {
             self.timestamp_last = self.timestamp_last.max(self.log.head().timestamp.get());
             self.view_start = head;
+            self.hear_commit(self.commit_max);
             self.pipeline = (self.commit_max + 1..=head).map(InFlight::new).collect();
             self.timers.heartbeat = self.timers.now;
             for other in self.members.other_replicas().chain(self.members.standbys()) {

@@ -21,7 +21,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::new(
         "W01",
         "right-of-head",
-        "an empty slot after the head is damaged: the backup asks for the start of its view first",
+        "the empty slot after the head is damaged: the backup asks for the start of its view first",
         |s| Box::pin(right_of_head(s)),
     ),
     Scenario::new(
@@ -161,11 +161,14 @@ async fn right_of_head(s: Script) -> Verdict {
     let [_, b, _] = s.begin().await?;
     let view = s.newest_view();
     s.crash(b);
-    let beyond = s.committed() + 1 + s.below(8);
+    // Ops are written in order: further away there was nothing, if there is nothing right after the head.
+    let distance = 1 + s.below(2) * s.below(8);
+    let beyond = s.committed() + distance;
     s.damage_prepare(b, beyond);
     s.damage_header(b, beyond);
-    check(starts_uncertain(s, b).await?, || {
-        "it is certain of its head".into()
+    let uncertain = starts_uncertain(s, b).await?;
+    check(uncertain == (distance == 1), || {
+        format!("damage {distance} after its head; uncertain: {uncertain}")
     })?;
     s.requests(0, 2).await?;
     check(s.newest_view() == view, || "the view changed".into())?;

@@ -115,13 +115,13 @@ impl Platter {
         self.rotten.contains(&(op % self.slots()))
     }
 
-    /// Whether the replica cannot know where its log ended: a slot is damaged at its head, or beyond.
+    /// Whether the replica cannot know where its log ended: the slot after all that is left of it is damaged.
     pub(super) fn may_have_lost_head(&self) -> bool {
-        let head = self.head_of_view();
-        self.rotten.iter().any(|slot| {
-            let held = self.prepares[u64_to_usize(*slot)].map_or(0, |header| header.op.get());
-            held >= head || held <= self.checkpoint()
-        })
+        let left = |header: &&PrepareHeader| !self.is_rotten(header.op.get());
+        let known = self.superblock.view_headers[0].op.get();
+        let next = self.highest_of_log(left).max(known) + 1;
+        let torn = self.prepares[u64_to_usize(next % self.slots())].is_none();
+        self.is_rotten(next) || torn
     }
 
     /// Whether both rings have the same in a slot, and nothing of it is damaged.
@@ -163,11 +163,17 @@ impl Platter {
     /// The highest op of the log: what a view dropped may still be in its slot.
     #[must_use]
     pub fn head_of_view(&self) -> u64 {
+        self.highest_of_log(|_| true)
+    }
+
+    /// The highest of those ops of its log that `counts`.
+    fn highest_of_log(&self, counts: impl Fn(&&PrepareHeader) -> bool) -> u64 {
         let superblock = &self.superblock;
         let prepares = self.prepares.iter().flatten();
         let of_log = prepares.filter(|header| {
-            header.kind() != PrepareKind::Empty
-                && (header.view == superblock.log_view || superblock.view_headers.contains(header))
+            let known = superblock.view_headers.contains(header);
+            let of_view = header.view == superblock.log_view && counts(header);
+            header.kind() != PrepareKind::Empty && (of_view || known)
         });
         let highest = of_log.map(|header| header.op.get()).max();
         highest.unwrap_or(0).max(self.checkpoint())

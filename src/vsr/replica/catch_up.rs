@@ -1,0 +1,91 @@
+//! That a replica lacks what the others have, and what the operator hears of it: how far it is, and when
+//! it counts again. Until then another replica that stops may stop the cluster.
+
+use super::Replica;
+use super::timers::PROGRESS;
+use crate::stdx::marks::{Mark, mark};
+
+/// What a replica has to come to that lacks what the others have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CatchUp {
+    /// Up to this op, once it is known.
+    to: Option<u64>,
+    /// Whether it had that before, in a file that is lost.
+    lost: bool,
+    /// When to say again how far it is.
+    say: u64,
+}
+
+impl CatchUp {
+    /// Of a replica that starts: it hears from a primary how much there is.
+    pub(super) fn since_start() -> Self {
+        Self {
+            to: None,
+            lost: false,
+            say: 0,
+        }
+    }
+}
+
+impl Replica {
+    /// The log of a replica that recovered is that of its view again, and what is in it has to come.
+    pub(super) fn catch_up_with_loss(&mut self) {
+        self.catch_up = Some(CatchUp {
+            to: Some(self.log.head().op.get()),
+            lost: true,
+            say: self.timers.now + PROGRESS,
+        });
+    }
+
+    /// What is executed is behind by more than the journals hold: it goes on from a checkpoint.
+    pub(super) fn catch_up_with_checkpoint(&mut self) {
+        self.catch_up.get_or_insert(CatchUp::since_start());
+        self.hear_commit(self.commit_max);
+    }
+
+    /// The primary says up to where everything is committed.
+    pub(super) fn hear_commit(&mut self, commit: u64) {
+        let now = self.timers.now;
+        if let Some(unsure) = self.catch_up.as_mut().filter(|it| it.to.is_none()) {
+            (unsure.to, unsure.say) = (Some(commit), now + PROGRESS);
+        }
+    }
+
+    /// Says how far this replica has come.
+    pub(super) fn say_progress(&mut self) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        let Some(to) = catch_up.to else { return };
+        let to = match catch_up.lost {
+            // A view that started since may have done without the last of it.
+            true => to.min(self.log.head().op.get()),
+            false => to,
+        };
+        let executed = self.executed.0;
+        if executed >= to && !self.content_missing && self.loaded {
+            if catch_up.lost {
+                mark(Mark::RecoveredAll);
+                tracing::info!(
+                    op = executed,
+                    "recovered: this replica has all that was lost"
+                );
+            } else {
+                mark(Mark::CaughtUp);
+                tracing::info!(
+                    op = executed,
+                    "caught up: this replica has what the others have"
+                );
+            }
+            self.catch_up = None;
+        } else if self.timers.due(catch_up.say) {
+            catch_up.say = self.timers.now + PROGRESS;
+            let blocks = if self.content_missing {
+                ", blocks are missing"
+            } else {
+                ""
+            };
+            tracing::info!("catching up: op {executed} of {to}{blocks}");
+        }
+    }
+}
