@@ -2,6 +2,7 @@
 
 use crate::constants;
 use crate::io::{Io, Storage, write_unless};
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{Decision, SlotRead};
@@ -73,17 +74,19 @@ pub(super) async fn read_journal<I: Io>(io: &I, superblock: &Superblock) -> Jour
     let cluster = superblock.cluster.get();
     let checkpoint_op = superblock.checkpoint.op.get();
     let slot_count = u64::from(geometry.journal_slot_count.get());
-    let ring_size = u64_to_usize(slot_count) * constants::HEADER_SIZE;
-    let buffer = SectorBuf::zeroed(ring_size.next_multiple_of(SECTOR_SIZE));
-    let buffer = io.storage().read(geometry.headers_offset(), buffer).await;
-    let ring: Vec<PrepareHeader> = buffer[..ring_size]
-        .chunks_exact(constants::HEADER_SIZE)
-        .map(|bytes| PrepareHeader::read_from_bytes(bytes).expect("256 bytes"))
-        .collect();
-    let headers = (0..)
-        .zip(&ring)
-        .map(|(slot, header)| SlotRead::classify(header, cluster, slot, slot_count))
-        .collect();
+    let classify = |(slot, header)| SlotRead::classify(header, cluster, slot, slot_count);
+    let mut ring = read_ring(io, &geometry).await;
+    let mut headers: Vec<SlotRead> = (0..).zip(&ring).map(classify).collect();
+    if headers.contains(&SlotRead::Bad) {
+        mark(Mark::HeadersReadAgain);
+        let again = read_ring(io, &geometry).await;
+        let reads: Vec<SlotRead> = (0..).zip(&again).map(classify).collect();
+        for (slot, read) in reads.into_iter().enumerate() {
+            if headers[slot] == SlotRead::Bad {
+                (ring[slot], headers[slot]) = (again[slot], read);
+            }
+        }
+    }
     let reads = (0..slot_count).map(|slot| read_slot(io, &geometry, cluster, slot, checkpoint_op));
     let prepares = stream::iter(reads).buffered(READS_MAX).collect().await;
     Journal {
@@ -91,6 +94,17 @@ pub(super) async fn read_journal<I: Io>(io: &I, superblock: &Superblock) -> Jour
         headers,
         prepares,
     }
+}
+
+/// The ring of headers, whatever it holds.
+async fn read_ring<I: Io>(io: &I, geometry: &Geometry) -> Vec<PrepareHeader> {
+    let size = to_usize(geometry.journal_slot_count.get()) * constants::HEADER_SIZE;
+    let buffer = SectorBuf::zeroed(size.next_multiple_of(SECTOR_SIZE));
+    let buffer = io.storage().read(geometry.headers_offset(), buffer).await;
+    buffer[..size]
+        .chunks_exact(constants::HEADER_SIZE)
+        .map(|bytes| PrepareHeader::read_from_bytes(bytes).expect("256 bytes"))
+        .collect()
 }
 
 /// Writes the headers that recovery mends. All others stay as they are, whatever that is: what looks
@@ -137,8 +151,24 @@ pub(super) async fn mend_journal<I: Io>(
     mended
 }
 
-/// Reads the prepare in a slot; its body only if its op is above the checkpoint.
+/// Reads the prepare in a slot; its body only if its op is above the checkpoint. What makes no sense is read
+/// again.
 async fn read_slot<I: Io>(
+    io: &I,
+    geometry: &Geometry,
+    cluster: u128,
+    slot: u64,
+    checkpoint_op: u64,
+) -> SlotRead {
+    let read = read_slot_once(io, geometry, cluster, slot, checkpoint_op).await;
+    if read != SlotRead::Bad {
+        return read;
+    }
+    mark(Mark::PrepareReadAgain);
+    read_slot_once(io, geometry, cluster, slot, checkpoint_op).await
+}
+
+async fn read_slot_once<I: Io>(
     io: &I,
     geometry: &Geometry,
     cluster: u128,
@@ -167,7 +197,7 @@ async fn read_slot<I: Io>(
 }
 
 /// The whole prepare, if it is intact.
-pub(super) async fn read_body<I: Io>(
+async fn read_body<I: Io>(
     io: &I,
     geometry: &Geometry,
     header: &PrepareHeader,
@@ -186,14 +216,18 @@ pub(super) async fn read_body<I: Io>(
     intact.then_some(buffer)
 }
 
-/// A prepare as the journal has it, if it is intact.
+/// A prepare as the journal has it, if it is intact. What makes no sense is read again.
 pub(super) async fn read_prepare<I: Io>(
     io: &I,
     geometry: &Geometry,
     header: &PrepareHeader,
 ) -> Option<Prepare> {
-    let buffer = read_body(io, geometry, header).await?;
-    let header = *header;
+    let mut buffer = read_body(io, geometry, header).await;
+    if buffer.is_none() {
+        mark(Mark::PrepareReadAgain);
+        buffer = read_body(io, geometry, header).await;
+    }
+    let (header, buffer) = (*header, buffer?);
     Some(Prepare { header, buffer })
 }
 

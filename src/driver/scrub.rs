@@ -171,11 +171,14 @@ impl<I: Io> Listing<'_, I> {
         Some(())
     }
 
-    /// Reads a block; what is wrong with it, if the newest checkpoint references it. Then it is repaired, if
-    /// there are others.
+    /// Reads a block, and what makes no sense again; what is wrong with it, if the newest checkpoint references
+    /// it. Then it is repaired, if there are others.
     async fn damage_of(&self, block: &BlockReference) -> Option<BlockError> {
         let offset = self.geometry.block_offset(block.address.get());
         let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        let buffer = self.io.storage().read(offset, buffer).await;
+        verify(&buffer, block).err()?;
+        mark(Mark::ScrubReadAgain);
         let buffer = self.io.storage().read(offset, buffer).await;
         let error = verify(&buffer, block).err()?;
         drop(buffer);

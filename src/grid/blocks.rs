@@ -265,11 +265,16 @@ impl<'a, I: Io> Grid<'a, I> {
         // In an order of its own, whichever was read first.
         read.sort_unstable_by_key(|(page, _)| (page.page > 0, page.key));
         for (page, mut buffer) in read {
+            let mut twice = false;
             while let Err(error) = self.verify(&page, &buffer)
                 && !planted(Bug::TrustPages)
             {
-                mark(Mark::PageDamaged);
-                self.damage.repaired(page.block(), error).await;
+                if std::mem::replace(&mut twice, true) {
+                    mark(Mark::PageDamaged);
+                    self.damage.repaired(page.block(), error).await;
+                } else {
+                    mark(Mark::PageReadAgain);
+                }
                 buffer = read_page(page).await.1;
             }
             self.cache.insert(page.key, &buffer, true);
@@ -338,6 +343,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
     }
 
     async fn read(&mut self, block: &BlockReference) -> SectorBuf {
+        let mut twice = false;
         loop {
             let buffer = self.read_once(block).await;
             match verify(&buffer, block) {
@@ -345,8 +351,12 @@ impl<I: Io> BlockStore for Grid<'_, I> {
                 Ok(_) => return buffer,
                 Err(error) => {
                     self.buffers.push(buffer);
-                    mark(Mark::BlockDamaged);
-                    self.damage.repaired(*block, error).await;
+                    if std::mem::replace(&mut twice, true) {
+                        mark(Mark::BlockDamaged);
+                        self.damage.repaired(*block, error).await;
+                    } else {
+                        mark(Mark::BlockReadAgain);
+                    }
                 }
             }
         }

@@ -236,6 +236,18 @@ marks! {
     RecoveredAll,
     #[doc = "A replica that was behind has what the others have."]
     CaughtUp,
+    #[doc = "What was read makes no sense as a page: it is read again."]
+    PageReadAgain,
+    #[doc = "What was read makes no sense as a block: it is read again."]
+    BlockReadAgain,
+    #[doc = "What was read makes no sense as a prepare: it is read again."]
+    PrepareReadAgain,
+    #[doc = "What the scrubber read makes no sense as a block: it is read again."]
+    ScrubReadAgain,
+    #[doc = "What was read makes no sense as a stored reply: it is read again."]
+    ReplyReadAgain,
+    #[doc = "Headers of the journal make no sense at the start: they are read again."]
+    HeadersReadAgain,
     #[doc = "A page that is needed is damaged."]
     PageDamaged,
     #[doc = "A block that is needed whole is damaged."]

@@ -21,6 +21,8 @@ pub struct Counts {
     pub rotten_at_rest: u64,
     /// Blocks that rotted.
     pub rotten_blocks: u64,
+    /// Reads that gave something else.
+    pub misreads: u64,
     /// Blocks sent to other replicas.
     pub blocks: u64,
     /// Replicas that went on from a checkpoint of another.
@@ -52,7 +54,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 22] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 23] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -62,6 +64,7 @@ impl Counts {
             ("rotten slots", &mut self.rotten),
             ("at rest", &mut self.rotten_at_rest),
             ("rotten blocks", &mut self.rotten_blocks),
+            ("reads gone wrong", &mut self.misreads),
             ("blocks sent", &mut self.blocks),
             ("syncs", &mut self.syncs),
             ("brought back", &mut self.lags),

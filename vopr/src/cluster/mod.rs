@@ -8,6 +8,7 @@ pub mod counts;
 pub mod directed;
 pub mod faults;
 pub mod io;
+pub mod misread;
 pub mod network;
 pub mod observe;
 pub mod options;

@@ -92,6 +92,8 @@ pub struct Options {
     /// Whether anything may rot, however many copies of it there are: the replicas may have to wait for ever
     /// then, but must never be wrong.
     pub wild: bool,
+    /// Reads that give something else, of 1000.
+    pub misreads: u64,
     /// Wrong frames, of 1000 requests.
     pub garbage: u64,
     /// Clients that die while they wait, of 1000.
@@ -185,6 +187,10 @@ impl Options {
             salt: random.any(),
             rot: if rots { random.between(20, 300) } else { 0 },
             wild: false,
+            misreads: match weather {
+                Weather::Calm => 0,
+                Weather::Mixed | Weather::Storm => super::misread::rate(seed),
+            },
             garbage: if random.chance(150) {
                 random.between(10, 200)
             } else {
@@ -275,7 +281,7 @@ impl Options {
         options.processes.crashes = 0;
         options.processes.pause_distance = 0;
         (options.rot, options.rot_blocks, options.garbage) = (0, 0, 0);
-        options.losses = 0;
+        (options.losses, options.misreads) = (0, 0);
         options.wild = false;
         options.client_crashes = 0;
         options.lag_limit = false;

@@ -4,7 +4,7 @@ use super::clocks::Clocks;
 use super::network::Place;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
-use super::{clocks, faults, releases};
+use super::{clocks, faults, misread, releases};
 use crate::random::Random;
 use crate::seed::injection::Family;
 use crate::sim::crash_plan::CrashPlan;
@@ -301,6 +301,7 @@ impl World {
     /// A replica takes what it read.
     pub fn finish_read(&mut self, replica: u8, offset: u64, buffer: &mut [u8]) {
         self.disks[usize::from(replica)].get(offset, buffer);
+        misread::strike(self, replica, offset, buffer);
         self.note(kind::READ, replica, buffer);
     }
 

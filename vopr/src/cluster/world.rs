@@ -24,6 +24,7 @@ use crate::timeline::Mark;
 use bytes::Bytes;
 use daftari::io::ConnectionId;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::task::Waker;
 
 thread_local! {
@@ -125,6 +126,8 @@ pub struct Streams {
     pub rot: Random,
     /// Of binaries.
     pub release: Random,
+    /// Of reads that give something else.
+    pub misread: Random,
 }
 
 /// See the module.
@@ -136,6 +139,8 @@ pub struct World {
     pub cluster: u128,
     /// The disk of each member.
     pub disks: Vec<Disk>,
+    /// By member, where slots and blocks begin of which a read has given something else.
+    pub misread: BTreeSet<(u8, u64)>,
     /// The process of each member.
     pub processes: Vec<Process>,
     /// The network.
@@ -195,6 +200,7 @@ impl World {
             clock: Random::stream(seed, 208),
             rot: Random::stream(seed, 209),
             release: Random::stream(seed, 212),
+            misread: Random::stream(seed, 216),
         };
         let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
         let clocks: Vec<Clocks> = (0..options.members()).map(clocks).collect();
@@ -211,6 +217,7 @@ impl World {
         Self {
             cluster,
             disks: options.uncertain.iter().map(disk).collect(),
+            misread: BTreeSet::new(),
             processes: clocks.into_iter().map(process).collect(),
             network: Network::new(options.members()),
             checker,

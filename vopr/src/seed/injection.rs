@@ -25,6 +25,8 @@ pub enum Family {
     Rot,
     /// A block of a checkpoint rots.
     RotBlock,
+    /// A read gives something else, once.
+    Misread,
     /// A replica stands still.
     Pause,
     /// Its monotonic clock stands still with it.
@@ -45,7 +47,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Tear,
         Self::DiskLoss,
@@ -53,6 +55,7 @@ impl Family {
         Self::DiskSpell,
         Self::Rot,
         Self::RotBlock,
+        Self::Misread,
         Self::Pause,
         Self::Freeze,
         Self::Clock,
@@ -74,6 +77,7 @@ impl Family {
             Self::DiskSpell => "disk-spell",
             Self::Rot => "rot",
             Self::RotBlock => "rot-block",
+            Self::Misread => "misread",
             Self::Pause => "pause",
             Self::Freeze => "freeze",
             Self::Clock => "clock",

@@ -235,8 +235,21 @@ impl Disk {
 
     /// A write stays within its superblock copy, journal slot, reply slot or block.
     fn check_slot(&self, zone: Zone, offset: u64, size: u64) -> Result<(), String> {
+        let (start, slot) = self.slot(zone, offset);
+        if start != offset || size > slot {
+            return Err(format!(
+                "a write of {size} bytes at {offset} leaves its slot in {zone:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where the superblock copy, sector of headers, journal slot, reply slot or block begins that `offset`
+    /// lies in, and how long it is.
+    #[must_use]
+    pub fn slot(&self, zone: Zone, offset: u64) -> (u64, u64) {
         let geometry = &self.geometry;
-        let (start, slot) = match zone {
+        let (first, size) = match zone {
             Zone::Superblock => (0, to_u64(SUPERBLOCK_COPY_SIZE)),
             Zone::Headers => (geometry.headers_offset(), to_u64(SECTOR_SIZE)),
             Zone::Prepares => (
@@ -246,13 +259,7 @@ impl Disk {
             Zone::Replies => (geometry.replies_offset(), geometry.reply_slot_size()),
             Zone::Grid => (geometry.grid_offset(), u64::from(geometry.block_size.get())),
         };
-        let within = (offset - start) % slot;
-        if within != 0 || size > slot {
-            return Err(format!(
-                "a write of {size} bytes at {offset} leaves its slot in {zone:?}"
-            ));
-        }
-        Ok(())
+        (offset - (offset - first) % size, size)
     }
 
     /// Starts a read; gives its number.
