@@ -22,7 +22,7 @@ use crate::vsr::sessions::{Session, SharedSessions};
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
-use storage_format::block::{BlockError, verify};
+use storage_format::block::{BlockError, BlockHeader, verify};
 use storage_format::geometry::{SUPERBLOCK_COPY_COUNT, SUPERBLOCK_COPY_SIZE};
 use storage_format::{
     BlockReference, Geometry, PrepareHeader, PrepareKind, SECTOR_SIZE, Superblock,
@@ -145,22 +145,32 @@ pub(super) struct Scrubber<'a, I: Io> {
     pub(super) damaged: Rc<RefCell<Vec<PrepareHeader>>>,
 }
 
+/// How far a walk through the blocks of a checkpoint came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Walked {
+    /// To the end.
+    Whole,
+    /// To a damaged block of the manifest, which it visited.
+    Damaged,
+    /// To one that a newer checkpoint overwrote.
+    Overwritten,
+}
+
 impl<I: Io> Listing<'_, I> {
-    /// Visits the blocks of the newest checkpoint, those of its manifest included; `None` if a newer
-    /// one came and overwrote it. A damaged manifest ends the walk: reading its blocks reports it.
-    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Option<()> {
+    /// Visits the blocks of the newest checkpoint, those of its manifest included.
+    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Walked {
         let durable = self.durable.get();
         let mut next = durable.index;
         let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
         while next.address.get() != 0 {
             visit(&next);
-            let offset = self.geometry.block_offset(next.address.get());
-            buffer = self.io.storage().read(offset, buffer).await;
-            let header = match verify(&buffer, &next) {
+            let read = self.read(&next, buffer).await;
+            let header = match read.1 {
                 Ok(header) => header,
-                Err(_) if self.durable.get().op != durable.op => return None,
-                Err(_) => return Some(()),
+                Err(_) if self.durable.get().op != durable.op => return Walked::Overwritten,
+                Err(_) => return Walked::Damaged,
             };
+            buffer = read.0;
             let data = &buffer[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())];
             for record in storage_format::manifest::blocks(data) {
                 visit(&record.block);
@@ -168,41 +178,62 @@ impl<I: Io> Listing<'_, I> {
             next = header.next;
             self.io.sleep(WALK_PAUSE).await;
         }
-        Some(())
+        Walked::Whole
     }
 
-    /// Reads a block, and what makes no sense again; what is wrong with it, if the newest checkpoint references
-    /// it. Then it is repaired, if there are others.
-    async fn damage_of(&self, block: &BlockReference) -> Option<BlockError> {
+    /// Reads a block, and what makes no sense again.
+    async fn read(
+        &self,
+        block: &BlockReference,
+        buffer: SectorBuf,
+    ) -> (SectorBuf, Result<BlockHeader, BlockError>) {
         let offset = self.geometry.block_offset(block.address.get());
-        let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
         let buffer = self.io.storage().read(offset, buffer).await;
-        verify(&buffer, block).err()?;
+        if let Ok(header) = verify(&buffer, block) {
+            return (buffer, Ok(header));
+        }
         mark(Mark::ScrubReadAgain);
         let buffer = self.io.storage().read(offset, buffer).await;
-        let error = verify(&buffer, block).err()?;
-        drop(buffer);
-        // A checkpoint may have come since it was listed, and something else be there.
-        if !self.is_referenced(block).await {
-            mark(Mark::ScrubbedTooLate);
-            return None;
-        }
-        if let Some(damage) = &self.repair {
-            mark(Mark::ScrubbedBlock);
-            damage.want(block, error);
+        let verified = verify(&buffer, block);
+        (buffer, verified)
+    }
+
+    /// Reads a block; what is wrong with it, unless the newest checkpoint does not reference it. If it does, it is
+    /// repaired, if there are others.
+    async fn damage_of(&self, block: &BlockReference) -> Option<BlockError> {
+        let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+        let error = self.read(block, buffer).await.1.err()?;
+        match (self.is_referenced(block).await, &self.repair) {
+            // A checkpoint has come since it was listed, and something else may be there.
+            (Some(false), _) => {
+                mark(Mark::ScrubbedTooLate);
+                return None;
+            }
+            (Some(true), Some(damage)) => {
+                mark(Mark::ScrubbedBlock);
+                damage.want(block, error);
+            }
+            // What says so is damaged, too, and comes first.
+            (Some(true), None) | (None, _) => {}
         }
         Some(error)
     }
 
-    /// Whether the newest checkpoint references a block.
-    async fn is_referenced(&self, block: &BlockReference) -> bool {
+    /// Whether the newest checkpoint references a block, if that can be told.
+    async fn is_referenced(&self, block: &BlockReference) -> Option<bool> {
         loop {
             let durable = self.durable.get();
             let mut found = false;
             let walked = self.walk(|listed| found |= listed == block).await;
-            // A newer checkpoint may not have it any more.
-            if durable == self.durable.get() && (walked.is_some() || found) {
-                return found;
+            if durable != self.durable.get() {
+                // The newer checkpoint may not have it any more.
+                continue;
+            }
+            match walked {
+                _ if found => return Some(true),
+                Walked::Whole => return Some(false),
+                Walked::Damaged => return None,
+                Walked::Overwritten => {}
             }
         }
     }
@@ -212,7 +243,7 @@ impl<I: Io> Listing<'_, I> {
         loop {
             let mut blocks = Vec::new();
             let walked = self.walk(|block| blocks.push(*block)).await;
-            let mut missing = walked.is_none();
+            let mut missing = walked != Walked::Whole;
             for block in &blocks {
                 missing |= self.damage_of(block).await.is_some();
             }
@@ -284,7 +315,7 @@ impl<I: Io> Scrubber<'_, I> {
         loop {
             scrub.list_begin();
             let walked = self.listing.walk(|block| scrub.list(block)).await;
-            if walked.is_some() {
+            if walked != Walked::Overwritten {
                 scrub.list_end();
                 return;
             }

@@ -234,6 +234,10 @@ marks! {
     TargetOfOwn,
     #[doc = "A replica has all that was lost with its file."]
     RecoveredAll,
+    #[doc = "A replica that has just started has to know first what others have heard of it."]
+    VoteTooEarly,
+    #[doc = "A replica tells of less than it did before: an older copy of its file, or a frame that was late."]
+    ToldMoreBefore,
     #[doc = "A replica that was behind has what the others have."]
     CaughtUp,
     #[doc = "What was read makes no sense as a page: it is read again."]

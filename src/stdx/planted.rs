@@ -123,6 +123,8 @@ pub enum Bug {
     OpenAnyRelease,
     /// Replicas hear only those whose binary has the same newest release.
     HearOwnReleaseOnly,
+    /// A replica that has forgotten what it told of is heard, and goes on.
+    TrustOlderCopy,
 }
 
 impl Bug {
@@ -195,6 +197,7 @@ impl Bug {
         Self::TrustCheckpointId,
         Self::OpenAnyRelease,
         Self::HearOwnReleaseOnly,
+        Self::TrustOlderCopy,
     ];
 }
 

@@ -209,6 +209,23 @@ pub enum FatalReason {
         /// The replica.
         replica: u8,
     },
+    /// The file is an older copy of what it was.
+    #[error(
+        "the data file is an older copy: it has view {own_view} and checkpoint {own_checkpoint}, and another \
+         replica has heard this one tell of view {view} and checkpoint {checkpoint}. Others may count on what \
+         it has forgotten: start the newest file of this replica, or remove this one and make another with \
+         `daftari recover`"
+    )]
+    OlderCopy {
+        /// View that the replica has told of.
+        view: u32,
+        /// Op of the checkpoint that it has told of.
+        checkpoint: u64,
+        /// View in the file.
+        own_view: u32,
+        /// Op of the checkpoint in the file.
+        own_checkpoint: u64,
+    },
     /// The geometry asked for at format is not usable.
     #[error("the sizes asked for do not make a data file: {what}")]
     Geometry {
@@ -262,6 +279,7 @@ impl FatalReason {
             Self::Diverged { .. } => 27,
             Self::ReleaseOlder { .. } => 28,
             Self::ReleaseOfOthers { .. } => 29,
+            Self::OlderCopy { .. } => 30,
         }
     }
 }

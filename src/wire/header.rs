@@ -241,7 +241,8 @@ header! {
         checksum_item: Checksum,
         /// Names the question that this answers; or a client.
         nonce: U128,
-        /// An op: of a prepare, or the head of the sender's log; or the address of a block.
+        /// An op: of a prepare, or the head of the sender's log; or the address of a block; or of the newest checkpoint
+        /// that the receiver has told of.
         op: U64,
         /// Highest op that the sender knows to be committed.
         commit: U64,
@@ -249,7 +250,7 @@ header! {
         checkpoint_op: U64,
         /// View in which the sender's log was installed.
         log_view: U32,
-        /// The view that the sender asks for.
+        /// The view that the sender asks for; or the newest that the receiver has told of.
         view_next: U32,
         /// One bit for each header of the body: the sender has the prepare on stable storage.
         present: U64,

@@ -408,6 +408,36 @@ fn replace_a_lost_file(name: &str, format: &[&str], lost: impl Fn(usize) -> usiz
 }
 
 #[test]
+fn an_older_copy_of_a_file_is_noticed() {
+    under_load("cluster-older-copy", LONG, |cluster, load| {
+        // There is a checkpoint.
+        (0..2).for_each(|_| load.laps());
+        let backup = (cluster.primary() + 1) % cluster.count();
+        let file = cluster.file(backup);
+        let copy = file.with_extension("copy");
+        cluster.kill(backup);
+        std::fs::copy(&file, &copy).expect("there is room for it");
+        cluster.restore();
+        load.laps();
+        // The others take it for what the file has once they have heard it for a while.
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(10) {
+            load.goes_on();
+        }
+        cluster.kill(backup);
+        std::fs::rename(&copy, &file).expect("both are there");
+        let (status, log) = cluster.start_refused(backup);
+        assert_eq!(status.code(), Some(30), "{log}");
+        load.goes_on();
+        cluster.lose(backup);
+        let output = cluster.recover(backup, LONG);
+        assert!(output.status.success(), "{}", text(&output));
+        cluster.restart();
+        cluster.wait_logged(backup, "recovered: this replica has all that was lost");
+    });
+}
+
+#[test]
 fn a_thousand_flipped_bits_are_found_and_mended() {
     let arguments = &["--limit-memory=1GiB", "--scrub-period=2s"];
     let cluster = Cluster::start_with("cluster-bits", 3, SHORT, arguments);

@@ -85,6 +85,7 @@ impl Replica {
             } else {
                 ""
             };
+            let executed = executed.min(to);
             tracing::info!("catching up: op {executed} of {to}{blocks}");
         }
     }

@@ -95,6 +95,7 @@ impl Replica {
         pong.nonce = ping.nonce;
         pong.monotonic = ping.monotonic;
         pong.realtime = self.timers.realtime.into();
+        self.add_told(&mut pong, ping.replica);
         self.send_peer(ping.replica, message::frame(pong, &[]));
     }
 
@@ -104,6 +105,7 @@ impl Replica {
         if pong.nonce.get() != self.nonce {
             mark(Mark::PongForOther);
         } else {
+            self.hear_told(from, pong);
             let (asked, now) = (pong.monotonic.get(), self.timers.now);
             self.clock.learn(from, asked, now, pong.realtime.get());
         }

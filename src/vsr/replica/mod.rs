@@ -36,6 +36,7 @@ mod event;
 mod execute;
 mod journal;
 mod normal;
+mod older_copy;
 mod recovery;
 mod relay;
 mod releases;
@@ -65,6 +66,7 @@ use bytes::Bytes;
 use catch_up::CatchUp;
 use clocks::Astray;
 use dissent::Dissent;
+use older_copy::{Progress, Told};
 use recovery::Recovery;
 use relay::Relay;
 use std::collections::{BTreeMap, VecDeque};
@@ -145,6 +147,12 @@ struct Peer {
     checkpoint_op: u64,
     /// That op, and what identifies the checkpoint, when it told of both.
     checkpoint: Option<(u64, Checksum)>,
+    /// The most that it has told of.
+    told: Told,
+    /// Whether it has heard this replica tell of no more than the file has,
+    heard_no_more: bool,
+    /// and how often it said that it has heard more.
+    heard_more: u32,
     /// A view that it asks for, and when it did.
     asked: Option<(u32, u64)>,
     /// When it was heard last, and remembered what it had promised.
@@ -253,6 +261,8 @@ pub struct Replica {
     asked_up_to: (u64, u64),
     /// The view in which trouble was told of last: once is enough.
     told: Option<u32>,
+    /// What the file had, and since when this process tells of it.
+    kept: (u64, Progress),
     /// While it recovers from the loss of its file.
     recovery: Option<Recovery>,
     /// Prepares of earlier views may have been acknowledged by this replica before its file was lost.
@@ -352,6 +362,7 @@ impl Replica {
             primary_head: 0,
             asked_up_to: (0, 0),
             told: None,
+            kept: (0, (0, 0)),
             recovery,
             recovered_view: superblock.recovered_view.get(),
             catch_up: Some(CatchUp::since_start()),
@@ -385,6 +396,7 @@ impl Replica {
         if first {
             (self.timers.progress, self.timers.heard) = (now, now);
             self.timers.content = now;
+            self.begin_telling();
             self.be_patient();
         }
     }
@@ -606,6 +618,13 @@ impl Replica {
     ) {
         let newest = self.releases.newest;
         if planted(Bug::HearOwnReleaseOnly) && peer.release_newest != newest {
+            return;
+        }
+        if !self.remembers(from, peer) {
+            if peer.command == command::PING {
+                // By the answer it hears what it has forgotten.
+                self.tell_time(peer);
+            }
             return;
         }
         let known = &mut self.peers[from.at()];

@@ -377,7 +377,8 @@ impl Replica {
     /// Prepare and redundant header are on stable storage: the primary counts it. A standby may lose them at
     /// any time, so it says nothing.
     pub(super) fn acknowledge(&mut self, header: &PrepareHeader) {
-        if self.status != Status::Normal || !self.view_is_durable() {
+        let promises = self.may_promise(self.quorums.replication);
+        if self.status != Status::Normal || !self.view_is_durable() || !promises {
             return;
         }
         let own = self.members.own_voter();

@@ -245,6 +245,7 @@ impl Replica {
             return;
         }
         self.recovered_view = self.log_view;
+        self.begin_telling();
         let to = self.log.head().op.get();
         tracing::info!(
             view = self.view,

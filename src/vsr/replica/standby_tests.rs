@@ -25,6 +25,8 @@ fn member(own: u8, recovering: bool) -> Replica {
     if !recovering {
         replica.status = Status::Normal;
     }
+    let peers = replica.peers.iter_mut();
+    peers.for_each(|peer| peer.heard_no_more = true);
     replica
 }
 

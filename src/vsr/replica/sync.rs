@@ -63,7 +63,8 @@ impl Replica {
             // Nobody may have the blocks any more that it waits for.
             self.timers.content + 2 * PATIENCE
         } else if self.loaded && self.is_overwritten(self.primary_head.max(head)) {
-            self.timers.progress + 2 * PATIENCE
+            // Others may have it, but the longer it asks for that, the more it lacks: journals are short.
+            self.timers.progress + PATIENCE / 5
         } else {
             self.timers.progress + 20 * PATIENCE
         };

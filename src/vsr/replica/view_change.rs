@@ -236,7 +236,19 @@ impl Replica {
         }
     }
 
+    /// Votes for the view to come, if that was too early before.
+    pub(super) fn vote_again(&mut self) {
+        if self.is_voting() {
+            self.send_vote();
+            self.decide();
+        }
+    }
+
     fn send_vote(&mut self) {
+        if !self.may_promise(self.quorums.view_change) {
+            mark(Mark::VoteTooEarly);
+            return;
+        }
         let vote = self.vote();
         let mut header = self.peer_header(command::DO_VIEW_CHANGE);
         header.op = vote.headers[0].op;
@@ -282,7 +294,8 @@ impl Replica {
 
     /// As primary of the view to come: decides on its log, if enough is known.
     fn decide(&mut self) {
-        if !self.is_primary() || !self.is_voting() {
+        let promises = self.may_promise(self.quorums.view_change);
+        if !self.is_primary() || !self.is_voting() || !promises {
             return;
         }
         self.votes[usize::from(self.members.own())] = Some(self.vote());

@@ -5,6 +5,7 @@ use super::script::{Script, check};
 use crate::cluster::directed::frames;
 use crate::sim::verdict::Verdict;
 use daftari::stdx::marks::Mark;
+use daftari::vsr::FatalReason;
 use daftari::wire::header::command::{
     DO_VIEW_CHANGE, PREPARE_OK, RECOVER, RECOVERY, START_VIEW, START_VIEW_CHANGE,
 };
@@ -31,6 +32,14 @@ pub(super) const ALL: &[Scenario] = &[
         "a replica that recovers crashes: answers to its earlier question mean nothing",
         |s| Box::pin(recovery_begun_again(s)),
     ),
+    Scenario::new(
+        "F05",
+        "older-copy",
+        "a file is put back from an older copy: others have heard its replica tell of more, so it counts for \
+         nothing, and stops",
+        |s| Box::pin(older_copy(s)),
+    )
+    .of(&[3, 5]),
 ];
 
 /// Frames with which a replica promises something.
@@ -84,6 +93,47 @@ async fn reformat_too_many(s: Script) -> Verdict {
     s.find_disk(c, &kept);
     s.start(c);
     s.requests(0, 1).await?;
+    s.caught_up(b).await?;
+    s.settle().await
+}
+
+async fn older_copy(s: Script) -> Verdict {
+    let [a, b] = s.begin().await?;
+    s.log_up_to(s.below(60)).await?;
+    s.settle().await?;
+    s.crash(b);
+    let copy = s.keep_disk(b);
+    let (view, checkpoint) = (s.view(b), s.checkpoint(b));
+    s.start(b);
+    let newer_view = s.below(2) == 0;
+    let mark = s.mark();
+    if newer_view {
+        s.crash(a);
+        s.new_view(mark).await?;
+        s.start(a);
+    } else {
+        s.log_up_to(s.committed() + 40).await?;
+    }
+    s.settle().await?;
+    // One frame proves nothing.
+    s.wait(10_000).await;
+    check(s.view(b) > view || s.checkpoint(b) > checkpoint, || {
+        "the copy is not older".into()
+    })?;
+    s.crash(b);
+    s.lose_disk(b);
+    s.find_disk(b, &copy);
+    s.may_exit(b);
+    let mark = s.mark();
+    s.start(b);
+    let reason = s.exited(b).await?;
+    check(matches!(reason, FatalReason::OlderCopy { .. }), || {
+        format!("it exits: {reason:?}")
+    })?;
+    s.none_since(mark, &frames(DO_VIEW_CHANGE), "nobody listens to it")?;
+    s.requests(0, 3).await?;
+    s.lose_disk(b);
+    s.start(b);
     s.caught_up(b).await?;
     s.settle().await
 }

@@ -133,6 +133,7 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::TrustCheckpointId, "K06"),
     (Bug::OpenAnyRelease, "U07"),
     (Bug::HearOwnReleaseOnly, "U03"),
+    (Bug::TrustOlderCopy, "F05"),
 ];
 
 /// All of them, by family.
