@@ -83,6 +83,18 @@ pub(super) const ALL: &[Scenario] = &[
         "a request names another release than its session: it is refused, and the session goes on",
         |s| Box::pin(request_of_other_release(s)),
     ),
+    Scenario::new(
+        "M10",
+        "denied-by-older-log",
+        "a backup that may have lost the end of its log denies an op of a later view all the same",
+        |s| Box::pin(denied_by_older_log(s)),
+    ),
+    Scenario::new(
+        "M11",
+        "sync-outrun",
+        "a view is left while a checkpoint of it is on its way to the superblock",
+        |s| Box::pin(sync_outrun(s)),
+    ),
 ];
 
 async fn end_of_log_lost(s: Script) -> Verdict {
@@ -116,6 +128,63 @@ async fn end_of_log_lost(s: Script) -> Verdict {
     s.start(a);
     let start = s.new_view(mark).await?;
     check(start.op == op, || format!("it starts at op {}", start.op))?;
+    s.settle().await
+}
+
+async fn denied_by_older_log(s: Script) -> Verdict {
+    let [a, b, c] = s.begin().await?;
+    s.requests(0, 2).await?;
+    s.settle().await?;
+    s.crash(c);
+    let op = s.committed() + 1;
+    s.damage_slot(c, op);
+    let mark = s.mark();
+    s.crash(a);
+    s.start(a);
+    s.new_view(mark).await?;
+    // Only the new primary has an op of its view, and loses it.
+    let deaf = s.lose(frames(PREPARE).to(a));
+    s.issue(0);
+    s.until("it is prepared", || s.has(b, op)).await?;
+    // Its header as well.
+    s.wait(100).await;
+    s.crash(a);
+    s.crash(b);
+    s.damage_prepare(b, op);
+    s.end(deaf);
+    let mark = s.mark();
+    s.start(b);
+    s.start(c);
+    s.until("the one that was away denies it", || {
+        s.has_reached(Mark::DeniedByOlderLogView)
+    })
+    .await?;
+    s.none_since(mark, &frames(START_VIEW), "one is not enough")?;
+    s.start(a);
+    let start = s.new_view(mark).await?;
+    check(start.op < op, || format!("it starts at op {}", start.op))?;
+    s.answered(0).await?;
+    s.settle().await
+}
+
+async fn sync_outrun(s: Script) -> Verdict {
+    let [a, _, c] = s.begin().await?;
+    s.crash(c);
+    s.log_up_to(s.committed() + 2 * s.slots()).await?;
+    let mark = s.mark();
+    s.start(c);
+    s.stall(c, Zone::Superblock);
+    s.sent_since(mark, frames(START_VIEW).to(c)).await?;
+    s.wait(100).await;
+    let mark = s.mark();
+    s.crash(a);
+    s.start(a);
+    s.new_view(mark).await?;
+    s.unstall(c, Zone::Superblock);
+    s.until("the checkpoint is that of an older view", || {
+        s.has_reached(Mark::SyncOutrun)
+    })
+    .await?;
     s.settle().await
 }
 
