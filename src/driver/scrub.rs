@@ -198,12 +198,13 @@ impl<I: Io> Listing<'_, I> {
         (buffer, verified)
     }
 
-    /// Reads a block; what is wrong with it, unless the newest checkpoint does not reference it. If it does, it is
-    /// repaired, if there are others.
-    async fn damage_of(&self, block: &BlockReference) -> Option<BlockError> {
+    /// Reads a block; what is wrong with it, and whether the newest checkpoint references it for sure, unless it does
+    /// not. If it does, it is repaired, if there are others.
+    async fn damage_of(&self, block: &BlockReference) -> Option<(BlockError, bool)> {
         let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
         let error = self.read(block, buffer).await.1.err()?;
-        match (self.is_referenced(block).await, &self.repair) {
+        let referenced = self.is_referenced(block).await;
+        match (referenced, &self.repair) {
             // A checkpoint has come since it was listed, and something else may be there.
             (Some(false), _) => {
                 mark(Mark::ScrubbedTooLate);
@@ -216,7 +217,7 @@ impl<I: Io> Listing<'_, I> {
             // What says so is damaged, too, and comes first.
             (Some(true), None) | (None, _) => {}
         }
-        Some(error)
+        Some((error, referenced.is_some()))
     }
 
     /// Whether the newest checkpoint references a block, if that can be told.
@@ -325,11 +326,11 @@ impl<I: Io> Scrubber<'_, I> {
     /// Reads a block; whether it is damaged.
     async fn block(&self, block: &BlockReference) -> bool {
         match self.listing.damage_of(block).await {
-            Some(error) => self.found(&Scrubbed::Block {
+            Some((error, true)) => self.found(&Scrubbed::Block {
                 block: *block,
                 error,
             }),
-            None => false,
+            Some((_, false)) | None => false,
         }
     }
 

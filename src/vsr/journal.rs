@@ -237,11 +237,16 @@ pub fn recover_cluster(
         log.follow(superblock.log_view.get(), bounds.limit - 1);
     }
     // The prepares of a view are written one at a time, in the order of their ops: if the next one was not
-    // here, none after it was.
+    // here, none after it was. Rule T holds for the slot after this head, too: what the journal has beyond that
+    // may be of views that were left.
     let next = log.head().op.get() + 1;
-    let slot = crate::stdx::u64_to_usize(next % slot_count);
-    let certain =
-        next >= bounds.limit || decisions[slot] != Decision::Faulty || planted(Bug::AlwaysCertain);
+    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
+    let faulty = |op: &u64| decisions[slot_of(*op)] == Decision::Faulty;
+    let torn = prepares[slot_of(next)] == SlotRead::Bad
+        && is_older(&headers[slot_of(next)], next)
+        && (next..bounds.limit).filter(faulty).eq([next]);
+    let known = next >= bounds.limit || torn || !faulty(&next);
+    let certain = known || planted(Bug::AlwaysCertain);
     if !certain {
         mark(Mark::HeadUncertain);
     }
@@ -250,6 +255,15 @@ pub fn recover_cluster(
         log,
         certain,
     })
+}
+
+/// Whether a slot of the header ring is intact and has nothing of the lap of `op`.
+fn is_older(header: &SlotRead, op: u64) -> bool {
+    match header {
+        SlotRead::Empty => true,
+        SlotRead::Valid(header) => header.op.get() < op,
+        SlotRead::Bad => false,
+    }
 }
 
 /// Applies the table and rule T to all slots.
@@ -376,12 +390,7 @@ fn excuse_torn_append(
         }
         return;
     }
-    let older = match &headers[next] {
-        SlotRead::Empty => true,
-        SlotRead::Valid(header) => header.op.get() <= bounds.highest,
-        SlotRead::Bad => false,
-    };
-    if older {
+    if is_older(&headers[next], bounds.highest + 1) {
         mark(Mark::TornExcused);
         decisions[next] = Decision::Torn;
     }

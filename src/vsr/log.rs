@@ -192,21 +192,31 @@ impl Log {
         (header.checksum == checksum && self.is_written(header)).then_some(*header)
     }
 
-    /// Notes what became of a body; `false` if the log has another prepare there by now.
+    /// Whether a newer op has the slot of `op`, or is about to be written there.
+    fn is_overwritten(&self, op: u64) -> bool {
+        let newer = &self.entries[self.at(op + self.slots)];
+        newer.header.op.get() == op + self.slots
+            && matches!(newer.body, Body::Writing | Body::Written | Body::Durable)
+    }
+
+    /// Notes what became of a body; `false` if the log has another prepare there by now, or if a newer one has its
+    /// slot.
     pub fn set_body(&mut self, header: &PrepareHeader, body: Body) -> bool {
         let op = header.op.get();
+        let overwritten = self.is_overwritten(op);
         let at = self.at(op);
         let entry = &mut self.entries[at];
-        let same = entry.header.checksum == header.checksum;
+        let mut same = entry.header.checksum == header.checksum;
+        if overwritten && matches!(body, Body::Written | Body::Durable) {
+            // Its write was under way when the newer one was taken.
+            same = false;
+        }
         if same {
             entry.body = body;
             // It may be acknowledged from now on.
             entry.promised |= body == Body::Durable;
         }
         if same && body == Body::Writing {
-            let newer = &self.entries[self.at(op + self.slots)];
-            let overwritten = newer.header.op.get() == op + self.slots
-                && matches!(newer.body, Body::Writing | Body::Written | Body::Durable);
             assert!(!overwritten, "a newer op has the slot of op {op}");
             if op >= self.slots {
                 let at = self.at(op - self.slots);
@@ -344,6 +354,21 @@ mod tests {
             "op 9 has its slot"
         );
         assert_eq!(log.entry(8).unwrap().body, Body::Durable);
+    }
+
+    #[test]
+    fn a_write_means_nothing_once_a_newer_op_was_taken_for_its_slot() {
+        let mut log = log(2);
+        let headers = chain(&[1; 3]);
+        for header in &headers[1..] {
+            log.append(*header);
+        }
+        assert!(log.set_body(&headers[1], Body::Writing));
+        assert!(log.set_body(&headers[3], Body::Writing));
+        assert!(!log.set_body(&headers[1], Body::Written));
+        assert_eq!(state(&log, 1).0, Body::Missing);
+        assert!(log.set_body(&headers[3], Body::Written));
+        assert!(!log.set_body(&headers[1], Body::Durable));
     }
 
     #[test]

@@ -39,8 +39,11 @@ impl Replica {
 
     /// What is executed is behind by more than the journals hold: it goes on from a checkpoint.
     pub(super) fn catch_up_with_checkpoint(&mut self) {
-        self.catch_up.get_or_insert(CatchUp::since_start());
-        self.hear_commit(self.commit_max);
+        let commit = self.commit_max;
+        let catch_up = self.catch_up.get_or_insert(CatchUp::since_start());
+        if !catch_up.lost {
+            catch_up.to = catch_up.to.max(Some(commit));
+        }
     }
 
     /// The primary says up to where everything is committed.

@@ -193,7 +193,10 @@ pub struct Replica {
     log_view: u32,
     /// View and log view in the superblock.
     view_durable: (u32, u32),
-    view_writing: Option<(u32, u32)>,
+    view_writing: Option<(u32, u32, u64)>,
+    /// Logs of views that were installed, and up to which of them the superblock has their headers.
+    installs: u64,
+    installs_durable: u64,
     log: Log,
     /// Whether nothing can have been in the log beyond its head.
     certain: bool,
@@ -319,6 +322,8 @@ impl Replica {
             log_view,
             view_durable: (view, log_view),
             view_writing: None,
+            installs: 0,
+            installs_durable: 0,
             log,
             certain: start.certain,
             executed: (executed.op.get(), executed.checksum),

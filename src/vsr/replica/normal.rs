@@ -67,9 +67,12 @@ impl Replica {
         self.status == Status::Normal && self.is_primary()
     }
 
-    /// Whether the superblock has view and log view as they are here.
+    /// Whether the superblock has view and log view as they are here, and the newest headers of that log: where it
+    /// ended is known by them after a crash, also when it was installed in the same view again.
     pub(super) fn view_is_durable(&self) -> bool {
-        self.view_durable == (self.view, self.log_view) && self.syncing.is_none()
+        self.view_durable == (self.view, self.log_view)
+            && self.installs_durable == self.installs
+            && self.syncing.is_none()
     }
 
     /// A message to other replicas. The view is the one in the superblock: nobody hears of another.
@@ -377,8 +380,7 @@ impl Replica {
     /// Prepare and redundant header are on stable storage: the primary counts it. A standby may lose them at
     /// any time, so it says nothing.
     pub(super) fn acknowledge(&mut self, header: &PrepareHeader) {
-        let promises = self.may_promise(self.quorums.replication);
-        if self.status != Status::Normal || !self.view_is_durable() || !promises {
+        if self.status != Status::Normal || !self.view_is_durable() {
             return;
         }
         let own = self.members.own_voter();

@@ -4,8 +4,8 @@
 //! Views and checkpoints that a replica has told of are durable in its file, so they never go back; but for a file
 //! that takes the place of a lost one, which joins in a view beyond all that the lost one can have had. So who is
 //! heard to go back is not heard, since that may also be a frame that was late. And a replica that starts asks
-//! the others what they have heard of it before it promises anything: it stops if that is more than its file
-//! has.
+//! the others what they have heard of it before it votes: it stops if that is more than its file has.
+//! Acknowledgements need not wait, they tell of what is in the file now.
 //!
 //! Whoever restarts has forgotten what it heard. An older copy is not noticed by others that all started since.
 
@@ -125,7 +125,6 @@ impl Replica {
         if told <= kept || planted(Bug::TrustOlderCopy) {
             peer.heard_more = 0;
             if !std::mem::replace(&mut peer.heard_no_more, true) {
-                self.acknowledge_all(self.commit_max);
                 self.vote_again();
             }
             return;
@@ -142,10 +141,15 @@ impl Replica {
         }
     }
 
-    /// Whether all of some quorum, this replica included, have heard of no more than the file has.
-    pub(super) fn may_promise(&self, quorum: u8) -> bool {
-        let others = self.peers.iter().filter(|peer| peer.heard_no_more);
-        self.solo() || others.count() + 1 >= usize::from(quorum) || planted(Bug::TrustOlderCopy)
+    /// Whether this replica may tell what it has promised and what not: all of a view-change quorum have heard of no
+    /// more than its file has. When they cannot be reached for long, it is enough that nobody says otherwise.
+    pub(super) fn may_promise(&self) -> bool {
+        let peers = || self.peers.iter();
+        let others = peers().filter(|peer| peer.heard_no_more).count();
+        let asked = others + 1 >= usize::from(self.quorums.view_change);
+        let doubted = peers().any(|peer| peer.heard_more > 0);
+        let long = self.timers.due(self.kept.0 + 5 * LONG);
+        self.solo() || (asked || long) && !doubted || planted(Bug::TrustOlderCopy)
     }
 }
 

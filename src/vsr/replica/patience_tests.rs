@@ -55,7 +55,7 @@ fn what_a_backup_lacks_comes_from_anybody_and_is_no_sign_of_its_primary() {
 }
 
 #[test]
-fn who_is_missed_is_not_asked_for_what_is_missing() {
+fn who_is_missed_is_rarely_asked_for_what_is_missing() {
     let (mut backup, _) = backup(1);
     let asked = |backup: &mut Replica| {
         let mut counts = [0; 3];
@@ -65,10 +65,11 @@ fn who_is_missed_is_not_asked_for_what_is_missing() {
     let [primary, other, own] = asked(&mut backup);
     assert!(primary > 50 && other > 10 && own == 0);
     pass(&mut backup, PATIENCE / 2);
-    assert_eq!(asked(&mut backup), [0, 100, 0]);
+    let [primary, other, own] = asked(&mut backup);
+    assert!(primary < 20 && other > 80 && own == 0, "it may be there");
     let mut heartbeat = PeerHeader::zeroed();
     heartbeat.release = RELEASE_LOG_MAX.into();
     (heartbeat.command, heartbeat.replica_count) = (command::COMMIT, 3);
     hear(&mut backup, &message::frame(heartbeat, &[]));
-    assert_ne!(asked(&mut backup)[0], 0);
+    assert!(asked(&mut backup)[0] > 50);
 }

@@ -119,7 +119,9 @@ impl Replica {
         let replica = from.index();
         let heard = self.peers[from.at()].heard;
         let impostor = heard.is_some_and(|at| !self.timers.due(at + SPEAKS));
-        self.answer_recovery(question, impostor);
+        if self.may_promise() {
+            self.answer_recovery(question, impostor);
+        }
         let wanted = question.view_next.get();
         if wanted > self.view {
             // As if the primary were missed: the view changes when a quorum is asked for it. Who is not
@@ -283,7 +285,10 @@ mod tests {
     fn replica(index: u8, count: u8, recovering: bool) -> Replica {
         let mut superblock = testing::superblock(index, count, 32);
         superblock.recovering = u8::from(recovering);
-        testing::start(&superblock, NONCE)
+        let mut replica = testing::start(&superblock, NONCE);
+        let peers = replica.peers.iter_mut();
+        peers.for_each(|peer| peer.heard_no_more = true);
+        replica
     }
 
     /// A frame to another replica: to whom, header and body.

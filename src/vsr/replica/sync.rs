@@ -63,8 +63,12 @@ impl Replica {
             // Nobody may have the blocks any more that it waits for.
             self.timers.content + 2 * PATIENCE
         } else if self.loaded && self.is_overwritten(self.primary_head.max(head)) {
-            // Others may have it, but the longer it asks for that, the more it lacks: journals are short.
-            self.timers.progress + PATIENCE / 5
+            let next = self.log.entry(self.executing + 1);
+            match next.is_none_or(|next| next.body == Body::Missing) {
+                // Others may have it, but the longer it asks for that, the more it lacks: journals are short.
+                true => self.timers.progress + PATIENCE / 2,
+                false => self.timers.progress + 2 * PATIENCE,
+            }
         } else {
             self.timers.progress + 20 * PATIENCE
         };
@@ -134,6 +138,7 @@ impl Replica {
         self.renew_buffers();
         // The view may have been left again; the log view not, meanwhile.
         self.view_durable = (self.log_view, self.log_view);
+        self.installs_durable = self.installs;
         self.end_recovery();
         if self.view_is_durable() {
             self.view_became_durable();

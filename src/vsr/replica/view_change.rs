@@ -34,6 +34,9 @@ impl Replica {
     pub(super) fn stalls(&self) -> bool {
         let waits = self.log.head().op.get() > self.executed.0;
         let stands = waits && self.timers.due(self.timers.progress + 5 * PATIENCE);
+        // Without others to start a view its silence would help nobody.
+        let heard = self.peers_heard().count() + 1;
+        let stands = stands && heard >= usize::from(self.quorums.view_change);
         (stands || self.another_has_time()) && !planted(Bug::NeverGiveUp)
     }
 
@@ -136,11 +139,12 @@ impl Replica {
         if self.view_writing.is_some() || self.syncing.is_some() || self.view_is_durable() {
             return;
         }
-        self.view_writing = Some((self.view, self.log_view));
+        self.view_writing = Some((self.view, self.log_view, self.installs));
         let view = self.view_state();
         self.effects.push_back(Effect::WriteView(view));
         if planted(Bug::VoteBeforeDurable) {
             self.view_durable = (self.view, self.log_view);
+            self.installs_durable = self.installs;
             self.view_became_durable();
         }
     }
@@ -158,7 +162,8 @@ impl Replica {
 
     pub(super) fn on_view_durable(&mut self) {
         let written = self.view_writing.take();
-        self.view_durable = written.expect("it was being written");
+        let (view, log_view, installs) = written.expect("it was being written");
+        (self.view_durable, self.installs_durable) = ((view, log_view), installs);
         self.end_recovery();
         // If it is another one by now, that is written next.
         if self.view_is_durable() {
@@ -245,7 +250,7 @@ impl Replica {
     }
 
     fn send_vote(&mut self) {
-        if !self.may_promise(self.quorums.view_change) {
+        if !self.may_promise() {
             mark(Mark::VoteTooEarly);
             return;
         }
@@ -294,8 +299,7 @@ impl Replica {
 
     /// As primary of the view to come: decides on its log, if enough is known.
     fn decide(&mut self) {
-        let promises = self.may_promise(self.quorums.view_change);
-        if !self.is_primary() || !self.is_voting() || !promises {
+        if !self.is_primary() || !self.is_voting() || !self.may_promise() {
             return;
         }
         self.votes[usize::from(self.members.own())] = Some(self.vote());
@@ -334,6 +338,7 @@ impl Replica {
     /// Makes a log that of the view; the superblock has it before anything else happens.
     pub(super) fn install(&mut self, decided: &Decided) {
         self.log_view = self.view;
+        self.installs += 1;
         self.status = Status::ViewChange;
         self.certain = true;
         self.log.install(&decided.headers);
@@ -450,13 +455,11 @@ impl Replica {
             return;
         }
         self.view = view;
+        if self.status == Status::Recovering && view == self.view_durable.0 {
+            mark(Mark::UncertainResumes);
+        }
         self.leave();
         self.install(&decided);
-        if self.view_is_durable() {
-            // A replica that recovers in its view.
-            mark(Mark::UncertainResumes);
-            self.begin();
-        }
     }
 
     /// Asks the primary of a view for its start, but not too often.

@@ -14,6 +14,8 @@ impl Checker {
     /// The proof, if there is one, in a sentence.
     #[must_use]
     pub fn proof(&self, disks: &[Disk]) -> Option<String> {
+        // Nobody asks a standby for anything.
+        let disks = &disks[..usize::from(self.replicas)];
         let lost = self.lost_block(disks).or_else(|| self.lost_op(disks));
         lost.or_else(|| self.undecided(disks))
             .or_else(|| self.uncertain())
