@@ -116,15 +116,13 @@ impl Replica {
     pub(super) fn hear_told(&mut self, from: Voter, answer: &PeerHeader) {
         let told = (answer.view_next.get(), answer.op.get());
         let (since, kept) = self.kept;
-        // What was told of since then counts later.
-        let kept = match self.timers.now < since + LONG {
-            true => kept,
-            false => self.progress(),
-        };
+        let own = self.progress();
+        // This process may have told of that itself, some seconds ago: a clock may stand still meanwhile.
+        let unclear = told > kept && self.timers.now < since + LONG;
         let peer = &mut self.peers[from.at()];
-        if told <= kept || planted(Bug::TrustOlderCopy) {
+        if told <= own || planted(Bug::TrustOlderCopy) {
             peer.heard_more = 0;
-            if !std::mem::replace(&mut peer.heard_no_more, true) {
+            if !unclear && !std::mem::replace(&mut peer.heard_no_more, true) {
                 self.vote_again();
             }
             return;
@@ -135,8 +133,8 @@ impl Replica {
             self.effects.push_back(Effect::Stop(FatalReason::OlderCopy {
                 view: told.0,
                 checkpoint: told.1,
-                own_view: kept.0,
-                own_checkpoint: kept.1,
+                own_view: own.0,
+                own_checkpoint: own.1,
             }));
         }
     }
