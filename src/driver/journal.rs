@@ -160,12 +160,21 @@ async fn read_slot<I: Io>(
     slot: u64,
     checkpoint_op: u64,
 ) -> SlotRead {
-    let read = read_slot_once(io, geometry, cluster, slot, checkpoint_op).await;
-    if read != SlotRead::Bad {
-        return read;
+    let read = async || {
+        let read = read_slot_once(io, geometry, cluster, slot, checkpoint_op).await;
+        (read != SlotRead::Bad).then_some(read)
+    };
+    let read = once_more(Mark::PrepareReadAgain, read).await;
+    read.unwrap_or(SlotRead::Bad)
+}
+
+/// What a read gives, or the same read done again: one may go wrong although nothing is damaged.
+pub(super) async fn once_more<T>(again: Mark, read: impl AsyncFn() -> Option<T>) -> Option<T> {
+    if let Some(found) = read().await {
+        return Some(found);
     }
-    mark(Mark::PrepareReadAgain);
-    read_slot_once(io, geometry, cluster, slot, checkpoint_op).await
+    mark(again);
+    read().await
 }
 
 async fn read_slot_once<I: Io>(
@@ -222,12 +231,9 @@ pub(super) async fn read_prepare<I: Io>(
     geometry: &Geometry,
     header: &PrepareHeader,
 ) -> Option<Prepare> {
-    let mut buffer = read_body(io, geometry, header).await;
-    if buffer.is_none() {
-        mark(Mark::PrepareReadAgain);
-        buffer = read_body(io, geometry, header).await;
-    }
-    let (header, buffer) = (*header, buffer?);
+    let read = async || read_body(io, geometry, header).await;
+    let buffer = once_more(Mark::PrepareReadAgain, read).await?;
+    let header = *header;
     Some(Prepare { header, buffer })
 }
 

@@ -2,7 +2,7 @@
 
 use super::checkpoint::{Checkpointed, reply_offset};
 use super::commit::State;
-use super::journal::{HeaderRing, Journal, mend_journal, read_journal, read_prepare};
+use super::journal::{HeaderRing, Journal, mend_journal, once_more, read_journal, read_prepare};
 use super::scrub::{Durable, SharedDurable};
 use super::superblock::Keeper;
 use super::{RunOptions, superblock};
@@ -12,7 +12,7 @@ use crate::io::{Io, Storage};
 use crate::ledger::catalog::table;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::lsm::Chunk;
-use crate::stdx::marks::{Mark, mark};
+use crate::stdx::marks::Mark;
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
 use crate::vsr::journal::{recover_cluster, recover_solo};
@@ -357,12 +357,8 @@ pub(super) async fn read_reply<I: Io>(
     geometry: &Geometry,
     record: &SessionRecord,
 ) -> Option<Bytes> {
-    let reply = read_reply_once(io, geometry, record).await;
-    if reply.is_some() {
-        return reply;
-    }
-    mark(Mark::ReplyReadAgain);
-    read_reply_once(io, geometry, record).await
+    let read = async || read_reply_once(io, geometry, record).await;
+    once_more(Mark::ReplyReadAgain, read).await
 }
 
 async fn read_reply_once<I: Io>(

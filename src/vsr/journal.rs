@@ -15,6 +15,7 @@ use super::log::{Body, Entry, Log};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::to_u64;
+use std::ops::Range;
 use storage_format::geometry::HEADERS_PER_SECTOR;
 use storage_format::{PrepareHeader, PrepareKind, Superblock};
 
@@ -154,7 +155,7 @@ pub fn recover_solo(
     let (bounds, decisions) = judge(headers, prepares, checkpoint_op, true)?;
     let mut log: Vec<PrepareHeader> = Vec::new();
     for op in checkpoint_op + 1..=bounds.highest {
-        let slot = crate::stdx::u64_to_usize(op % slot_count);
+        let slot = slot_of(op, slot_count);
         let kept = matches!(decisions[slot], Decision::Keep | Decision::Fix);
         let previous = log.last().unwrap_or(checkpoint);
         match &prepares[slot] {
@@ -240,13 +241,11 @@ pub fn recover_cluster(
     // here, none after it was. Rule T holds for the slot after this head, too: what the journal has beyond that
     // may be of views that were left.
     let next = log.head().op.get() + 1;
-    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
-    let faulty = |op: &u64| decisions[slot_of(*op)] == Decision::Faulty;
-    let torn = prepares[slot_of(next)] == SlotRead::Bad
-        && is_older(&headers[slot_of(next)], next)
-        && (next..bounds.limit).filter(faulty).eq([next]);
-    let known = next >= bounds.limit || torn || !faulty(&next);
-    let certain = known || planted(Bug::AlwaysCertain);
+    let beyond = next..bounds.limit;
+    let certain = beyond.is_empty()
+        || decisions[slot_of(next, slot_count)] != Decision::Faulty
+        || is_torn(headers, prepares, &decisions, beyond)
+        || planted(Bug::AlwaysCertain);
     if !certain {
         mark(Mark::HeadUncertain);
     }
@@ -257,13 +256,8 @@ pub fn recover_cluster(
     })
 }
 
-/// Whether a slot of the header ring is intact and has nothing of the lap of `op`.
-fn is_older(header: &SlotRead, op: u64) -> bool {
-    match header {
-        SlotRead::Empty => true,
-        SlotRead::Valid(header) => header.op.get() < op,
-        SlotRead::Bad => false,
-    }
+fn slot_of(op: u64, slot_count: u64) -> usize {
+    crate::stdx::u64_to_usize(op % slot_count)
 }
 
 /// Applies the table and rule T to all slots.
@@ -360,9 +354,30 @@ fn hint(header: &SlotRead, prepare: &SlotRead, decision: Decision, bounds: &Boun
     }
 }
 
-/// Rule T: one journal write is under way at a time, so only the slot after the highest op can have been
-/// in flight; it is torn if its prepare is damaged and its header is of an older wrap or empty, and
-/// nothing else between the highest op and the limit is faulty.
+/// Rule T: one journal write is under way at a time, so of these ops only the first can have been in flight. It
+/// is torn if its prepare is damaged and its header is of an older wrap or empty, and none of the others is
+/// faulty.
+fn is_torn(
+    headers: &[SlotRead],
+    prepares: &[SlotRead],
+    decisions: &[Decision],
+    mut ops: Range<u64>,
+) -> bool {
+    let slot_count = to_u64(headers.len());
+    let faulty = |op: u64| decisions[slot_of(op, slot_count)] == Decision::Faulty;
+    let Some(next) = ops.next().filter(|next| faulty(*next)) else {
+        return false;
+    };
+    let slot = slot_of(next, slot_count);
+    let older = match &headers[slot] {
+        SlotRead::Empty => true,
+        SlotRead::Valid(header) => header.op.get() < next,
+        SlotRead::Bad => false,
+    };
+    older && prepares[slot] == SlotRead::Bad && !ops.any(faulty)
+}
+
+/// Applies rule T to the slot after the highest op.
 fn excuse_torn_append(
     headers: &[SlotRead],
     prepares: &[SlotRead],
@@ -370,29 +385,23 @@ fn excuse_torn_append(
     decisions: &mut [Decision],
 ) {
     let slot_count = to_u64(headers.len());
-    if bounds.highest >= bounds.limit {
+    let beyond = bounds.highest + 1..bounds.limit + 1;
+    if beyond.is_empty() {
         return;
     }
-    let slot_of = |op: u64| crate::stdx::u64_to_usize(op % slot_count);
-    let faulty: Vec<usize> = (bounds.highest + 1..=bounds.limit)
-        .map(slot_of)
-        .filter(|slot| decisions[*slot] == Decision::Faulty)
-        .collect();
     if planted(Bug::ExcuseAllDamage) {
-        faulty
-            .iter()
-            .for_each(|slot| decisions[*slot] = Decision::Torn);
-    }
-    let next = slot_of(bounds.highest + 1);
-    if faulty != [next] || prepares[next] != SlotRead::Bad {
-        if faulty.contains(&next) {
-            mark(Mark::TornNotExcused);
+        for slot in beyond.clone().map(|op| slot_of(op, slot_count)) {
+            if decisions[slot] == Decision::Faulty {
+                decisions[slot] = Decision::Torn;
+            }
         }
-        return;
     }
-    if is_older(&headers[next], bounds.highest + 1) {
+    let next = slot_of(beyond.start, slot_count);
+    if is_torn(headers, prepares, decisions, beyond) {
         mark(Mark::TornExcused);
         decisions[next] = Decision::Torn;
+    } else if decisions[next] == Decision::Faulty {
+        mark(Mark::TornNotExcused);
     }
 }
 

@@ -123,7 +123,7 @@ impl Replica {
         if told <= own || planted(Bug::TrustOlderCopy) {
             peer.heard_more = 0;
             if !unclear && !std::mem::replace(&mut peer.heard_no_more, true) {
-                self.vote_again();
+                self.vote_now();
             }
             return;
         }

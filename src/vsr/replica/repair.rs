@@ -108,26 +108,22 @@ impl Replica {
         self.send_peer(replica, message::frame(request, &[]));
     }
 
-    /// Half of the time the primary, which has it most likely; else anybody. While the primary is missed, mostly
-    /// somebody else.
+    /// Half of the time the primary, which has it most likely; else anybody. While the primary is missed, it is
+    /// asked now and then, and somebody else otherwise.
     pub(super) fn whom_to_ask(&mut self) -> u8 {
         let primary = self.primary_of(self.view);
         let missed = self.misses_primary();
-        let half = self.timers.draw(self.members.own()).is_multiple_of(2);
-        if !self.is_primary() && (half && !missed || planted(Bug::AskPrimaryOnly)) {
+        let nth = if missed { 8 } else { 2 };
+        let chosen = self.timers.draw(self.members.own()).is_multiple_of(nth);
+        if !self.is_primary() && (chosen || planted(Bug::AskPrimaryOnly)) {
             return primary;
         }
         let drawn = self.timers.draw(self.members.own());
-        let turn = [drawn, drawn.wrapping_add(1)];
-        let mut turn = turn
-            .into_iter()
-            .filter_map(|nth| self.members.other_replica(nth));
-        let other = turn.next().expect("a single replica asks nobody");
-        let rarely = drawn.is_multiple_of(7);
-        match turn.next() {
-            Some(next) if missed && other == primary && !rarely => next,
-            _ => other,
+        let mut other = self.members.other_replica(drawn);
+        if missed && other == Some(primary) {
+            other = self.members.other_replica(drawn.wrapping_add(1));
         }
+        other.expect("a single replica asks nobody")
     }
 
     pub(super) fn on_request_headers(&mut self, request: &PeerHeader) {

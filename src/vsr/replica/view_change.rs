@@ -175,17 +175,21 @@ impl Replica {
 
     pub(super) fn view_became_durable(&mut self) {
         if self.log_view < self.view {
-            self.send_vote();
-            self.decide();
+            self.vote_now();
         } else if self.status != Status::Normal {
             self.begin();
         }
     }
 
-    /// Whether this replica has left its view, and waits for another to start.
+    /// Whether this replica has left its view, waits for another to start, and may say what it has promised.
     fn is_voting(&self) -> bool {
         let installed = self.log_view == self.view;
-        self.status == Status::ViewChange && self.view_is_durable() && !installed
+        let votes = self.status == Status::ViewChange && self.view_is_durable() && !installed;
+        if votes && !self.may_promise() {
+            mark(Mark::VoteTooEarly);
+            return false;
+        }
+        votes
     }
 
     pub(super) fn resend(&mut self) {
@@ -241,8 +245,8 @@ impl Replica {
         }
     }
 
-    /// Votes for the view to come, if that was too early before.
-    pub(super) fn vote_again(&mut self) {
+    /// Votes for the view to come.
+    pub(super) fn vote_now(&mut self) {
         if self.is_voting() {
             self.send_vote();
             self.decide();
@@ -250,10 +254,6 @@ impl Replica {
     }
 
     fn send_vote(&mut self) {
-        if !self.may_promise() {
-            mark(Mark::VoteTooEarly);
-            return;
-        }
         let vote = self.vote();
         let mut header = self.peer_header(command::DO_VIEW_CHANGE);
         header.op = vote.headers[0].op;
@@ -299,7 +299,7 @@ impl Replica {
 
     /// As primary of the view to come: decides on its log, if enough is known.
     fn decide(&mut self) {
-        if !self.is_primary() || !self.is_voting() || !self.may_promise() {
+        if !self.is_primary() || !self.is_voting() {
             return;
         }
         self.votes[usize::from(self.members.own())] = Some(self.vote());

@@ -115,13 +115,15 @@ impl Platter {
         self.rotten.contains(&(op % self.slots()))
     }
 
-    /// Whether the replica cannot know where its log ended: the slot after all that is left of it is damaged.
+    /// Whether the replica cannot know where its log ended: the slot after all that is left of it is damaged, or torn
+    /// by a crash while something beyond it is damaged.
     pub(super) fn may_have_lost_head(&self) -> bool {
         let left = |header: &&PrepareHeader| !self.is_rotten(header.op.get());
         let known = self.superblock.view_headers[0].op.get();
         let next = self.highest_of_log(left).max(known) + 1;
+        let mut beyond = next + 1..self.checkpoint() + self.slots();
         let torn = self.prepares[u64_to_usize(next % self.slots())].is_none();
-        self.is_rotten(next) || torn
+        self.is_rotten(next) || torn && beyond.any(|op| self.is_rotten(op))
     }
 
     /// Whether both rings have the same in a slot, and nothing of it is damaged.
