@@ -3,6 +3,7 @@
 //! A block is asked for by address and identity, and every replica has the same blocks at the same
 //! addresses, so it does not matter who answers.
 
+use super::journal::once_more;
 use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::Damage;
@@ -159,13 +160,11 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         drop(superblock);
         let header = self.header(command::BLOCK, &block);
         Some(Box::pin(async move {
-            let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
-            let buffer = io.storage().read(offset, buffer).await;
-            let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();
-            if !whole {
+            let found = read_block(io, offset, block).await;
+            if found.is_none() {
                 mark(Mark::BlockNotHeld);
             }
-            let frame = whole.then(|| message::frame(header, &buffer[..used(&buffer)]));
+            let frame = found.map(|buffer| message::frame(header, &buffer[..used(&buffer)]));
             Repaired::Read { replica, frame }
         }))
     }
@@ -203,9 +202,8 @@ impl<'a, I: Io> BlockRepair<'a, I> {
         let io = self.io;
         Some(Box::pin(async move {
             // Whoever found it damaged may have read it before it was repaired.
-            let there = SectorBuf::zeroed(constants::BLOCK_SIZE);
-            let there = io.storage().read(offset, there).await;
-            if verify(&there, &with_table(block, &there)).is_ok() {
+            let read = async || read_block(io, offset, block).await;
+            if once_more(Mark::BlockReadAgain, read).await.is_some() {
                 mark(Mark::BlockWholeAlready);
                 return Repaired::Written(block);
             }
@@ -241,6 +239,14 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             }
         }
     }
+}
+
+/// What is at an offset, if it is the block.
+async fn read_block<I: Io>(io: &I, offset: u64, block: BlockReference) -> Option<SectorBuf> {
+    let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
+    let buffer = io.storage().read(offset, buffer).await;
+    let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();
+    whole.then_some(buffer)
 }
 
 /// Bytes of a whole block that are written: its header page and the pages that have data.

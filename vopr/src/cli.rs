@@ -317,7 +317,13 @@ impl Progress {
         }
         arguments.say_json(|| report::json(seed, None, &repeat, &ended));
         if arguments.seed.is_some() {
-            arguments.say(&format!("seed {seed:#x}: hash {:032x}", ended.hash.value()));
+            let (hash, events) = (ended.hash.value(), ended.hash.events());
+            arguments.say(&format!(
+                "seed {seed:#x}: hash {hash:032x} of {events} events"
+            ));
+            if arguments.until.is_some_and(|until| until <= events) {
+                arguments.say("stopped there: whether the rest holds was not looked at");
+            }
         }
         let title = format!("seed {seed:#x}");
         self.error = arguments.write_timeline(&title, &repeat, &ended).err();
@@ -333,11 +339,7 @@ fn run_checked(seed: u64, arguments: &Arguments) -> Outcome {
     let mut outcome = run_seed(&setup, arguments);
     if arguments.check_determinism {
         let second = std::thread::scope(|scope| {
-            let setup = Setup {
-                log: false,
-                record: None,
-                ..setup
-            };
+            let setup = setup.quiet();
             let thread = scope.spawn(move || run_seed(&setup, arguments));
             thread.join().expect("panics of a seed are caught")
         });

@@ -33,8 +33,8 @@ What is left out of a seed:
   --clients N           at most so many clients
   --requests N          at most so many requests
   --without FAMILIES    no faults of these families: crash, tear, disk-loss, disk-stall, disk-spell, rot,
-                        rot-block, pause, freeze, clock, partition, frame-lost, frame-replayed,
-                        garbage, client-crash
+                        rot-block, misread, astray, pause, freeze, clock, partition, frame-lost,
+                        frame-replayed, garbage, client-crash
   --skip LIST           veto faults by their index in the run: 3,17-20,40-
 
 What comes of it:
@@ -45,6 +45,7 @@ What comes of it:
   --timeline-events N   keep the newest N messages for it; 250000 by default
   --json                one line of JSON for each run and one for all on stdout; the rest on stderr
   --log full            print every event (with --seed)
+  --until EVENT         stop before this event, and look no further (with --seed or one --scenario)
 
 Exit status, of the first failure:
   0  all passed
@@ -86,6 +87,7 @@ pub(super) struct Arguments {
     pub(super) help: bool,
     pub(super) scenario: Option<String>,
     pub(super) log: bool,
+    pub(super) until: Option<u64>,
     pub(super) cuts: Cuts,
     pub(super) minimise: bool,
     pub(super) minimise_time: Duration,
@@ -120,6 +122,7 @@ impl Arguments {
             help: false,
             scenario: None,
             log: false,
+            until: None,
             cuts: Cuts::default(),
             minimise: false,
             minimise_time: Duration::from_secs(600),
@@ -135,6 +138,7 @@ impl Arguments {
             seed,
             bug: self.bug,
             log: self.log,
+            until: self.until,
             record: self.timeline.as_ref().map(|_| self.timeline_events),
             cuts: self.cuts.clone(),
         }
@@ -145,6 +149,7 @@ impl Arguments {
         for (given, name) in [
             (self.timeline.is_some(), "--timeline"),
             (self.minimise, "--minimise"),
+            (self.until.is_some(), "--until"),
         ] {
             if given && (!one || self.mutants) {
                 return Err(format!("{name} needs --seed"));
@@ -207,6 +212,7 @@ pub(super) fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments
             "--timeline-events" => arguments.timeline_events = at_least_one(&value()?)?,
             "--json" => arguments.json = true,
             "--log" => arguments.log = value()? == "full",
+            "--until" => arguments.until = Some(at_least_one(&value()?)?),
             _ => return Err(format!("unknown argument {word}")),
         }
     }

@@ -19,7 +19,7 @@ fn run(scenario: &Scenario, seed: u64, arguments: &Arguments) -> Ended {
     let mut ended = scenario.run(&setup).ended;
     if arguments.check_determinism {
         let second = std::thread::scope(|scope| {
-            let setup = Setup::new(seed, arguments.bug);
+            let setup = setup.quiet();
             let thread = scope.spawn(move || scenario.run(&setup));
             thread.join().expect("panics of a seed are caught")
         });

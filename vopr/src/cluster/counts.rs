@@ -23,6 +23,8 @@ pub struct Counts {
     pub rotten_blocks: u64,
     /// Reads that gave something else.
     pub misreads: u64,
+    /// Writes that went astray, and replies that rotted.
+    pub astray: u64,
     /// Blocks sent to other replicas.
     pub blocks: u64,
     /// Replicas that went on from a checkpoint of another.
@@ -54,7 +56,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 24] {
         [
             ("crashes", &mut self.crashes),
             ("in recovery", &mut self.crashes_in_recovery),
@@ -65,6 +67,7 @@ impl Counts {
             ("at rest", &mut self.rotten_at_rest),
             ("rotten blocks", &mut self.rotten_blocks),
             ("reads gone wrong", &mut self.misreads),
+            ("writes gone astray", &mut self.astray),
             ("blocks sent", &mut self.blocks),
             ("syncs", &mut self.syncs),
             ("brought back", &mut self.lags),

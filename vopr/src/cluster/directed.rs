@@ -265,6 +265,8 @@ pub struct Directed {
     slow: BTreeMap<u8, u64>,
     /// Where the next write of a zone lands instead, by replica: nowhere, or at an offset.
     astray: BTreeMap<(u8, Zone), Option<u64>>,
+    /// Where the next read gives something else, by replica.
+    misreads: BTreeSet<(u8, u64)>,
 }
 
 impl Directed {
@@ -333,6 +335,16 @@ impl Directed {
             self.stalled.push((replica, id));
         }
         waits
+    }
+
+    /// Has the next read at an offset give something else.
+    pub fn misread(&mut self, replica: u8, offset: u64) {
+        self.misreads.insert((replica, offset));
+    }
+
+    /// Whether a read gives something else, which the next one at the same offset does not.
+    pub fn misreads(&mut self, replica: u8, offset: u64) -> bool {
+        self.misreads.remove(&(replica, offset))
     }
 
     /// Where the write that has just been done is to be found instead, if not where it belongs.

@@ -25,6 +25,13 @@ pub fn rate(seed: u64) -> u64 {
 
 /// A member has read `buffer` at `offset`: it may get something else.
 pub fn strike(world: &mut World, member: u8, offset: u64, buffer: &mut [u8]) {
+    if let Some(directed) = &mut world.directed
+        && directed.misreads(member, offset)
+    {
+        buffer[0] ^= 1;
+        world.trace(|| format!("{member} reads something else at {offset}"));
+        return;
+    }
     let zone = world.disks[usize::from(member)].zone(offset);
     let never = world.options.misreads == 0 || zone == Zone::Superblock;
     if never || world.phases.phase != Phase::Faults || buffer.is_empty() {

@@ -1,6 +1,7 @@
 //! One seed of a whole cluster: real replicas under madsim, with simulated disks, network, clocks and
 //! clients.
 
+pub mod astray;
 pub mod checker;
 pub mod clients;
 pub mod clocks;
@@ -8,6 +9,7 @@ pub mod counts;
 pub mod directed;
 pub mod faults;
 pub mod io;
+pub mod links;
 pub mod misread;
 pub mod network;
 pub mod observe;
@@ -160,10 +162,11 @@ fn on_scrubbed(scrubbed: &Scrubbed) {
 /// Anything may be damaged on a standby.
 fn expect_damage(_: &Scrubbed) {}
 
-/// Whether a script damaged something of a zone.
+/// Whether a script damaged something of a zone, or writes to it go astray.
 fn is_damaged(world: &World, zone: Zone) -> bool {
     let directed = world.directed.as_ref();
     directed.is_some_and(|directed| directed.damaged.contains(&zone))
+        || world.options.astray.rate(zone) > 0
 }
 
 /// A member's process: it formats its file once, and serves from then on.

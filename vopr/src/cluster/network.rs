@@ -48,6 +48,8 @@ pub struct Network {
     next: u64,
     /// When the last frame of each link arrives, and how much slower than others it is.
     links: BTreeMap<(Place, Place), (u64, u64)>,
+    /// When the frames arrive that are on their way over each link.
+    under_way: BTreeMap<(Place, Place), Vec<u64>>,
     /// Links that are cut, from where to where.
     cuts: BTreeSet<(Place, Place)>,
 }
@@ -62,6 +64,7 @@ impl Network {
             // Smaller numbers name replicas.
             next: 1 << 8,
             links: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             cuts: BTreeSet::new(),
         }
     }
@@ -89,7 +92,15 @@ impl Network {
             at = at.max(*last + 1);
         }
         *last = at;
+        self.under_way.entry(link).or_default().push(at);
         Some(at)
+    }
+
+    /// Frames that are on their way over a link.
+    pub fn under_way(&mut self, link: (Place, Place), now: u64) -> usize {
+        let frames = self.under_way.entry(link).or_default();
+        frames.retain(|at| *at > now);
+        frames.len()
     }
 
     /// The connection of a client to a replica; a new one if there is none.

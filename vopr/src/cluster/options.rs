@@ -1,6 +1,8 @@
 //! What a seed is like: every choice that is made once for a whole run.
 
+use super::astray::AstrayOptions;
 use super::clocks::ClockOptions;
+use super::links::LinkTroubles;
 use super::network::LinkFaults;
 use super::quorum;
 use super::releases::ReleaseOptions;
@@ -71,6 +73,8 @@ pub struct Options {
     /// may make a sector of headers unreadable. It may not know where its log ended then, so as many have
     /// to be spared as a view change needs to be sure.
     pub uncertain: Vec<bool>,
+    /// Whether no crash makes a sector of headers unreadable.
+    pub keeps_headers: bool,
     /// How fast the disks are.
     pub speeds: Vec<DiskSpeed>,
     /// What clocks are like.
@@ -79,6 +83,8 @@ pub struct Options {
     pub peers: LinkFaults,
     /// What happens to frames of clients.
     pub links: LinkFaults,
+    /// Links that are worse than others.
+    pub troubles: LinkTroubles,
     /// When the network falls apart.
     pub partitions: PartitionOptions,
     /// When processes stop.
@@ -94,6 +100,8 @@ pub struct Options {
     pub wild: bool,
     /// Reads that give something else, of 1000.
     pub misreads: u64,
+    /// Writes that go astray.
+    pub astray: AstrayOptions,
     /// Wrong frames, of 1000 requests.
     pub garbage: u64,
     /// Clients that die while they wait, of 1000.
@@ -138,6 +146,7 @@ impl Options {
     pub fn of_seed(seed: u64, replicas: Option<u8>) -> Self {
         let mut options = Self::of_replicas(seed, replicas);
         options.draw_standbys(seed);
+        options.troubles = LinkTroubles::of_seed(seed, options.members());
         options
     }
 
@@ -173,10 +182,12 @@ impl Options {
             requests: random.between(200, 400),
             tear_inside_sectors: random.chance(500),
             uncertain: uncertain(random, replicas),
+            keeps_headers: false,
             speeds,
             clocks: ClockOptions::new(random, replicas),
             peers: links(random, weather, ordered),
             links: links(random, weather, true),
+            troubles: LinkTroubles::default(),
             partitions: partitions(random, weather),
             processes: processes(random, weather, u64::from(replicas)),
             rot_blocks: if rots && random.chance(500) {
@@ -191,6 +202,7 @@ impl Options {
                 Weather::Calm => 0,
                 Weather::Mixed | Weather::Storm => super::misread::rate(seed),
             },
+            astray: AstrayOptions::default(),
             garbage: if random.chance(150) {
                 random.between(10, 200)
             } else {
@@ -206,6 +218,7 @@ impl Options {
             options.lose_disks(random);
         } else if replicas > 1 && weather != Weather::Calm {
             options.go_wild(seed);
+            options.send_astray(seed);
         }
         options
     }
@@ -234,6 +247,20 @@ impl Options {
             self.rot = random.between(1, 40);
             let blocks = random.between(1, 15);
             self.rot_blocks = random.pick(&[0, blocks]);
+        }
+    }
+}
+
+impl Options {
+    /// Writes go astray where others have what was written.
+    fn send_astray(&mut self, seed: u64) {
+        if self.replicas < 3 {
+            return;
+        }
+        self.astray = AstrayOptions::of_seed(seed);
+        if self.astray.any() {
+            // What is there still would be honest without its header: two faults of one slot.
+            self.keeps_headers = true;
         }
     }
 }
@@ -282,6 +309,8 @@ impl Options {
         options.processes.pause_distance = 0;
         (options.rot, options.rot_blocks, options.garbage) = (0, 0, 0);
         (options.losses, options.misreads) = (0, 0);
+        options.astray = AstrayOptions::default();
+        options.keeps_headers = false;
         options.wild = false;
         options.client_crashes = 0;
         options.lag_limit = false;

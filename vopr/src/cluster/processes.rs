@@ -4,7 +4,7 @@ use super::clocks::Clocks;
 use super::network::Place;
 use super::phases::Phase;
 use super::world::{Action, World, kind};
-use super::{clocks, faults, misread, releases};
+use super::{astray, clocks, faults, misread, releases};
 use crate::random::Random;
 use crate::seed::injection::Family;
 use crate::sim::crash_plan::CrashPlan;
@@ -351,8 +351,8 @@ impl World {
         {
             return;
         }
-        let directed = self.directed.is_some();
-        let before = if directed {
+        let kept = self.directed.is_some() || self.options.astray.any();
+        let before = if kept {
             disk.written_over(id)
         } else {
             Vec::new()
@@ -385,6 +385,7 @@ impl World {
             }
             self.trace(|| format!("{replica}: it went astray, to {elsewhere:?}"));
         }
+        astray::strike(self, replica, &write, &before);
         self.finish_access(replica, id);
     }
 

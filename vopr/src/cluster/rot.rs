@@ -55,24 +55,35 @@ fn rots_freely(world: &World, member: u8) -> bool {
 }
 
 /// Whether a block may be damaged on a replica: of each, on at most `q_r - 1`.
-fn permits_block(world: &World, address: u64, replica: u8) -> bool {
-    if rots_freely(world, replica) {
-        return true;
-    }
+pub fn permits_block(world: &World, address: u64, replica: u8) -> bool {
+    rots_freely(world, replica) || is_drawn(world, address, replica)
+}
+
+/// Whether the reply at an offset may be damaged on a replica: of each slot, on at most `q_r - 1`.
+pub fn permits_reply(world: &World, replica: u8, offset: u64) -> bool {
+    rots_freely(world, replica) || is_drawn(world, !offset, replica)
+}
+
+/// Whether a replica is one of those, fewer than a quorum, that were drawn for a datum.
+fn is_drawn(world: &World, datum: u64, replica: u8) -> bool {
     let replicas = world.options.replicas;
     (1..quorum::replication(replicas)).any(|nth| {
-        let drawn = mix(world.options.salt ^ mix(address) ^ to_u64(nth));
+        let drawn = mix(world.options.salt ^ mix(datum) ^ to_u64(nth));
         drawn % u64::from(replicas) == u64::from(replica)
     })
 }
 
 /// Whether a slot may be damaged on a replica; at the head of its log and beyond only if it may be uncertain. On
 /// a standby any may that is whole.
-fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool {
-    let sector = slot / to_u64(HEADERS_PER_SECTOR);
-    let standby = world.options.is_standby(replica);
-    let permitted = standby || world.checker.atlas.permits(sector, replica);
+pub fn permits_slot(world: &World, replica: u8, slot: u64, uncertain: bool) -> bool {
+    let permitted = permits_sector(world, replica, slot);
     world.options.wild || permitted && world.checker.may_rot(replica, slot, uncertain)
+}
+
+/// Whether any slot may be damaged on a replica that has its header in the same sector as this one.
+pub fn permits_sector(world: &World, replica: u8, slot: u64) -> bool {
+    let sector = slot / to_u64(HEADERS_PER_SECTOR);
+    rots_freely(world, replica) || world.checker.atlas.permits(sector, replica)
 }
 
 /// Some blocks of the checkpoint of a replica may rot.

@@ -1,6 +1,8 @@
 //! Frames on their way: when each arrives, if it does, and whether it comes once more.
 
+use super::links::Fate;
 use super::network::{LinkFaults, Place};
+use super::phases::Phase;
 use super::world::World;
 use crate::random::Random;
 use crate::seed::injection::Family;
@@ -19,7 +21,11 @@ impl World {
         faults: &LinkFaults,
         frame: &Bytes,
     ) -> Option<u64> {
-        let (delay, lost) = self.network.draw(link, faults, &mut self.random.network);
+        let (mut delay, mut lost) = self.network.draw(link, faults, &mut self.random.network);
+        match self.fate(link, frame) {
+            Fate::Lost => lost = true,
+            Fate::Late(later) => delay += later,
+        }
         let lost = lost && {
             let what = || on_link(link, frame);
             self.stage.inject(Family::FrameLost, None, what)
@@ -32,6 +38,16 @@ impl World {
         let at = self.pass(link, frame, at);
         self.record_message(link, frame, at);
         at
+    }
+
+    /// What becomes of a frame because of the link that it takes.
+    fn fate(&mut self, link: (Place, Place), frame: &Bytes) -> Fate {
+        let under_way = self.network.under_way(link, now());
+        if self.phases.phase != Phase::Faults {
+            return Fate::Late(0);
+        }
+        let troubles = &self.options.troubles;
+        troubles.fate(link, now(), frame.len(), under_way)
     }
 
     /// When a frame that is sent over a link comes once more, if it does.

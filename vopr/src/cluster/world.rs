@@ -128,6 +128,8 @@ pub struct Streams {
     pub release: Random,
     /// Of reads that give something else.
     pub misread: Random,
+    /// Of writes that go astray.
+    pub astray: Random,
 }
 
 /// See the module.
@@ -201,6 +203,7 @@ impl World {
             rot: Random::stream(seed, 209),
             release: Random::stream(seed, 212),
             misread: Random::stream(seed, 216),
+            astray: Random::stream(seed, 218),
         };
         let clocks = |replica| Clocks::new(&options.clocks, &mut random.clock, replica);
         let clocks: Vec<Clocks> = (0..options.members()).map(clocks).collect();
@@ -208,7 +211,7 @@ impl World {
         let clients = (0..=options.clients).map(client).collect();
         let disk = |loses_headers: &bool| {
             let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
-            disk.loses_headers = *loses_headers;
+            disk.loses_headers = *loses_headers && !options.keeps_headers;
             disk
         };
         let mut checker = Checker::new(cluster, &options, setup.bug);

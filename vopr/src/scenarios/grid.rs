@@ -72,6 +72,14 @@ pub(super) const ALL: &[Scenario] = &[
         |s| Box::pin(unsolicited_block(s)),
     )
     .tuned(|options| options.scrub_period = 10_000 * MS),
+    Scenario::new(
+        "G10",
+        "whole-block-misread",
+        "the answer to a damaged block comes when that is whole again, and one read of it goes wrong: it is not \
+         written over",
+        |s| Box::pin(whole_block_misread(s)),
+    )
+    .tuned(|options| options.scrub_period = 5_000 * MS),
 ];
 
 /// Brings all replicas to a checkpoint.
@@ -276,5 +284,29 @@ async fn unsolicited_block(s: Script) -> Verdict {
     check([a, b].map(bytes) == before, || {
         "something was written".into()
     })?;
+    s.settle().await
+}
+
+async fn whole_block_misread(s: Script) -> Verdict {
+    let [_, _, c] = s.begin().await?;
+    checkpointed(s).await?;
+    let blocks = s.blocks(c);
+    let block = blocks[u64_to_usize(s.below(to_u64(blocks.len())))];
+    let offset = s.geometry().block_offset(block);
+    let (first, grid) = (s.bytes(c, offset, SECTOR_SIZE), s.geometry().grid_offset());
+    let answers = frames(BLOCK).to(c).op(block);
+    let rule = s.hold(answers.clone());
+    s.damage_block(c, block);
+    s.sent(answers.clone()).await?;
+    s.heal_block(c, block, &first);
+    let before = s.bytes(c, grid, 64 * BLOCK_SIZE);
+    s.misread_block(c, block);
+    // I13: nothing that a checkpoint references is written over while it is whole.
+    s.end(rule);
+    s.wait(2_000).await;
+    check(s.bytes(c, grid, 64 * BLOCK_SIZE) == before, || {
+        "something was written".into()
+    })?;
+    s.some_since(Mark::START, &answers, "it was asked for")?;
     s.settle().await
 }

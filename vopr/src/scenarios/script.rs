@@ -809,6 +809,19 @@ impl Script {
         self.damage(replica, offset, Zone::Grid);
     }
 
+    /// A block that rotted is as it was: the disk could not read it for a while.
+    pub fn heal_block(self, replica: u8, address: u64, first: &[u8]) {
+        let offset = self.geometry().block_offset(address);
+        self.overwrite(replica, offset, first, Zone::Grid);
+        with(|world| world.checker.on_block_healed(replica, address));
+    }
+
+    /// The next read of a block gives something else, once.
+    pub fn misread_block(self, replica: u8, address: u64) {
+        let offset = self.geometry().block_offset(address);
+        with(|world| world.directed().misread(replica, offset));
+    }
+
     /// Blocks of the checkpoint of a replica that are not damaged.
     #[must_use]
     pub fn blocks(self, replica: u8) -> Vec<u64> {

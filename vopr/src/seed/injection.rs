@@ -27,6 +27,8 @@ pub enum Family {
     RotBlock,
     /// A read gives something else, once.
     Misread,
+    /// A write is lost or lands elsewhere, or a reply rots.
+    Astray,
     /// A replica stands still.
     Pause,
     /// Its monotonic clock stands still with it.
@@ -47,7 +49,7 @@ pub enum Family {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Crash,
         Self::Tear,
         Self::DiskLoss,
@@ -56,6 +58,7 @@ impl Family {
         Self::Rot,
         Self::RotBlock,
         Self::Misread,
+        Self::Astray,
         Self::Pause,
         Self::Freeze,
         Self::Clock,
@@ -78,6 +81,7 @@ impl Family {
             Self::Rot => "rot",
             Self::RotBlock => "rot-block",
             Self::Misread => "misread",
+            Self::Astray => "astray",
             Self::Pause => "pause",
             Self::Freeze => "freeze",
             Self::Clock => "clock",

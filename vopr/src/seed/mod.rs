@@ -23,6 +23,8 @@ pub struct Setup {
     pub bug: Option<Bug>,
     /// Whether every event is printed.
     pub log: bool,
+    /// The event before which the run is stopped; at its own end if not set.
+    pub until: Option<u64>,
     /// How many events are kept for a timeline; none if not set. It changes nothing in the run.
     pub record: Option<usize>,
     /// What is left out of the seed.
@@ -37,6 +39,16 @@ impl Setup {
             seed,
             bug,
             ..Self::default()
+        }
+    }
+
+    /// The same run, and nothing printed or kept of it.
+    #[must_use]
+    pub fn quiet(&self) -> Self {
+        Self {
+            log: false,
+            record: None,
+            ..self.clone()
         }
     }
 }

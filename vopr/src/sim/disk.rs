@@ -307,6 +307,12 @@ impl Disk {
         false
     }
 
+    /// Whether a write to that place is under way.
+    #[must_use]
+    pub fn is_written(&self, offset: u64) -> bool {
+        self.writes.values().any(|write| write.offset == offset)
+    }
+
     /// Writes under way.
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.writes.values()

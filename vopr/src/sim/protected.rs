@@ -15,6 +15,8 @@ pub struct Protected {
     blocks: BTreeMap<Checksum, References>,
     /// Blocks of a checkpoint that were damaged on purpose, until they are written again.
     pub damaged: BTreeSet<u64>,
+    /// Of them, those that no checkpoint has yet.
+    fresh: BTreeSet<u64>,
 }
 
 /// What a block holds: op, kind, table and position.
@@ -128,7 +130,16 @@ impl Protected {
         self.blocks = blocks;
         // What no checkpoint has any more need not be mended.
         let listed: BTreeSet<u64> = self.addresses().collect();
-        self.damaged.retain(|address| listed.contains(address));
+        self.fresh.retain(|address| !listed.contains(address));
+        let fresh = &self.fresh;
+        self.damaged
+            .retain(|address| listed.contains(address) || fresh.contains(address));
+    }
+
+    /// A block was written for a checkpoint to come, and is not there.
+    pub fn lose(&mut self, address: u64) {
+        self.damaged.insert(address);
+        self.fresh.insert(address);
     }
 
     /// The same, with what they have to be.
@@ -175,5 +186,6 @@ impl Protected {
     pub fn on_block_written(&mut self, data: &[u8]) {
         let (header, _) = BlockHeader::read_from_prefix(data).expect("at least a sector");
         self.damaged.remove(&header.address.get());
+        self.fresh.remove(&header.address.get());
     }
 }

@@ -29,6 +29,8 @@ pub struct Stage<Action> {
     pub time: u64,
     /// Whether each event is printed.
     log: bool,
+    /// The event before which the run is stopped, whatever would come.
+    until: Option<u64>,
     queue: BTreeMap<(u64, u64), Action>,
     queued: u64,
     waker: Option<Waker>,
@@ -57,6 +59,7 @@ impl<Action> Stage<Action> {
             recording: setup.record.map(Recording::new),
             time: 0,
             log: setup.log,
+            until: setup.until,
             queue: BTreeMap::from([((0, 0), first)]),
             queued: 0,
             waker: None,
@@ -75,7 +78,8 @@ impl<Action> Stage<Action> {
     /// # Panics
     /// When there is none at all.
     pub fn next(&mut self, waker: &Waker) -> Next<Action> {
-        if self.finished || self.failure.is_some() {
+        let stopped = self.until.is_some_and(|until| self.hash.events() >= until);
+        if self.finished || stopped || self.failure.is_some() {
             return Next::Over;
         }
         let first = self.queue.first_entry().expect("somebody always looks on");

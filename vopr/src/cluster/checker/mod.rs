@@ -339,12 +339,16 @@ impl Checker {
             format!("replica {replica} writes op {op} over op {newer}")
         })?;
         let quorum = quorum::replication(self.replicas);
-        // Nobody may rely on a checkpoint whose blocks are on their way; one that was lost counts as a fault.
-        let covering = self.voters().iter().filter(|platter| {
-            let whole = platter.superblock.content_missing == 0;
-            (whole && covers(platter)) || platter.covered(op, slots)
-        });
-        require(covering.count() >= quorum, "I12", || {
+        // Nobody may rely on a checkpoint whose blocks are on their way.
+        let whole = |platter: &&Platter| platter.superblock.content_missing == 0 && covers(platter);
+        let whole = self.voters().iter().filter(whole).count();
+        // One that was lost, or given up for another's, counts as a fault, of which a quorum less one may be.
+        let had = |platter: &&Platter| {
+            platter.superblock.content_missing == 1 && platter.had_whole + slots >= op
+                || platter.covered(op, slots)
+        };
+        let had = self.voters().iter().filter(had).count();
+        require(whole + had.min(quorum - 1) >= quorum, "I12", || {
             format!(
                 "replica {replica} writes op {op}, and no quorum has a checkpoint of {}",
                 op - slots

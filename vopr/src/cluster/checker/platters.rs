@@ -16,6 +16,8 @@ use zerocopy::FromBytes;
 pub struct Platter {
     /// The superblock that a quorum of copies holds.
     pub superblock: Superblock,
+    /// The newest checkpoint that it has had with all its blocks: it may have given that up for another's since.
+    pub had_whole: u64,
     /// Whole prepares, by slot.
     prepares: Vec<Option<PrepareHeader>>,
     /// The ring of headers.
@@ -46,6 +48,7 @@ impl Platter {
     pub(super) fn new(slots: u64) -> Self {
         Self {
             superblock: Superblock::zeroed(),
+            had_whole: 0,
             prepares: vec![None; u64_to_usize(slots)],
             headers: vec![PrepareHeader::zeroed(); u64_to_usize(slots)],
             rotten: BTreeSet::new(),
@@ -222,6 +225,9 @@ impl Platter {
     fn reread_superblock(&mut self, disk: &Disk) {
         self.superblock =
             platter::superblock(disk).expect("each write was found to leave a quorum");
+        if self.superblock.content_missing == 0 {
+            self.had_whole = self.checkpoint();
+        }
         self.protected.update(disk);
     }
 
@@ -232,12 +238,13 @@ impl Platter {
         let first = u64_to_usize(sector) * HEADERS_PER_SECTOR;
         self.headers[first..first + HEADERS_PER_SECTOR].copy_from_slice(headers);
         // What was damaged of a slot may have been its header only.
-        let (prepares, headers) = (&self.prepares, &self.headers);
+        let (prepares, known) = (&self.prepares, &self.headers);
         self.rotten.retain(|slot| {
-            let slot = u64_to_usize(*slot);
-            let mended = prepares[slot].as_ref() == Some(&headers[slot])
-                && platter::prepare_at(disk, geometry, to_u64(slot)) == prepares[slot];
-            !mended
+            let at = u64_to_usize(*slot);
+            let written = slot / to_u64(HEADERS_PER_SECTOR) == sector;
+            let mended = prepares[at].as_ref() == Some(&known[at])
+                && platter::prepare_at(disk, geometry, *slot) == prepares[at];
+            !(written && mended)
         });
     }
 
@@ -339,11 +346,37 @@ impl Checker {
         platter.is_whole(slot) && (!needed || kept) && (below || uncertain)
     }
 
+    /// Whether what was just written to a slot may not be there: nothing else of it is damaged, and others keep what
+    /// it holds for long enough.
+    #[must_use]
+    pub fn may_go_astray(&self, replica: u8, slot: u64) -> bool {
+        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
+        let platter = self.platter(replica);
+        let Some(held) = platter.prepares[u64_to_usize(slot)] else {
+            return false;
+        };
+        let kept = held.op.get() + platter.slots() / 4 >= newest;
+        let rotten = platter.rotten.contains(&slot);
+        !rotten && (kept || self.is_standby(replica))
+    }
+
+    /// A block was written, and is not there.
+    pub fn on_block_astray(&mut self, replica: u8, address: u64) {
+        let protected = &mut self.platters[usize::from(replica)].protected;
+        protected.lose(address);
+    }
+
     /// A block of a replica's checkpoint rots.
     pub fn on_block_rot(&mut self, replica: u8, address: u64) {
         let protected = &mut self.platters[usize::from(replica)].protected;
         protected.damaged.insert(address);
         self.counts.rotten_blocks += 1;
+    }
+
+    /// A block that rotted is whole again, and nobody wrote it.
+    pub fn on_block_healed(&mut self, replica: u8, address: u64) {
+        let protected = &mut self.platters[usize::from(replica)].protected;
+        protected.damaged.remove(&address);
     }
 
     /// Blocks that a replica's superblocks reference, and that are not damaged.
