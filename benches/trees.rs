@@ -38,6 +38,8 @@ impl Pages for Store {
 }
 
 impl BlockStore for Store {
+    async fn room(&mut self) {}
+
     async fn buffer(&mut self) -> SectorBuf {
         let mut buffer = self.free.pop();
         if let Some(buffer) = &mut buffer {

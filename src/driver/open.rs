@@ -288,7 +288,6 @@ async fn load_checkpoint<I: Io>(state: &mut State<'_, I>) -> Result<(), FatalRea
         manifest.extend_from_slice(&block[SECTOR_SIZE..SECTOR_SIZE + to_usize(header.size.get())]);
         state.checkpointed.manifest.push(next);
         next = header.next;
-        state.grid.recycle(block);
     }
     let mut count = 0;
     for record in storage_format::manifest::blocks(&manifest) {
@@ -329,7 +328,6 @@ async fn load_sessions<I: Io>(
         let restored = state.sessions.borrow_mut().restore(session);
         restored.map_err(confused)?;
     }
-    state.grid.recycle(block);
     state.checkpointed.sessions.push(record.block);
     Ok(())
 }

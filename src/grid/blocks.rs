@@ -12,7 +12,7 @@ use crate::constants;
 use crate::io::{Io, Storage, write_unless};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{SectorBuf, to_u64};
+use crate::stdx::{SectorBuf, Slab, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
 /// Writes under way. They outlive a grid that is given up: whoever writes the same blocks next waits for
 /// them.
 #[derive(Clone)]
-pub struct Writes<'a>(Rc<RefCell<Access<'a, (u64, SectorBuf)>>>);
+pub struct Writes<'a>(Rc<RefCell<Access<'a, u64>>>);
 
 impl std::fmt::Debug for Writes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Writes<'_> {
 }
 
 impl<'a> Writes<'a> {
-    fn push(&self, write: Pin<Box<dyn Future<Output = (u64, SectorBuf)> + 'a>>) {
+    fn push(&self, write: Pin<Box<dyn Future<Output = u64> + 'a>>) {
         self.0.borrow().push(write);
     }
 
@@ -51,11 +51,11 @@ impl<'a> Writes<'a> {
         self.0.borrow().len()
     }
 
-    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<(u64, SectorBuf)>> {
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<u64>> {
         self.0.borrow_mut().poll_next_unpin(context)
     }
 
-    async fn next(&self) -> Option<(u64, SectorBuf)> {
+    async fn next(&self) -> Option<u64> {
         std::future::poll_fn(|context| self.poll_next(context)).await
     }
 
@@ -83,7 +83,6 @@ pub struct Grid<'a, I: Io> {
     reads: Access<'a, (u64, SectorBuf)>,
     /// What was read ahead and not asked for yet; `None` while it is under way.
     read: BTreeMap<u64, Option<SectorBuf>>,
-    buffers: Vec<SectorBuf>,
 }
 
 impl<I: Io> std::fmt::Debug for Grid<'_, I> {
@@ -121,7 +120,6 @@ impl<'a, I: Io> Grid<'a, I> {
             writing: BTreeSet::new(),
             reads: FuturesUnordered::new(),
             read: BTreeMap::new(),
-            buffers: Vec::new(),
         }
     }
 
@@ -143,8 +141,8 @@ impl<'a, I: Io> Grid<'a, I> {
 
     /// Starts what was queued and takes what is done, without waiting.
     pub fn poll(&mut self, context: &mut Context<'_>) {
-        while let Poll::Ready(Some((address, buffer))) = self.writes.poll_next(context) {
-            self.write_done(address, buffer);
+        while let Poll::Ready(Some(address)) = self.writes.poll_next(context) {
+            self.write_done(address);
         }
         while let Poll::Ready(Some((address, buffer))) = self.reads.poll_next_unpin(context) {
             self.read_done(address, buffer);
@@ -160,23 +158,21 @@ impl<'a, I: Io> Grid<'a, I> {
         .await;
     }
 
-    fn write_done(&mut self, address: u64, buffer: SectorBuf) {
+    fn write_done(&mut self, address: u64) {
         let _ = self.writing.remove(&address);
-        self.buffers.push(buffer);
     }
 
     fn read_done(&mut self, address: u64, buffer: SectorBuf) {
         // A block that was released meanwhile is of no use any more.
-        match self.read.get_mut(&address) {
-            Some(slot) => *slot = Some(buffer),
-            None => self.buffers.push(buffer),
+        if let Some(slot) = self.read.get_mut(&address) {
+            *slot = Some(buffer);
         }
     }
 
     /// Waits for all writes.
     pub async fn finish_writes(&mut self) {
-        while let Some((address, buffer)) = self.writes.next().await {
-            self.write_done(address, buffer);
+        while let Some(address) = self.writes.next().await {
+            self.write_done(address);
         }
     }
 
@@ -184,15 +180,8 @@ impl<'a, I: Io> Grid<'a, I> {
         while self.writing.contains(&address) && !planted(Bug::ReadBeforeWritten) {
             mark(Mark::ReadAwaitsWrite);
             let done = self.writes.next().await;
-            let (written, buffer) = done.expect("it is under way");
-            self.write_done(written, buffer);
+            self.write_done(done.expect("it is under way"));
         }
-    }
-
-    fn take_buffer(&mut self) -> SectorBuf {
-        self.buffers
-            .pop()
-            .unwrap_or_else(|| SectorBuf::zeroed(constants::BLOCK_SIZE))
     }
 
     fn begin_write(
@@ -224,8 +213,8 @@ impl<'a, I: Io> Grid<'a, I> {
         assert!(new, "a block is written once at a time");
         self.writes.push(Box::pin(async move {
             let bug = Bug::CheckpointBeforeBlocks;
-            let buffer = write_unless(bug, io, offset, buffer, size).await;
-            (address, buffer)
+            drop(write_unless(bug, io, offset, buffer, size).await);
+            address
         }));
         reference
     }
@@ -283,15 +272,19 @@ impl<'a, I: Io> Grid<'a, I> {
 }
 
 impl<I: Io> BlockStore for Grid<'_, I> {
-    async fn buffer(&mut self) -> SectorBuf {
+    async fn room(&mut self) {
         self.start().await;
         while self.writes.len() >= WRITES_MAX {
             mark(Mark::WritesFull);
-            if let Some((address, buffer)) = self.writes.next().await {
-                self.write_done(address, buffer);
+            if let Some(address) = self.writes.next().await {
+                self.write_done(address);
             }
         }
-        let mut buffer = self.take_buffer();
+    }
+
+    async fn buffer(&mut self) -> SectorBuf {
+        self.room().await;
+        let mut buffer = SectorBuf::from(Slab::take());
         buffer[..SECTOR_SIZE].fill(0);
         buffer
     }
@@ -335,7 +328,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
             return;
         }
         let (io, offset) = (self.io, self.offset(address));
-        let buffer = self.take_buffer();
+        let buffer = Slab::take().into();
         let _: Option<Option<SectorBuf>> = self.read.insert(address, None);
         self.reads.push(Box::pin(async move {
             (address, io.storage().read(offset, buffer).await)
@@ -350,7 +343,7 @@ impl<I: Io> BlockStore for Grid<'_, I> {
                 Err(_) if planted(Bug::TrustBlocks) => return buffer,
                 Ok(_) => return buffer,
                 Err(error) => {
-                    self.buffers.push(buffer);
+                    drop(buffer);
                     if std::mem::replace(&mut twice, true) {
                         mark(Mark::BlockDamaged);
                         self.damage.repaired(*block, error).await;
@@ -364,11 +357,6 @@ impl<I: Io> BlockStore for Grid<'_, I> {
 
     fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
         self.io.compute(jobs);
-    }
-
-    fn recycle(&mut self, buffer: SectorBuf) {
-        assert_eq!(buffer.len(), constants::BLOCK_SIZE);
-        self.buffers.push(buffer);
     }
 }
 

@@ -22,7 +22,7 @@ pub struct NewBlock {
     pub size: usize,
     /// The next block of a chain, or all zero.
     pub next: BlockReference,
-    /// A buffer of [`BlockStore::buffer`].
+    /// As large as a block.
     pub buffer: SectorBuf,
 }
 
@@ -36,8 +36,11 @@ pub trait Pages {
 
 /// Blocks, copy on write.
 pub trait BlockStore {
-    /// A buffer of the size of a block, for [`Self::write`]; its header page is zeroed, the rest holds any bytes.
     /// Waits while too many writes are under way.
+    async fn room(&mut self);
+
+    /// A buffer of the size of a block, for [`Self::write`]; its header page is zeroed, the rest holds any bytes.
+    /// Waits as [`Self::room`] does.
     async fn buffer(&mut self) -> SectorBuf;
 
     /// Takes the next free address and begins to write the block there. It can be read at once.
@@ -62,9 +65,4 @@ pub trait BlockStore {
 
     /// The whole block, verified.
     async fn read(&mut self, block: &BlockReference) -> SectorBuf;
-
-    /// Takes a buffer back that [`Self::read`] or [`Self::buffer`] gave.
-    fn recycle(&mut self, buffer: SectorBuf) {
-        drop(buffer);
-    }
 }

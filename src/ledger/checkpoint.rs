@@ -324,7 +324,6 @@ async fn restore_due<I: Io>(
                 record.transfer.get(),
             ));
         }
-        grid.recycle(buffer);
     }
     due
 }

@@ -1,11 +1,12 @@
-//! Records in a slab, laid out as in the data of a block: a vector of fixed capacity.
+//! Records in a slab, laid out as in a block: a vector of fixed capacity. The page before the first
+//! record is the header page of the block that the chunk may become.
 //!
 //! No record straddles a page. What a page has left behind its last record is zero, so that equal
 //! records make equal blocks.
 
 use crate::constants::BLOCK_DATA_SIZE;
 use crate::grid::{BlockStore, NewBlock};
-use crate::stdx::Slab;
+use crate::stdx::{SectorBuf, Slab};
 use std::marker::PhantomData;
 use storage_format::{BlockKind, BlockReference, SECTOR_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -44,7 +45,7 @@ impl<T: Record> Chunk<T> {
     /// Where the record at a position begins.
     #[inline]
     const fn offset(index: usize) -> usize {
-        index / Self::PER_PAGE * SECTOR_SIZE + index % Self::PER_PAGE * size_of::<T>()
+        (1 + index / Self::PER_PAGE) * SECTOR_SIZE + index % Self::PER_PAGE * size_of::<T>()
     }
 
     /// Records that there are.
@@ -103,24 +104,35 @@ impl<T: Record> Chunk<T> {
         T::mut_from_bytes(&mut self.slab[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
-    /// A record in a block whose data are the bytes of a chunk.
+    /// A record in a block that a chunk became, or was copied to.
     #[must_use]
     pub fn record(block: &[u8], index: usize) -> &T {
-        let at = SECTOR_SIZE + Self::offset(index);
+        let at = Self::offset(index);
         T::ref_from_bytes(&block[at..at + size_of::<T>()]).expect("size and alignment fit")
     }
 
-    /// A block with these records, at a position of a table.
+    /// A block with a copy of these records, at a position of a table.
     pub async fn block(&self, table: u8, position: u64, store: &mut impl BlockStore) -> NewBlock {
         let mut buffer = store.buffer().await;
         let bytes = self.bytes();
         buffer[SECTOR_SIZE..SECTOR_SIZE + bytes.len()].copy_from_slice(bytes);
+        Self::new_block(table, position, bytes.len(), buffer)
+    }
+
+    /// The block that the chunk becomes, at a position of a table.
+    pub fn into_block(mut self, table: u8, position: u64) -> NewBlock {
+        self.slab[..SECTOR_SIZE].fill(0);
+        let size = self.bytes().len();
+        Self::new_block(table, position, size, self.slab.into())
+    }
+
+    fn new_block(table: u8, position: u64, size: usize, buffer: SectorBuf) -> NewBlock {
         NewBlock {
             kind: BlockKind::Records,
             table,
             record_size: u32::try_from(size_of::<T>()).expect("a record fits a page"),
             position,
-            size: bytes.len(),
+            size,
             next: BlockReference::default(),
             buffer,
         }
@@ -130,7 +142,7 @@ impl<T: Record> Chunk<T> {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self.len.checked_sub(1) {
             None => &[],
-            Some(last) => &self.slab[..Self::offset(last) + size_of::<T>()],
+            Some(last) => &self.slab[SECTOR_SIZE..Self::offset(last) + size_of::<T>()],
         }
     }
 }

@@ -198,8 +198,11 @@ impl<T: Record + Ranked> LogTable<T> {
             .front()
             .is_some_and(|chunk| chunk.len() == Self::PER_BLOCK)
         {
+            store.room().await;
             let chunk = self.chunks.pop_front().expect("there is one");
-            let mut block = self.block(&chunk, self.blocks.len(), store).await;
+            let first = chunk.get(0).rank().into();
+            let mut block = chunk.into_block(self.number, to_u64(self.blocks.len()));
+            Self::index_pages(&mut block, Self::PER_BLOCK);
             if planted(Bug::LoseLastRecord) {
                 let end = SECTOR_SIZE + block.size;
                 block.buffer[end - size_of::<T>()..end].fill(0);
@@ -209,11 +212,7 @@ impl<T: Record + Ranked> LogTable<T> {
             } else {
                 store.write(block)
             };
-            let entry = BlockEntry {
-                reference,
-                first: chunk.get(0).rank().into(),
-            };
-            self.blocks.push(entry);
+            self.blocks.push(BlockEntry { reference, first });
         }
     }
 
@@ -228,7 +227,9 @@ impl<T: Record + Ranked> LogTable<T> {
             store.release(&old);
         }
         if !stale && let Some(chunk) = self.chunks.front() {
-            let block = self.block(chunk, self.blocks.len(), store).await;
+            let position = to_u64(self.blocks.len());
+            let mut block = chunk.block(self.number, position, store).await;
+            Self::index_pages(&mut block, chunk.len());
             self.tail = Some(store.write(block));
         }
         Tail {
@@ -237,20 +238,14 @@ impl<T: Record + Ranked> LogTable<T> {
         }
     }
 
-    /// A block with the records of a chunk, and with the ranks by which its pages are found.
-    async fn block(
-        &self,
-        chunk: &Chunk<T>,
-        position: usize,
-        store: &mut impl BlockStore,
-    ) -> NewBlock {
-        let mut block = chunk.block(self.number, to_u64(position), store).await;
-        for page in 0..chunk.len().div_ceil(Self::PER_PAGE) {
-            let rank = u128::from(chunk.get(page * Self::PER_PAGE).rank());
+    /// Notes in a block of so many records the ranks by which its pages are found.
+    fn index_pages(block: &mut NewBlock, records: usize) {
+        for page in 0..records.div_ceil(Self::PER_PAGE) {
+            let first = Chunk::<T>::record(&block.buffer, page * Self::PER_PAGE);
+            let rank = u128::from(first.rank());
             let at = PAGE_INDEX_OFFSET + 16 * page;
             block.buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
         }
-        block
     }
 
     /// Puts back what a checkpoint holds. The table is empty.
@@ -269,7 +264,6 @@ impl<T: Record + Ranked> LogTable<T> {
             for at in 0..tail.len {
                 chunk.push(Chunk::record(&buffer, at));
             }
-            store.recycle(buffer);
             self.chunks.push_back(chunk);
         }
     }
@@ -301,7 +295,6 @@ impl<T: Record + Ranked> LogTable<T> {
                 visit(position, Chunk::record(&buffer, at));
                 position += 1;
             }
-            store.recycle(buffer);
         }
     }
 

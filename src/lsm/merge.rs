@@ -88,9 +88,7 @@ impl<E: Entry> Inputs<E> {
             };
             let blocks = &runs[input].state.blocks;
             // The old one goes before the new one comes.
-            if let Some(old) = self.loaded[input].take() {
-                store.recycle(old.bytes);
-            }
+            self.loaded[input] = None;
             let bytes = store.read(&blocks[block].reference).await;
             self.loaded[input] = Some(Loaded { block, bytes });
             if let Some(next) = blocks.get(block + 1) {

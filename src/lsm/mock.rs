@@ -79,6 +79,8 @@ impl Pages for Mock {
 }
 
 impl BlockStore for Mock {
+    async fn room(&mut self) {}
+
     async fn buffer(&mut self) -> SectorBuf {
         let mut buffer = SectorBuf::zeroed(BLOCK_SIZE);
         buffer[SECTOR_SIZE..].fill(0xEE);

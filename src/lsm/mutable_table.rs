@@ -145,7 +145,6 @@ impl<T: Record> MutableTable<T> {
         for at in 0..count {
             chunk.push(Chunk::record(&buffer, at));
         }
-        store.recycle(buffer);
         self.chunks.push(chunk);
         self.dirty.push(false);
         self.blocks.push(Some(block));

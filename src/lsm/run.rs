@@ -121,7 +121,6 @@ pub(super) async fn filters<E: Entry>(
             layout.entries_of(entries, index),
             layout,
         ));
-        store.recycle(bytes);
     }
     filters
 }

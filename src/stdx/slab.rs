@@ -1,4 +1,5 @@
-//! Memory of the state: slabs of one size, which tables fill and never move.
+//! Memory of the state: slabs of the size of a block, which tables fill and never move, and in which
+//! blocks are read and written.
 //!
 //! * Each thread has a pool of its own. A slab that is dropped goes back to it, never to the system:
 //!   the bytes that a new one holds mean nothing.
@@ -9,7 +10,7 @@
 use crate::constants;
 use std::cell::RefCell;
 
-/// Bytes of a slab: the data of a block fits.
+/// Bytes of a slab: a block fits.
 pub const SLAB_SIZE: usize = constants::BLOCK_SIZE;
 /// A record of 128 bytes then lies in two lines of the processor's cache, not in three.
 const ALIGNMENT: usize = 4096;
