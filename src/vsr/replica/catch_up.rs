@@ -3,6 +3,7 @@
 
 use super::Replica;
 use super::timers::PROGRESS;
+use crate::constants;
 use crate::stdx::marks::{Mark, mark};
 
 /// What a replica has to come to that lacks what the others have.
@@ -60,12 +61,16 @@ impl Replica {
             return;
         };
         let Some(to) = catch_up.to else { return };
+        let executed = self.executed.0;
         let to = match catch_up.lost {
             // A view that started since may have done without the last of it.
             true => to.min(self.log.head().op.get()),
+            // The others have what came meanwhile, too; a few ops are always on their way.
+            false if executed + constants::PIPELINE_PREPARES_MAX < self.commit_max => {
+                self.commit_max
+            }
             false => to,
         };
-        let executed = self.executed.0;
         if executed >= to && !self.content_missing && self.loaded {
             if catch_up.lost {
                 mark(Mark::RecoveredAll);
