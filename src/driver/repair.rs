@@ -29,6 +29,8 @@ const ASKED_MAX: usize = 16;
 const SERVED_MAX: usize = 16;
 /// When a block is asked for again, of another replica.
 const PATIENCE: u64 = 100_000_000;
+/// The same for a block that an op waits for: the longer it waits, the more of the checkpoint is gone elsewhere.
+const PATIENCE_OF_OP: u64 = PATIENCE / 4;
 
 /// See the module.
 pub(super) struct BlockRepair<'a, I: Io> {
@@ -100,7 +102,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             return;
         }
         self.asked.retain(|_, until| *until > now);
-        for block in self.damage.wanted() {
+        for (block, awaited) in self.damage.wanted() {
             let address = block.address.get();
             if self.asked.len() >= ASKED_MAX {
                 mark(Mark::BlocksAskedMax);
@@ -113,7 +115,8 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 // No replica has a copy.
                 return;
             };
-            self.asked.insert(address, now + PATIENCE);
+            let patience = if awaited { PATIENCE_OF_OP } else { PATIENCE };
+            self.asked.insert(address, now + patience);
             self.attempts += 1;
             let header = self.header(command::REQUEST_BLOCK, &block);
             let frame = message::frame(header, &[]);

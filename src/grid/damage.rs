@@ -56,12 +56,16 @@ impl Damage {
             .any(|wanted| !wanted.wakers.is_empty())
     }
 
-    /// All blocks that are to be repaired, but for those whose repair is under way.
+    /// All blocks that are to be repaired, but for those whose repair is under way: first those that somebody waits
+    /// for, and whether that is so.
     #[must_use]
-    pub fn wanted(&self) -> Vec<BlockReference> {
+    pub fn wanted(&self) -> Vec<(BlockReference, bool)> {
         let state = self.0.borrow();
         let wanted = state.wanted.values().filter(|wanted| !wanted.writing);
-        wanted.map(|wanted| wanted.block).collect()
+        let wanted = wanted.map(|wanted| (wanted.block, !wanted.wakers.is_empty()));
+        let (mut awaited, others): (Vec<_>, Vec<_>) = wanted.partition(|(_, awaited)| *awaited);
+        awaited.extend(others);
+        awaited
     }
 
     /// Whether a repair is being written: until that is done, who reads the block may find it whole although
@@ -194,7 +198,7 @@ mod tests {
         let mut first = pin!(damage.repaired(block, BlockError::Header));
         let mut second = pin!(damage.repaired(block, BlockError::Header));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
-        assert_eq!(damage.wanted(), [block]);
+        assert_eq!(damage.wanted(), [(block, true)]);
         assert!(!damage.repair_begin(&other));
         assert!(damage.repair_begin(&block));
         assert!(!damage.repair_begin(&block) && damage.wanted().is_empty());
@@ -207,10 +211,21 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_waits_for_comes_first() {
+        let (damage, block) = (Damage::default(), block());
+        damage.want(&block, BlockError::Header);
+        let mut later = block;
+        later.address += 1;
+        let mut waits = pin!(damage.repaired(later, BlockError::Header));
+        assert!((&mut waits).now_or_never().is_none());
+        assert_eq!(damage.wanted(), [(later, true), (block, false)]);
+    }
+
+    #[test]
     fn what_nobody_waits_for_is_forgotten_at_a_checkpoint() {
         let (damage, block) = (Damage::default(), block());
         damage.want(&block, BlockError::Header);
-        assert_eq!(damage.wanted(), [block]);
+        assert_eq!(damage.wanted(), [(block, false)]);
         assert!(damage.settle().now_or_never().is_some());
         assert!(!damage.repair_begin(&block));
     }
