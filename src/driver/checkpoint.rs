@@ -19,8 +19,8 @@ use crate::vsr::lineage::checkpoint_interval;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use storage_format::{
-    BlockKind, BlockReference, Geometry, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord,
-    ManifestTag, PrepareHeader, ReplySlotHeader, SECTOR_SIZE, Superblock,
+    BlockKind, BlockReference, MANIFEST_RECORD_SIZE, ManifestKind, ManifestRecord, ManifestTag,
+    PrepareHeader, ReplySlotHeader, SECTOR_SIZE, Superblock,
 };
 use zerocopy::IntoBytes;
 
@@ -173,7 +173,7 @@ fn replies_to_write(superblock: &Superblock, sessions: &Sessions) -> Vec<ReplyWr
             let header = ReplySlotHeader::new(client, op, frame);
             buffer[..size_of::<ReplySlotHeader>()].copy_from_slice(header.as_bytes());
             buffer[SECTOR_SIZE..SECTOR_SIZE + frame.len()].copy_from_slice(frame);
-            let offset = reply_offset(&superblock.geometry, record.slot.get());
+            let offset = superblock.geometry.reply_offset(record.slot.get().into());
             Some(((client, op), offset, buffer))
         })
         .collect()
@@ -197,9 +197,4 @@ async fn write_replies<I: Io>(io: &I, replies: Vec<ReplyWrite>, sessions: &Share
     for (client, op) in saved {
         sessions.set_saved(client, op);
     }
-}
-
-/// Offset of a slot of the client-replies zone.
-pub(super) fn reply_offset(geometry: &Geometry, slot: u32) -> u64 {
-    geometry.replies_offset() + u64::from(slot) * geometry.reply_slot_size()
 }

@@ -1,7 +1,7 @@
 //! The journal on disk: both rings as they are found, mended, written and read again.
 
 use crate::constants;
-use crate::io::{Io, Storage, write_unless};
+use crate::io::{Io, Storage, once_more, write_unless};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize, u64_to_usize};
@@ -166,15 +166,6 @@ async fn read_slot<I: Io>(
     };
     let read = once_more(Mark::PrepareReadAgain, read).await;
     read.unwrap_or(SlotRead::Bad)
-}
-
-/// What a read gives, or the same read done again: one may go wrong although nothing is damaged.
-pub(super) async fn once_more<T>(again: Mark, read: impl AsyncFn() -> Option<T>) -> Option<T> {
-    if let Some(found) = read().await {
-        return Some(found);
-    }
-    mark(again);
-    read().await
 }
 
 async fn read_slot_once<I: Io>(

@@ -1,14 +1,14 @@
 //! From a data file to a replica that serves: superblock, checkpoint, journal, replay.
 
-use super::checkpoint::{Checkpointed, reply_offset};
+use super::checkpoint::Checkpointed;
 use super::commit::State;
-use super::journal::{HeaderRing, Journal, mend_journal, once_more, read_journal, read_prepare};
+use super::journal::{HeaderRing, Journal, mend_journal, read_journal, read_prepare};
 use super::scrub::{Durable, SharedDurable};
 use super::superblock::Keeper;
 use super::{RunOptions, superblock};
 use crate::constants;
 use crate::grid::{BlockStore, Damage, Grid};
-use crate::io::{Io, Storage};
+use crate::io::{Io, Storage, once_more};
 use crate::ledger::catalog::table;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::lsm::Chunk;
@@ -364,7 +364,7 @@ async fn read_reply_once<I: Io>(
     geometry: &Geometry,
     record: &SessionRecord,
 ) -> Option<Bytes> {
-    let offset = reply_offset(geometry, record.slot.get());
+    let offset = geometry.reply_offset(record.slot.get().into());
     let first = io
         .storage()
         .read(offset, SectorBuf::zeroed(SECTOR_SIZE))

@@ -3,11 +3,10 @@
 //! A block is asked for by address and identity, and every replica has the same blocks at the same
 //! addresses, so it does not matter who answers.
 
-use super::journal::once_more;
 use super::superblock::Keeper;
 use crate::constants;
 use crate::grid::Damage;
-use crate::io::{Io, Network, Storage};
+use crate::io::{Io, Network, Storage, once_more};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::members::Members;

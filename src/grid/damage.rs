@@ -63,9 +63,9 @@ impl Damage {
         let state = self.0.borrow();
         let wanted = state.wanted.values().filter(|wanted| !wanted.writing);
         let wanted = wanted.map(|wanted| (wanted.block, !wanted.wakers.is_empty()));
-        let (mut awaited, others): (Vec<_>, Vec<_>) = wanted.partition(|(_, awaited)| *awaited);
-        awaited.extend(others);
-        awaited
+        let mut wanted: Vec<_> = wanted.collect();
+        wanted.sort_by_key(|(_, awaited)| !awaited);
+        wanted
     }
 
     /// Whether a repair is being written: until that is done, who reads the block may find it whole although

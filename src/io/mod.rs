@@ -13,6 +13,7 @@ pub mod memory;
 pub use memory::MemoryIo;
 
 use crate::stdx::SectorBuf;
+use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use bytes::Bytes;
 use std::future::Future;
@@ -93,6 +94,15 @@ pub trait Network: 'static {
     /// Queues a whole frame for another replica; dropped when that cannot be reached, or does not take
     /// what it is sent. Its answers come as frames, like those of clients.
     fn send_peer(&self, replica: u8, frame: Bytes);
+}
+
+/// What a read gives, or the same read done again: one may go wrong although nothing is damaged.
+pub async fn once_more<T>(again: Mark, read: impl AsyncFn() -> Option<T>) -> Option<T> {
+    if let Some(found) = read().await {
+        return Some(found);
+    }
+    mark(again);
+    read().await
 }
 
 /// Writes; with `bug` planted the write is only under way when this completes.

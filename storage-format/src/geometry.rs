@@ -97,6 +97,12 @@ impl Geometry {
         self.replies_offset() + u64::from(self.session_count_max.get()) * self.reply_slot_size()
     }
 
+    /// Offset of a slot of the clients' replies.
+    #[must_use]
+    pub fn reply_offset(&self, slot: u64) -> u64 {
+        self.replies_offset() + slot * self.reply_slot_size()
+    }
+
     /// Offset of the block at `address`, which counts from 1.
     #[must_use]
     pub fn block_offset(&self, address: u64) -> u64 {

@@ -196,7 +196,7 @@ fn check_log(findings: &mut Findings, recovered: &RecoveredLog, op_checkpoint: u
 fn check_replies(findings: &mut Findings, file: &DataFile, superblock: &Superblock) {
     let geometry = &superblock.geometry;
     for slot in 0..u64::from(geometry.session_count_max.get()) {
-        let offset = geometry.replies_offset() + slot * geometry.reply_slot_size();
+        let offset = geometry.reply_offset(slot);
         let sector = file.read(offset, SECTOR_SIZE);
         if sector.iter().all(|byte| *byte == 0) {
             continue;

@@ -9,7 +9,7 @@ use crate::stdx::marks::{Mark, mark};
 /// What a replica has to come to that lacks what the others have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CatchUp {
-    /// Up to this op, once it is known.
+    /// Up to this op at least, once it is known.
     to: Option<u64>,
     /// Whether it had that before, in a file that is lost.
     lost: bool,

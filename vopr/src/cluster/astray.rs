@@ -13,6 +13,7 @@ use crate::seed::injection::Family;
 use crate::sim::disk::{Write, Zone};
 use crate::sim::draws::Draws;
 use crate::sim::mirror::SESSIONS_TABLE;
+use crate::sim::platter;
 use daftari::stdx::to_u64;
 use storage_format::geometry::HEADERS_PER_SECTOR;
 use storage_format::{BlockHeader, BlockKind, SECTOR_SIZE};
@@ -113,7 +114,10 @@ pub fn strike(world: &mut World, member: u8, write: &Write, before: &[u8]) {
     };
     disk.put(at, &write.data);
     match zone {
-        Zone::Prepares => world.checker.on_rot(member, slot_at(world, at)),
+        Zone::Prepares => {
+            let slot = platter::slot_at(&world.options.geometry, at);
+            world.checker.on_rot(member, slot);
+        }
         Zone::Grid => world.checker.on_block_rot(member, address_at(world, at)),
         Zone::Superblock | Zone::Headers | Zone::Replies => {}
     }
@@ -166,12 +170,11 @@ fn victim(world: &World, member: u8, write: &Write, random: &mut Random) -> Opti
             let slot = random.below(u64::from(geometry.journal_slot_count.get()));
             let uncertain = world.options.uncertain[usize::from(member)];
             let permitted = rot::permits_slot(world, member, slot, uncertain);
-            let size = u64::from(geometry.journal_slot_size.get());
-            permitted.then(|| geometry.prepares_offset() + slot * size)
+            permitted.then(|| platter::slot_offset(geometry, slot))
         }
         Zone::Replies => {
             let slot = random.below(u64::from(geometry.session_count_max.get()));
-            let at = geometry.replies_offset() + slot * geometry.reply_slot_size();
+            let at = geometry.reply_offset(slot);
             rot::permits_reply(world, member, at).then_some(at)
         }
         Zone::Grid => {
@@ -187,18 +190,13 @@ fn victim(world: &World, member: u8, write: &Write, random: &mut Random) -> Opti
 /// The slots that a write to the journal is about.
 fn changed_slots(world: &World, write: &Write, before: &[u8]) -> Vec<u64> {
     if write.zone == Zone::Prepares {
-        return vec![slot_at(world, write.offset)];
+        return vec![platter::slot_at(&world.options.geometry, write.offset)];
     }
     let size = SECTOR_SIZE / HEADERS_PER_SECTOR;
     let first = (write.offset - world.options.geometry.headers_offset()) / to_u64(size);
     let pairs = write.data.chunks(size).zip(before.chunks(size));
     let changed = pairs.enumerate().filter(|(_, (new, old))| new != old);
     changed.map(|(index, _)| first + to_u64(index)).collect()
-}
-
-fn slot_at(world: &World, offset: u64) -> u64 {
-    let geometry = &world.options.geometry;
-    (offset - geometry.prepares_offset()) / u64::from(geometry.journal_slot_size.get())
 }
 
 fn address_at(world: &World, offset: u64) -> u64 {

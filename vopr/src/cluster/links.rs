@@ -82,6 +82,12 @@ impl LinkTroubles {
         troubles
     }
 
+    /// Whether it matters how many frames are on their way over a link.
+    #[must_use]
+    pub fn has_queues(&self) -> bool {
+        self.queue.is_some()
+    }
+
     /// What becomes of a frame of so many bytes that is sent over a link, on which so many others are on their way.
     #[must_use]
     pub fn fate(&self, link: (Place, Place), now: u64, size: usize, under_way: usize) -> Fate {

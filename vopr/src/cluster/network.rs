@@ -92,11 +92,15 @@ impl Network {
             at = at.max(*last + 1);
         }
         *last = at;
-        self.under_way.entry(link).or_default().push(at);
         Some(at)
     }
 
-    /// Frames that are on their way over a link.
+    /// A frame is on its way over a link of which that has to be known.
+    pub fn note_under_way(&mut self, link: (Place, Place), at: u64) {
+        self.under_way.entry(link).or_default().push(at);
+    }
+
+    /// Frames that were noted, and are on their way over a link.
     pub fn under_way(&mut self, link: (Place, Place), now: u64) -> usize {
         let frames = self.under_way.entry(link).or_default();
         frames.retain(|at| *at > now);

@@ -73,8 +73,6 @@ pub struct Options {
     /// may make a sector of headers unreadable. It may not know where its log ended then, so as many have
     /// to be spared as a view change needs to be sure.
     pub uncertain: Vec<bool>,
-    /// Whether no crash makes a sector of headers unreadable.
-    pub keeps_headers: bool,
     /// How fast the disks are.
     pub speeds: Vec<DiskSpeed>,
     /// What clocks are like.
@@ -182,7 +180,6 @@ impl Options {
             requests: random.between(200, 400),
             tear_inside_sectors: random.chance(500),
             uncertain: uncertain(random, replicas),
-            keeps_headers: false,
             speeds,
             clocks: ClockOptions::new(random, replicas),
             peers: links(random, weather, ordered),
@@ -218,7 +215,9 @@ impl Options {
             options.lose_disks(random);
         } else if replicas > 1 && weather != Weather::Calm {
             options.go_wild(seed);
-            options.send_astray(seed);
+            if replicas > 2 {
+                options.astray = AstrayOptions::of_seed(seed);
+            }
         }
         options
     }
@@ -247,20 +246,6 @@ impl Options {
             self.rot = random.between(1, 40);
             let blocks = random.between(1, 15);
             self.rot_blocks = random.pick(&[0, blocks]);
-        }
-    }
-}
-
-impl Options {
-    /// Writes go astray where others have what was written.
-    fn send_astray(&mut self, seed: u64) {
-        if self.replicas < 3 {
-            return;
-        }
-        self.astray = AstrayOptions::of_seed(seed);
-        if self.astray.any() {
-            // What is there still would be honest without its header: two faults of one slot.
-            self.keeps_headers = true;
         }
     }
 }
@@ -310,7 +295,6 @@ impl Options {
         (options.rot, options.rot_blocks, options.garbage) = (0, 0, 0);
         (options.losses, options.misreads) = (0, 0);
         options.astray = AstrayOptions::default();
-        options.keeps_headers = false;
         options.wild = false;
         options.client_crashes = 0;
         options.lag_limit = false;

@@ -35,6 +35,9 @@ impl World {
         } else {
             self.network.pass(link, now() + delay, faults.ordered)
         };
+        if let Some(at) = at.filter(|_| self.has_queues()) {
+            self.network.note_under_way(link, at);
+        }
         let at = self.pass(link, frame, at);
         self.record_message(link, frame, at);
         at
@@ -42,12 +45,20 @@ impl World {
 
     /// What becomes of a frame because of the link that it takes.
     fn fate(&mut self, link: (Place, Place), frame: &Bytes) -> Fate {
-        let under_way = self.network.under_way(link, now());
         if self.phases.phase != Phase::Faults {
             return Fate::Late(0);
         }
+        let under_way = match self.has_queues() {
+            true => self.network.under_way(link, now()),
+            false => 0,
+        };
         let troubles = &self.options.troubles;
         troubles.fate(link, now(), frame.len(), under_way)
+    }
+
+    /// Whether it matters how many frames are on their way over a link.
+    fn has_queues(&self) -> bool {
+        self.phases.phase == Phase::Faults && self.options.troubles.has_queues()
     }
 
     /// When a frame that is sent over a link comes once more, if it does.

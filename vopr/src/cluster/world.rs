@@ -211,7 +211,8 @@ impl World {
         let clients = (0..=options.clients).map(client).collect();
         let disk = |loses_headers: &bool| {
             let mut disk = Disk::new(options.geometry, options.tear_inside_sectors);
-            disk.loses_headers = *loses_headers && !options.keeps_headers;
+            // A prepare that was lost with its header would look like one that never was: two faults of a slot.
+            disk.loses_headers = *loses_headers && !options.astray.any();
             disk
         };
         let mut checker = Checker::new(cluster, &options, setup.bug);

@@ -838,7 +838,7 @@ impl Script {
     pub fn damage_replies(self, replica: u8) {
         let geometry = self.geometry();
         for slot in 0..u64::from(geometry.session_count_max.get()) {
-            let offset = geometry.replies_offset() + slot * geometry.reply_slot_size();
+            let offset = geometry.reply_offset(slot);
             self.overwrite(replica, offset, &[0xa5; SECTOR_SIZE], Zone::Replies);
         }
     }

@@ -105,7 +105,7 @@ fn rot(world: &mut World, random: &mut Random) {
     }
     if random.chance(options.rot_replies) {
         let slot = random.below(u64::from(geometry.session_count_max.get()));
-        let offset = geometry.replies_offset() + slot * geometry.reply_slot_size();
+        let offset = geometry.reply_offset(slot);
         let first = world.disk.bytes(offset, SECTOR_SIZE);
         let (header, _) = ReplySlotHeader::read_from_prefix(&first).expect("a sector");
         let own = &mut Random::new(random.any());

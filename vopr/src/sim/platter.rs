@@ -63,6 +63,12 @@ pub fn slot_offset(geometry: &Geometry, op: u64) -> u64 {
     geometry.prepares_offset() + slot * u64::from(geometry.journal_slot_size.get())
 }
 
+/// The slot at an offset of the prepare ring.
+#[must_use]
+pub fn slot_at(geometry: &Geometry, offset: u64) -> u64 {
+    (offset - geometry.prepares_offset()) / u64::from(geometry.journal_slot_size.get())
+}
+
 /// The prepare in the slot of `op`, if it is whole.
 #[must_use]
 pub fn prepare_at(disk: &Disk, geometry: &Geometry, op: u64) -> Option<PrepareHeader> {

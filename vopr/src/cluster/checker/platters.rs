@@ -213,8 +213,7 @@ impl Platter {
                 self.reread_headers(disk, geometry, within / to_u64(SECTOR_SIZE));
             }
             Zone::Prepares => {
-                let size = u64::from(geometry.journal_slot_size.get());
-                let slot = (write.offset - geometry.prepares_offset()) / size;
+                let slot = platter::slot_at(geometry, write.offset);
                 self.reread_prepare(disk, geometry, slot);
             }
             Zone::Grid => self.protected.on_block_written(&write.data),
@@ -331,14 +330,13 @@ impl Checker {
     /// beyond only if the replica may be uncertain of that.
     #[must_use]
     pub fn may_rot(&self, replica: u8, slot: u64, uncertain: bool) -> bool {
-        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
         let platter = self.platter(replica);
         let Some(held) = platter.prepares[u64_to_usize(slot)] else {
             return false;
         };
         let op = held.op.get();
         let needed = op > platter.checkpoint() && held.kind() != PrepareKind::Empty;
-        let kept = op + platter.slots() / 4 >= newest;
+        let kept = self.is_kept(op);
         let below = needed && op < platter.head();
         if self.is_standby(replica) {
             return platter.is_whole(slot);
@@ -350,14 +348,18 @@ impl Checker {
     /// it holds for long enough.
     #[must_use]
     pub fn may_go_astray(&self, replica: u8, slot: u64) -> bool {
-        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
         let platter = self.platter(replica);
         let Some(held) = platter.prepares[u64_to_usize(slot)] else {
             return false;
         };
-        let kept = held.op.get() + platter.slots() / 4 >= newest;
         let rotten = platter.rotten.contains(&slot);
-        !rotten && (kept || self.is_standby(replica))
+        !rotten && (self.is_kept(held.op.get()) || self.is_standby(replica))
+    }
+
+    /// Whether others keep an op in their journals for long enough to mend it here.
+    fn is_kept(&self, op: u64) -> bool {
+        let newest = self.platters.iter().map(Platter::head).max().unwrap_or(0);
+        op + self.platters[0].slots() / 4 >= newest
     }
 
     /// A block was written, and is not there.
