@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use storage_format::block::verify;
+use storage_format::block::{verify, verify_header};
 use storage_format::{BlockHeader, BlockReference, SECTOR_SIZE};
 use zerocopy::FromBytes;
 
@@ -28,8 +28,6 @@ const ASKED_MAX: usize = 16;
 const SERVED_MAX: usize = 16;
 /// When a block is asked for again, of another replica.
 const PATIENCE: u64 = 100_000_000;
-/// The same for a block that an op waits for: the longer it waits, the more of the checkpoint is gone elsewhere.
-const PATIENCE_OF_OP: u64 = PATIENCE / 4;
 
 /// See the module.
 pub(super) struct BlockRepair<'a, I: Io> {
@@ -101,7 +99,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
             return;
         }
         self.asked.retain(|_, until| *until > now);
-        for (block, awaited) in self.damage.wanted() {
+        for block in self.damage.wanted() {
             let address = block.address.get();
             if self.asked.len() >= ASKED_MAX {
                 mark(Mark::BlocksAskedMax);
@@ -114,8 +112,7 @@ impl<'a, I: Io> BlockRepair<'a, I> {
                 // No replica has a copy.
                 return;
             };
-            let patience = if awaited { PATIENCE_OF_OP } else { PATIENCE };
-            self.asked.insert(address, now + patience);
+            self.asked.insert(address, now + PATIENCE);
             self.attempts += 1;
             let header = self.header(command::REQUEST_BLOCK, &block);
             let frame = message::frame(header, &[]);
@@ -243,8 +240,10 @@ impl<'a, I: Io> BlockRepair<'a, I> {
     }
 }
 
-/// What is at an offset, if it is the block.
+/// What is at an offset, if it is the block. Of another block only the header page is read.
 async fn read_block<I: Io>(io: &I, offset: u64, block: BlockReference) -> Option<SectorBuf> {
+    let page = io.storage().read(offset, SectorBuf::zeroed(SECTOR_SIZE));
+    verify_header(&page.await, &block.checksum.0, block.address.get()).ok()?;
     let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
     let buffer = io.storage().read(offset, buffer).await;
     let whole = verify(&buffer, &with_table(block, &buffer)).is_ok();

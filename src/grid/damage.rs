@@ -56,16 +56,15 @@ impl Damage {
             .any(|wanted| !wanted.wakers.is_empty())
     }
 
-    /// All blocks that are to be repaired, but for those whose repair is under way: first those that somebody waits
-    /// for, and whether that is so.
+    /// All blocks that are to be repaired, but for those whose repair is under way; first those that somebody waits
+    /// for.
     #[must_use]
-    pub fn wanted(&self) -> Vec<(BlockReference, bool)> {
+    pub fn wanted(&self) -> Vec<BlockReference> {
         let state = self.0.borrow();
         let wanted = state.wanted.values().filter(|wanted| !wanted.writing);
-        let wanted = wanted.map(|wanted| (wanted.block, !wanted.wakers.is_empty()));
-        let mut wanted: Vec<_> = wanted.collect();
-        wanted.sort_by_key(|(_, awaited)| !awaited);
-        wanted
+        let mut wanted: Vec<&Wanted> = wanted.collect();
+        wanted.sort_by_key(|wanted| wanted.wakers.is_empty());
+        wanted.into_iter().map(|wanted| wanted.block).collect()
     }
 
     /// Whether a repair is being written: until that is done, who reads the block may find it whole although
@@ -198,7 +197,7 @@ mod tests {
         let mut first = pin!(damage.repaired(block, BlockError::Header));
         let mut second = pin!(damage.repaired(block, BlockError::Header));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
-        assert_eq!(damage.wanted(), [(block, true)]);
+        assert_eq!(damage.wanted(), [block]);
         assert!(!damage.repair_begin(&other));
         assert!(damage.repair_begin(&block));
         assert!(!damage.repair_begin(&block) && damage.wanted().is_empty());
@@ -218,14 +217,14 @@ mod tests {
         later.address += 1;
         let mut waits = pin!(damage.repaired(later, BlockError::Header));
         assert!((&mut waits).now_or_never().is_none());
-        assert_eq!(damage.wanted(), [(later, true), (block, false)]);
+        assert_eq!(damage.wanted(), [later, block]);
     }
 
     #[test]
     fn what_nobody_waits_for_is_forgotten_at_a_checkpoint() {
         let (damage, block) = (Damage::default(), block());
         damage.want(&block, BlockError::Header);
-        assert_eq!(damage.wanted(), [(block, false)]);
+        assert_eq!(damage.wanted(), [block]);
         assert!(damage.settle().now_or_never().is_some());
         assert!(!damage.repair_begin(&block));
     }
