@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod commit;
+mod content;
 mod format;
 mod journal;
 mod open;
@@ -25,6 +26,7 @@ use crate::vsr::sessions::SharedSessions;
 use crate::vsr::{Effect, Event, FatalReason, Prepare, Releases, Replica, ViewState, Way};
 use bytes::Bytes;
 use commit::{Commit, State, Step};
+use content::Known;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use journal::HeaderRing;
@@ -107,7 +109,7 @@ const LONG_EXECUTION: usize = 32 * 1024;
 #[must_use]
 pub fn buffers_memory(superblock: &Superblock, cache_size: u64) -> u64 {
     let geometry = &superblock.geometry;
-    let prepares = Replica::buffer_count(superblock.is_solo());
+    let prepares = Replica::prepares_max(superblock.is_solo());
     let slots = prepares * u64::from(geometry.journal_slot_size.get());
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.
@@ -162,6 +164,8 @@ struct Driver<'a, I: Io> {
     works: Works<'a>,
     /// The wait for blocks of a checkpoint that came from another replica; nobody waits for that.
     content: Works<'a>,
+    /// Blocks that are known to be here.
+    known: Rc<Known>,
     /// A checkpoint of another replica, to go on from.
     sync: Option<Box<(CheckpointState, ViewState)>>,
 }
@@ -194,6 +198,7 @@ impl<'a, I: Io> Driver<'a, I> {
             damaged: Rc::default(),
             works: FuturesUnordered::new(),
             content: FuturesUnordered::new(),
+            known: Rc::default(),
             sync: None,
         };
         if alone {

@@ -29,8 +29,6 @@ use storage_format::{
 };
 use zerocopy::FromBytes;
 
-/// Nanoseconds between two looks at a checkpoint whose blocks are on their way.
-const CONTENT_PAUSE: u64 = 50_000_000;
 /// Nanoseconds between two reads of a walk over the manifest.
 const WALK_PAUSE: u64 = 1_000_000;
 
@@ -147,7 +145,7 @@ pub(super) struct Scrubber<'a, I: Io> {
 
 /// How far a walk through the blocks of a checkpoint came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Walked {
+pub(super) enum Walked {
     /// To the end.
     Whole,
     /// To a damaged block of the manifest, which it visited.
@@ -158,7 +156,7 @@ enum Walked {
 
 impl<I: Io> Listing<'_, I> {
     /// Visits the blocks of the newest checkpoint, those of its manifest included.
-    async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Walked {
+    pub(super) async fn walk(&self, mut visit: impl FnMut(&BlockReference)) -> Walked {
         let durable = self.durable.get();
         let mut next = durable.index;
         let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
@@ -182,7 +180,7 @@ impl<I: Io> Listing<'_, I> {
     }
 
     /// Reads a block, and what makes no sense again.
-    async fn read(
+    pub(super) async fn read(
         &self,
         block: &BlockReference,
         buffer: SectorBuf,
@@ -203,57 +201,43 @@ impl<I: Io> Listing<'_, I> {
     async fn damage_of(&self, block: &BlockReference) -> Option<(BlockError, bool)> {
         let buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
         let error = self.read(block, buffer).await.1.err()?;
-        let referenced = self.is_referenced(block).await;
-        match (referenced, &self.repair) {
-            // A checkpoint has come since it was listed, and something else may be there.
-            (Some(false), _) => {
-                mark(Mark::ScrubbedTooLate);
-                return None;
-            }
-            (Some(true), Some(damage)) => {
-                mark(Mark::ScrubbedBlock);
+        let (referenced, all) = self.referenced(std::slice::from_ref(block)).await;
+        if !referenced.is_empty() {
+            mark(Mark::ScrubbedBlock);
+            if let Some(damage) = &self.repair {
                 damage.want(block, error);
             }
-            // What says so is damaged, too, and comes first.
-            (Some(true), None) | (None, _) => {}
+            return Some((error, true));
         }
-        Some((error, referenced.is_some()))
+        if all {
+            // A checkpoint has come since it was listed, and something else may be there.
+            mark(Mark::ScrubbedTooLate);
+            return None;
+        }
+        // What says so is damaged, too, and comes first.
+        Some((error, false))
     }
 
-    /// Whether the newest checkpoint references a block, if that can be told.
-    async fn is_referenced(&self, block: &BlockReference) -> Option<bool> {
+    /// Which of some blocks the newest checkpoint references, and whether that are certainly all.
+    pub(super) async fn referenced(
+        &self,
+        blocks: &[BlockReference],
+    ) -> (Vec<BlockReference>, bool) {
         loop {
             let durable = self.durable.get();
-            let mut found = false;
-            let walked = self.walk(|listed| found |= listed == block).await;
-            if durable != self.durable.get() {
-                // The newer checkpoint may not have it any more.
-                continue;
-            }
-            match walked {
-                _ if found => return Some(true),
-                Walked::Whole => return Some(false),
-                Walked::Damaged => return None,
+            let mut found = Vec::new();
+            let walked = self.walk(|listed| {
+                if blocks.contains(listed) {
+                    found.push(*listed);
+                }
+            });
+            match walked.await {
+                // The newer checkpoint may not have them any more.
+                _ if durable != self.durable.get() => {}
+                Walked::Whole => return (found, true),
+                Walked::Damaged => return (found, false),
                 Walked::Overwritten => {}
             }
-        }
-    }
-
-    /// Waits until all blocks of the newest checkpoint are here and whole.
-    pub(super) async fn complete(&self) {
-        loop {
-            let mut blocks = Vec::new();
-            let walked = self.walk(|block| blocks.push(*block)).await;
-            let mut missing = walked != Walked::Whole;
-            for block in &blocks {
-                missing |= self.damage_of(block).await.is_some();
-            }
-            let being_written = self.repair.as_ref().is_some_and(Damage::is_writing);
-            if !missing && !being_written {
-                return;
-            }
-            // What is wanted by now comes meanwhile.
-            self.io.sleep(CONTENT_PAUSE).await;
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Views and checkpoints of other replicas: into the superblock, and what follows from that.
 
 use super::commit::Commit;
-use super::scrub::{Durable, Listing};
+use super::content;
+use super::scrub::Durable;
 use super::superblock::Keeper;
 use super::{Done, Driver, open};
-use crate::grid::Writes;
 use crate::io::Io;
 use crate::stdx::marks::{Mark, mark};
 use crate::vsr::message::CheckpointState;
@@ -33,9 +33,17 @@ impl<I: Io> Driver<'_, I> {
             self.repair.pause(false);
             self.replica.handle(Event::SyncNeedless, &self.commit);
         } else {
+            let damaged = self.commit.damage.wanted();
             let writes = self.commit.abandon();
             let keeper = Rc::clone(&self.superblock);
-            let take = take_checkpoint(self.io, keeper, writes, sync);
+            let (listing, known) = (self.listing(), Rc::clone(&self.known));
+            let take = async move {
+                keeper.take();
+                // They may be of blocks that the checkpoint has, too.
+                writes.finish().await;
+                known.keep(&listing, &keeper, &damaged).await;
+                take_checkpoint(listing.io, &keeper, sync).await
+            };
             self.works.push(Box::pin(take));
         }
     }
@@ -64,7 +72,8 @@ impl<I: Io> Driver<'_, I> {
         self.replica.handle(loaded, &self.commit);
         self.commit.next();
         if self.superblock.current().content_missing == 1 {
-            let content = complete_content(self.listing(), Rc::clone(&self.superblock));
+            let (superblock, known) = (Rc::clone(&self.superblock), Rc::clone(&self.known));
+            let content = content::complete(self.listing(), superblock, known);
             self.content.push(Box::pin(content));
         }
     }
@@ -81,14 +90,10 @@ pub(super) async fn write_view<I: Io>(io: &I, superblock: Rc<Keeper>, view: View
 /// come later.
 async fn take_checkpoint<I: Io>(
     io: &I,
-    superblock: Rc<Keeper>,
-    writes: Writes<'_>,
+    superblock: &Keeper,
     sync: Box<(CheckpointState, ViewState)>,
 ) -> Done {
     let (checkpoint, view) = *sync;
-    superblock.take();
-    // They may be of blocks that the checkpoint has, too.
-    writes.finish().await;
     let change = |next: &mut Superblock| {
         next.checkpoint = checkpoint.header;
         next.checkpoint_index = checkpoint.index;
@@ -99,30 +104,6 @@ async fn take_checkpoint<I: Io>(
     };
     superblock.update(io.storage(), change).await;
     Done::CheckpointTaken
-}
-
-/// Waits for the blocks of the checkpoint that was just taken from another replica.
-fn complete_content<'a, I: Io>(
-    listing: Listing<'a, I>,
-    superblock: Rc<Keeper>,
-) -> impl Future<Output = Done> + use<'a, I> {
-    // Not when it is polled first: another may have been taken by then, and the blocks of the old one are
-    // what it would find complete.
-    let op = superblock.current().checkpoint.op.get();
-    let taken = superblock.taken();
-    async move {
-        listing.complete().await;
-        let change = |next: &mut Superblock| {
-            // Another may have been taken meanwhile, whose blocks are not here yet.
-            if superblock.taken() == taken {
-                next.content_missing = 0;
-            } else {
-                mark(Mark::SyncedAgain);
-            }
-        };
-        superblock.update(listing.io.storage(), change).await;
-        Done::ContentComplete(op)
-    }
 }
 
 fn set_view(next: &mut Superblock, view: &ViewState) {

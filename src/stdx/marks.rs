@@ -32,6 +32,8 @@ macro_rules! marks {
 marks! {
     #[doc = "A prepare that was missing here came from another replica."]
     PrepareRepaired,
+    #[doc = "A prepare that was missing is executed without being written first, by a replica that is far behind."]
+    ExecutedUnwritten,
     #[doc = "A prepare came again, and is acknowledged again."]
     PrepareAgain,
     #[doc = "A prepare of a later view came."]
@@ -274,8 +276,8 @@ marks! {
     BlockRepaired,
     #[doc = "A sync waits for what is under way."]
     SyncWaits,
-    #[doc = "Another checkpoint is taken while blocks of one come."]
-    SyncedAgain,
+    #[doc = "Blocks of a checkpoint are not looked for any more: another was taken."]
+    ContentGivenUp,
     #[doc = "A view and a checkpoint want the superblock at the same time."]
     SuperblockWaits,
     #[doc = "A copy of the superblock is found damaged when the next is written."]

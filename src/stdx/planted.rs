@@ -87,6 +87,8 @@ pub enum Bug {
     TakeOldCopy,
     /// All that is bad after the head counts as torn, however much it is.
     ExcuseAllDamage,
+    /// Blocks of a checkpoint of another replica are taken for whole when it is given up, although some are not here.
+    TrustMissing,
     /// A replica tells of a checkpoint whose blocks are not here yet.
     TellCheckpointEarly,
     /// A new view takes the longest log, not that of the newest log view.
@@ -175,6 +177,7 @@ impl Bug {
         Self::LagForever,
         Self::StandbyAcknowledges,
         Self::StandbyTellsTime,
+        Self::TrustMissing,
     ];
 
     /// Those that need a certain order of events, which a directed scenario has.

@@ -66,6 +66,16 @@ impl Entry {
         }
     }
 
+    /// The slot of `op` gets another prepare.
+    fn overwrite(&mut self, op: u64) {
+        let whole = matches!(self.body, Body::Written | Body::Durable);
+        if whole && self.header.op.get() == op {
+            // So whatever has this entry next was not in the slot yet.
+            self.promised = false;
+        }
+        self.body = Body::Missing;
+    }
+
     /// Puts a prepare that is certain in the place of what was known before.
     pub fn replace(&mut self, header: &PrepareHeader) {
         if self.header.checksum == header.checksum {
@@ -220,7 +230,7 @@ impl Log {
             assert!(!overwritten, "a newer op has the slot of op {op}");
             if op >= self.slots {
                 let at = self.at(op - self.slots);
-                self.entries[at].body = Body::Missing;
+                self.entries[at].overwrite(op - self.slots);
             }
         }
         same
@@ -426,6 +436,20 @@ mod tests {
         assert_eq!(log.entry(2).unwrap().body, Body::Durable);
         assert!(!log.set_body(&headers[3], Body::Durable));
         assert!(log.entry(4).is_none());
+    }
+
+    #[test]
+    fn what_was_never_written_was_never_acknowledged_in_any_lap() {
+        let mut log = log(2);
+        for header in &chain(&[1; 7])[1..] {
+            log.append(*header);
+            let op = header.op.get();
+            assert_eq!(state(&log, op), (Body::Missing, false), "op {op}");
+            for body in [Body::Writing, Body::Written, Body::Durable] {
+                assert!(log.set_body(header, body));
+            }
+            assert_eq!(state(&log, op), (Body::Durable, true));
+        }
     }
 
     #[test]

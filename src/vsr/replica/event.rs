@@ -6,8 +6,8 @@ use crate::stdx::{SectorBuf, to_usize};
 use crate::vsr::FatalReason;
 use crate::vsr::message::CheckpointState;
 use bytes::Bytes;
-use storage_format::{PrepareHeader, RequestEntry};
-use zerocopy::FromBytes;
+use storage_format::{PrepareHeader, RequestEntry, SECTOR_SIZE};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// A message of the log: header, entries and bodies in one buffer.
 #[derive(Debug)]
@@ -19,6 +19,18 @@ pub struct Prepare {
 }
 
 impl Prepare {
+    /// A prepare in a buffer that is long enough for it.
+    pub(super) fn new(header: &PrepareHeader, body: &[u8], mut buffer: SectorBuf) -> Self {
+        let size = constants::HEADER_SIZE + body.len();
+        buffer[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
+        buffer[constants::HEADER_SIZE..size].copy_from_slice(body);
+        buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
+        Self {
+            header: *header,
+            buffer,
+        }
+    }
+
     /// Bytes of the message.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -105,6 +105,7 @@ impl Replica {
         self.pulse_next = pulse_next;
         self.timestamp_last = self.timestamp_last.max(prepare.header.timestamp.get());
         self.recycle(prepare.buffer);
+        self.repair_more();
         if self.pipeline.front().is_none_or(|first| first.op != op) {
             // Somebody else was the primary.
             mark(Mark::ExecutedForOthers);

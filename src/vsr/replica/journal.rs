@@ -72,7 +72,8 @@ impl Replica {
         } else if planted(Bug::AcknowledgeWithoutHeader) {
             self.acknowledge(&prepare.header);
         }
-        let room = to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
+        let soon = op <= self.executed.0 + 2 * constants::PIPELINE_PREPARES_MAX;
+        let room = soon && to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
         if current && op > self.executing && (self.solo() || room) {
             if let Some(other) = self.ready.insert(op, prepare) {
                 self.recycle(other.buffer);
@@ -82,6 +83,7 @@ impl Replica {
             mark(Mark::ReadAgainLater);
             self.buffers.push(prepare.buffer);
         }
+        self.repair_more();
     }
 
     pub(super) fn on_headers_durable(&mut self) {

@@ -256,6 +256,8 @@ pub struct Replica {
     early: BTreeMap<u64, (PrepareHeader, Bytes)>,
     /// Prepares asked for by their checksum, and when to ask again.
     wanted: BTreeMap<u64, u64>,
+    /// Whether more is missing than there was room to ask for.
+    lacks: bool,
     /// When to ask for headers again.
     headers_asked: u64,
     /// The longest that the log of the primary is known to be.
@@ -363,6 +365,7 @@ impl Replica {
             replies_asked: BTreeMap::new(),
             early: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            lacks: false,
             headers_asked: 0,
             primary_head: 0,
             asked_up_to: (0, 0),
@@ -390,6 +393,13 @@ impl Replica {
             true => constants::PIPELINE_PREPARES_MAX,
             false => 2 * constants::PIPELINE_PREPARES_MAX,
         }
+    }
+
+    /// Prepares that are in memory at most: those buffers, and what is executed as it comes from others.
+    #[must_use]
+    pub fn prepares_max(solo: bool) -> u64 {
+        let unwritten = if solo { 0 } else { repair::WANTED_MAX };
+        Self::buffer_count(solo) + unwritten
     }
 
     /// What the clocks say, in nanoseconds: the monotonic one, and the time of day. To be called before
@@ -708,6 +718,8 @@ fn is_for_standbys(code: u8) -> bool {
 
 #[cfg(test)]
 mod agreement_tests;
+#[cfg(test)]
+mod behind_tests;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]

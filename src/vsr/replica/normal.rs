@@ -12,8 +12,7 @@ use crate::wire::PeerHeader;
 use crate::wire::frame::concat;
 use crate::wire::header::command;
 use bytes::Bytes;
-use storage_format::{PrepareHeader, SECTOR_SIZE};
-use zerocopy::IntoBytes;
+use storage_format::PrepareHeader;
 
 impl Replica {
     /// What is due. To be called before effects are polled.
@@ -218,12 +217,7 @@ impl Replica {
             && entry.header.checksum == header.checksum
         {
             match entry.body {
-                Body::Missing => {
-                    if self.take(header, &body) {
-                        mark(Mark::PrepareRepaired);
-                        self.repair();
-                    }
-                }
+                Body::Missing => self.on_missing(header, &body),
                 Body::Durable => {
                     mark(Mark::PrepareAgain);
                     self.acknowledge(header);
@@ -250,32 +244,36 @@ impl Replica {
     }
 
     /// Adds the next ops of the view to the log, as far as they are there and have room.
-    fn append_next(&mut self) {
+    pub(super) fn append_next(&mut self) {
         loop {
             let next = self.log.head().op.get() + 1;
-            let first = self
-                .early
-                .first_entry()
-                .filter(|first| *first.key() <= next);
-            let Some(first) = first else { return };
-            let (header, body) = first.remove();
-            if self.contradicts(&header) {
-                // When it came, the checkpoint that it builds on was not made here yet.
-                self.reject(&header);
-                continue;
-            }
+            let first = self.early.first_key_value();
+            let Some((&op, (header, body))) = first.filter(|(op, _)| **op <= next) else {
+                return;
+            };
+            let (header, body) = (*header, body.clone());
             let follows = header.op.get() == next && header.parent == self.log.head().checksum;
-            if follows && next <= self.limit() && !self.buffers.is_empty() {
-                self.pass_on(&header, &body);
-                self.log.append(header);
-                let taken = self.take(&header, &body);
-                assert!(taken, "there was a buffer");
-            } else if follows {
+            // Those that are asked for need buffers, too.
+            let room = next <= self.limit() && self.buffers.len() > self.buffers_promised();
+            if follows && !room {
                 mark(if next > self.limit() {
                     Mark::BackupAtLimit
                 } else {
                     Mark::BackupWithoutBuffer
                 });
+                return;
+            }
+            let _ = self.early.remove(&op);
+            if self.contradicts(&header) {
+                // When it came, the checkpoint that it builds on was not made here yet.
+                self.reject(&header);
+                continue;
+            }
+            if follows {
+                self.pass_on(&header, &body);
+                self.log.append(header);
+                let taken = self.take(&header, &body);
+                assert!(taken, "there was a buffer");
             }
         }
     }
@@ -294,27 +292,21 @@ impl Replica {
     }
 
     /// Has a prepare of the log written; `false` without a buffer for it, or a slot.
-    fn take(&mut self, header: &PrepareHeader, body: &[u8]) -> bool {
+    pub(super) fn take(&mut self, header: &PrepareHeader, body: &[u8]) -> bool {
         // The slot of an op in the checkpoint may have a newer one by now.
         let op = header.op.get();
         if op <= self.checkpoint.op() || op > self.limit() {
             mark(Mark::RepairWithoutSlot);
             return false;
         }
-        let Some(mut buffer) = self.buffers.pop() else {
+        let Some(buffer) = self.buffers.pop() else {
             return false;
         };
-        let size = constants::HEADER_SIZE + body.len();
-        buffer[..constants::HEADER_SIZE].copy_from_slice(header.as_bytes());
-        buffer[constants::HEADER_SIZE..size].copy_from_slice(body);
-        buffer[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
         let current = self.log.set_body(header, Body::Writing);
         assert!(current, "it is in the log");
-        self.wanted.remove(&header.op.get());
-        self.to_write.push_back(Prepare {
-            header: *header,
-            buffer,
-        });
+        self.wanted.remove(&op);
+        let prepare = Prepare::new(header, body, buffer);
+        self.to_write.push_back(prepare);
         true
     }
 

@@ -153,7 +153,48 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONG, OFTEN, Progress, Told};
+    use super::{Effect, LONG, OFTEN, Progress, Told};
+    use crate::constants::{NANOSECONDS, RELEASE_LOG_MAX};
+    use crate::vsr::message;
+    use crate::vsr::testing::{self, Room};
+    use crate::wire::PeerHeader;
+    use crate::wire::header::command;
+    use storage_format::PrepareHeader;
+    use zerocopy::FromBytes;
+
+    /// Seed 0xefe0639d3251a1 of the clusters: a primary decided with a vote that nobody else had heard.
+    #[test]
+    fn who_may_vote_since_a_moment_is_heard_before_its_view_starts() {
+        let mut primary = testing::start(&testing::superblock(1, 3, 48), 7);
+        primary.observe(NANOSECONDS, NANOSECONDS);
+        primary.begin_telling();
+        primary.enter(1);
+        primary.view_durable = (1, 0);
+        assert!(!primary.may_promise());
+        primary.vote_now();
+        // Nobody answers for long. Then, before it says anything itself, another votes.
+        let now = NANOSECONDS + 5 * LONG;
+        primary.observe(now, now);
+        assert!(primary.may_promise());
+        let mut vote = PeerHeader::zeroed();
+        vote.release = RELEASE_LOG_MAX.into();
+        (vote.command, vote.view, vote.replica, vote.replica_count) =
+            (command::DO_VIEW_CHANGE, 1.into(), 2, 3);
+        let root = PrepareHeader::root(0);
+        (vote.present, vote.nacks) = (1.into(), 0.into());
+        let frame = message::frame(vote, message::headers_body(std::slice::from_ref(&root)));
+        primary.handle(testing::incoming(0, &frame), &Room);
+        let sent = std::mem::take(&mut primary.effects);
+        let votes = sent.iter().filter(|effect| {
+            let Effect::Send { frame, .. } = effect else {
+                return false;
+            };
+            let (header, _) = PeerHeader::read_from_prefix(frame).unwrap();
+            header.command == command::DO_VIEW_CHANGE
+        });
+        assert_eq!(votes.count(), 2, "both others hear it");
+        assert_eq!(primary.log_view, 1, "and that is enough");
+    }
 
     /// A replica that has told of this for long.
     fn told(progress: Progress) -> Told {

@@ -3,24 +3,28 @@
 //!
 //! A prepare is asked for by its checksum, so it does not matter who answers. The next prepares of the
 //! view are asked for by number, of the primary only: they are what it says that they are.
+//!
+//! Who is far behind executes what is committed as it comes, and does not wait for its journal: others have it on
+//! stable storage, and this replica acknowledges nothing by that. So it comes on faster than those whose journals
+//! are written, although its own disk is no faster. Its journal gets such ops when nothing else is missing.
 
 use super::timers::REPAIR;
-use super::{Purpose, Replica, Status};
+use super::{Prepare, Purpose, Replica, Status};
 use crate::constants;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::to_u64;
+use crate::stdx::{SectorBuf, to_u64};
 use crate::vsr::log::Body;
 use crate::vsr::message;
 use crate::vsr::sessions::SessionRecord;
 use crate::wire::header::command;
 use crate::wire::{PeerHeader, ReplyHeader};
 use bytes::Bytes;
-use storage_format::{Checksum, PrepareHeader, checksum};
+use storage_format::{Checksum, PrepareHeader, SECTOR_SIZE, checksum};
 use zerocopy::FromBytes;
 
 /// Prepares that are asked for at the same time.
-const WANTED_MAX: usize = if cfg!(madsim) { 2 } else { 4 };
+pub(super) const WANTED_MAX: u64 = 2 * constants::PIPELINE_PREPARES_MAX;
 /// Prepares that wait to be read for others.
 const READS_MAX: usize = 32;
 
@@ -31,10 +35,12 @@ impl Replica {
         self.primary_head = self.primary_head.max(op);
         let (asked, until) = self.asked_up_to;
         let waits = head < asked && !self.timers.due(until);
+        // It is here, and waits for a buffer.
+        let waits = waits || self.early.contains_key(&(head + 1));
         if waits || head >= self.primary_head || head >= self.limit() {
             return;
         }
-        let last = self.primary_head.min(head + to_u64(WANTED_MAX));
+        let last = (self.primary_head).min(head + constants::PIPELINE_PREPARES_MAX);
         self.asked_up_to = (last, self.timers.now + REPAIR);
         let mut request = self.peer_header(command::REQUEST_PREPARE);
         request.op = (head + 1).into();
@@ -50,13 +56,17 @@ impl Replica {
         }
         self.ask_headers();
         if self.follows() {
+            self.append_next();
             self.ask_missing(self.primary_head);
         }
         let timers = self.timers;
         self.wanted.retain(|_, until| !timers.due(*until));
-        let head = self.log.head().op.get();
+        let last = self.log.head().op.get().min(self.limit());
         let first = self.log.tail().max(self.checkpoint.op() + 1);
-        for op in first..=head.min(self.limit()) {
+        let next = first.max(self.executed.0 + 1);
+        self.lacks = false;
+        // What is executed already comes last.
+        for op in (next..=last).chain(first..next) {
             let Some(entry) = self.log.entry(op) else {
                 continue;
             };
@@ -73,7 +83,14 @@ impl Replica {
     /// Asks for a prepare, unless it or enough others are asked for.
     fn ask_prepare(&mut self, header: &PrepareHeader) {
         let op = header.op.get();
-        if self.wanted.len() >= WANTED_MAX || self.wanted.contains_key(&op) {
+        if self.wanted.contains_key(&op) || self.ready.contains_key(&op) {
+            return;
+        }
+        let enough = to_u64(self.wanted.len()) >= WANTED_MAX;
+        // New ops need buffers, too.
+        let room = self.buffers_promised() < self.buffers.len().div_ceil(2);
+        if enough || !(room || self.executes_unwritten(op)) {
+            self.lacks = true;
             return;
         }
         let replica = self.whom_to_ask();
@@ -82,6 +99,49 @@ impl Replica {
         request.op = header.op;
         request.checksum_item = header.checksum;
         self.send_peer(replica, message::frame(request, &[]));
+    }
+
+    /// Asks for more of what is missing, if there was no room for all of it before.
+    pub(super) fn repair_more(&mut self) {
+        if self.lacks {
+            self.repair();
+        } else if self.follows() {
+            self.append_next();
+        }
+    }
+
+    /// Buffers that are needed by what is asked for.
+    pub(super) fn buffers_promised(&self) -> usize {
+        let asked = self.wanted.keys();
+        asked.filter(|op| !self.executes_unwritten(**op)).count()
+    }
+
+    /// Whether an op is to be executed without being written: it is committed, its turn comes soon, and many more
+    /// are committed.
+    fn executes_unwritten(&self, op: u64) -> bool {
+        let far = self.commit_max > self.executed.0 + WANTED_MAX;
+        let soon = op > self.executing && op <= self.executed.0 + WANTED_MAX;
+        self.loaded && far && soon
+    }
+
+    /// A prepare came that was missing.
+    pub(super) fn on_missing(&mut self, header: &PrepareHeader, body: &[u8]) {
+        let op = header.op.get();
+        let asked = self.wanted.remove(&op).is_some();
+        if self.executes_unwritten(op) {
+            mark(Mark::ExecutedUnwritten);
+            let size = constants::HEADER_SIZE + body.len();
+            let buffer = SectorBuf::zeroed(size.next_multiple_of(SECTOR_SIZE));
+            let prepare = Prepare::new(header, body, buffer);
+            if let Some(other) = self.ready.insert(op, prepare) {
+                self.recycle(other.buffer);
+            }
+        } else if !self.take(header, body) {
+            self.lacks |= asked;
+            return;
+        }
+        mark(Mark::PrepareRepaired);
+        self.repair();
     }
 
     /// Has the redundant header of a prepare written, if it is not on its way.

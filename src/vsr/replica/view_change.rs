@@ -108,7 +108,7 @@ impl Replica {
     }
 
     /// Leaves the present view for the change to a later one.
-    fn enter(&mut self, view: u32) {
+    pub(super) fn enter(&mut self, view: u32) {
         assert!(view > self.view);
         tracing::info!(from = self.view, to = view, "view change");
         self.view = view;
@@ -293,7 +293,11 @@ impl Replica {
                 present: header.present.get(),
                 nacks: header.nacks.get(),
             });
-            self.decide();
+            // It may be allowed to since a moment ago, and then the others have to hear of it, too.
+            match self.votes[usize::from(self.members.own())] {
+                None => self.vote_now(),
+                Some(_) => self.decide(),
+            }
         }
     }
 

@@ -13,6 +13,8 @@ use zerocopy::FromBytes;
 pub struct Protected {
     /// By the identity of the index.
     blocks: BTreeMap<Checksum, References>,
+    /// Those of which not all blocks were here, perhaps not even what lists them.
+    partial: BTreeSet<Checksum>,
     /// Blocks of a checkpoint that were damaged on purpose, until they are written again.
     pub damaged: BTreeSet<u64>,
     /// Of them, those that no checkpoint has yet.
@@ -116,24 +118,31 @@ impl Protected {
     /// touched.
     pub fn update(&mut self, disk: &Disk) {
         let mut blocks = BTreeMap::new();
+        let mut partial = BTreeSet::new();
         for copy in platter::copies(disk) {
             let index = copy.checkpoint_index.checksum;
             if !copy.valid() || blocks.contains_key(&index) {
                 continue;
             }
             let references = match self.blocks.remove(&index) {
-                Some(references) if copy.content_missing == 0 => references,
+                Some(references) if !self.partial.contains(&index) => references,
                 Some(_) | None => platter::reachable(disk, &copy),
             };
+            if copy.content_missing == 1 {
+                partial.insert(index);
+            }
             blocks.insert(index, references);
         }
-        self.blocks = blocks;
+        (self.blocks, self.partial) = (blocks, partial);
         // What no checkpoint has any more need not be mended.
         let listed: BTreeSet<u64> = self.addresses().collect();
         self.fresh.retain(|address| !listed.contains(address));
         let fresh = &self.fresh;
+        // While blocks are missing, nobody knows of all that are listed.
+        let copies = platter::copies(disk);
+        let missing = copies.iter().any(|copy| copy.content_missing == 1);
         self.damaged
-            .retain(|address| listed.contains(address) || fresh.contains(address));
+            .retain(|address| missing || listed.contains(address) || fresh.contains(address));
     }
 
     /// A block was written for a checkpoint to come, and is not there.
