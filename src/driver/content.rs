@@ -39,6 +39,10 @@ impl Known {
         let _ = (self.0.borrow_mut()).insert(block.address.get(), block.checksum);
     }
 
+    fn forget(&self, block: &BlockReference) {
+        let _ = self.0.borrow_mut().remove(&block.address.get());
+    }
+
     /// The checkpoint that is durable here is about to be given up for another: what it does not reference is
     /// not known any more, nor what was found damaged.
     pub(super) async fn keep<I: Io>(
@@ -49,12 +53,17 @@ impl Known {
     ) {
         let whole = superblock.current().content_missing == 0 || planted(Bug::TrustMissing);
         let mut kept = BTreeMap::new();
+        let mut last = 0;
         let walked = listing.walk(|block| {
+            last = block.address.get();
             if (whole || self.has(block)) && !damaged.contains(block) {
                 let _ = kept.insert(block.address.get(), block.checksum);
             }
         });
-        let _ = walked.await;
+        if walked.await != Walked::Whole {
+            // It is of the manifest, and makes no sense.
+            let _ = kept.remove(&last);
+        }
         *self.0.borrow_mut() = kept;
     }
 }
@@ -79,6 +88,10 @@ pub(super) fn complete<'a, I: Io>(
                 }
             };
             superblock.update(listing.io.storage(), change).await;
+            if is_current() {
+                // All are.
+                known.0.borrow_mut().clear();
+            }
         }
         Done::ContentComplete(op)
     }
@@ -94,6 +107,10 @@ async fn are_here<I: Io>(
         let mut blocks = Vec::new();
         let walked = listing.walk(|block| blocks.push(*block)).await;
         let mut missing = walked != Walked::Whole;
+        if let (true, Some(last)) = (missing, blocks.last()) {
+            // It is of the manifest, and has rotted since it was found whole.
+            known.forget(last);
+        }
         let mut damaged = Vec::new();
         let mut buffer = SectorBuf::zeroed(constants::BLOCK_SIZE);
         for block in &blocks {
@@ -107,7 +124,8 @@ async fn are_here<I: Io>(
             let (back, read) = listing.read(block, buffer).await;
             buffer = back;
             match read {
-                Ok(_) => known.add(block),
+                Ok(_) if is_current() => known.add(block),
+                Ok(_) => {}
                 Err(error) => damaged.push((*block, error)),
             }
             if damaged.len() == LOOKED_UP_MAX {

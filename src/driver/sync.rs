@@ -32,6 +32,10 @@ impl<I: Io> Driver<'_, I> {
         if own >= sync.0.op() {
             self.repair.pause(false);
             self.replica.handle(Event::SyncNeedless, &self.commit);
+            if self.superblock.current().content_missing == 0 {
+                // That may have come about while the sync was to begin.
+                self.replica.handle(Event::ContentComplete, &self.commit);
+            }
         } else {
             let damaged = self.commit.damage.wanted();
             let writes = self.commit.abandon();

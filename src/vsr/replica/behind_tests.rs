@@ -138,6 +138,18 @@ fn who_is_far_behind_executes_what_comes_and_writes_it_later() {
 }
 
 #[test]
+fn what_is_being_executed_is_not_asked_for_again() {
+    let (mut backup, prepares) = backup();
+    backup.repair();
+    hear(&mut backup, &prepares[0]);
+    assert_eq!(ops(&wants(&mut backup).executes), [1]);
+    hear(&mut backup, &prepares[1]);
+    let wanted = wants(&mut backup);
+    assert_eq!(ops(&wanted.executes), [2]);
+    assert!(!wanted.asks.contains(&1), "{:?}", wanted.asks);
+}
+
+#[test]
 fn no_more_is_asked_for_than_there_are_buffers_for() {
     let (mut backup, prepares) = backup();
     // So everything is written.
@@ -183,7 +195,7 @@ fn a_new_op_that_finds_no_buffer_is_taken_when_there_is_one() {
 
 #[test]
 fn who_has_caught_up_has_what_came_meanwhile() {
-    let (mut backup, _) = backup();
+    let (mut backup, prepares) = backup();
     backup.catch_up = Some(CatchUp::since_start());
     backup.hear_commit(OPS / 2);
     backup.executed.0 = OPS / 2;
@@ -194,6 +206,14 @@ fn who_has_caught_up_has_what_came_meanwhile() {
     backup.say_progress();
     assert!(backup.catch_up.is_some(), "blocks are missing");
     backup.content_missing = false;
+    backup.say_progress();
+    assert!(
+        backup.catch_up.is_some(),
+        "its journal lacks what is executed"
+    );
+    for header in &prepares {
+        assert!(backup.log.set_body(header, Body::Durable));
+    }
     backup.say_progress();
     assert!(backup.catch_up.is_none());
 }

@@ -5,6 +5,7 @@ use super::Replica;
 use super::timers::PROGRESS;
 use crate::constants;
 use crate::stdx::marks::{Mark, mark};
+use crate::vsr::log::Body;
 
 /// What a replica has to come to that lacks what the others have.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +56,18 @@ impl Replica {
         }
     }
 
+    /// Whether the journal has everything up to `to` that the checkpoint does not.
+    fn has_journal(&self, to: u64) -> bool {
+        let last = to.min(self.log.head().op.get());
+        (self.checkpoint.op() + 1..=last).all(|op| {
+            let entry = self.log.entry(op);
+            entry.is_some_and(|entry| matches!(entry.body, Body::Written | Body::Durable))
+        })
+    }
+
     /// Says how far this replica has come.
     pub(super) fn say_progress(&mut self) {
-        let Some(catch_up) = &mut self.catch_up else {
+        let Some(catch_up) = self.catch_up else {
             return;
         };
         let Some(to) = catch_up.to else { return };
@@ -71,7 +81,7 @@ impl Replica {
             }
             false => to,
         };
-        if executed >= to && !self.content_missing && self.loaded {
+        if executed >= to && !self.content_missing && self.loaded && self.has_journal(to) {
             if catch_up.lost {
                 mark(Mark::RecoveredAll);
                 tracing::info!(
@@ -87,7 +97,8 @@ impl Replica {
             }
             self.catch_up = None;
         } else if self.timers.due(catch_up.say) {
-            catch_up.say = self.timers.now + PROGRESS;
+            let say = self.timers.now + PROGRESS;
+            self.catch_up = Some(CatchUp { say, ..catch_up });
             let blocks = if self.content_missing {
                 ", blocks are missing"
             } else {

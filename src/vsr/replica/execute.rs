@@ -3,7 +3,7 @@
 use super::{Effect, Prepare, Purpose, Replica};
 use crate::constants;
 use crate::stdx::marks::{Mark, mark};
-use crate::stdx::{SectorBuf, to_usize};
+use crate::stdx::{SectorBuf, to_u64, to_usize};
 use crate::vsr::log::Body;
 use bytes::Bytes;
 use storage_format::PrepareHeader;
@@ -122,8 +122,9 @@ impl Replica {
 
     /// Keeps a buffer for the next prepare.
     pub(super) fn recycle(&mut self, buffer: SectorBuf) {
-        // Those that were read are as long as they have to be.
-        if buffer.len() == to_usize(self.geometry.journal_slot_size.get()) {
+        // Those that were read are as long as they have to be, which may be as long as others.
+        let whole = buffer.len() == to_usize(self.geometry.journal_slot_size.get());
+        if whole && to_u64(self.buffers.len()) < Self::buffer_count(self.solo()) {
             self.buffers.push(buffer);
         }
     }

@@ -4,9 +4,10 @@
 //! A prepare is asked for by its checksum, so it does not matter who answers. The next prepares of the
 //! view are asked for by number, of the primary only: they are what it says that they are.
 //!
-//! Who is far behind executes what is committed as it comes, and does not wait for its journal: others have it on
-//! stable storage, and this replica acknowledges nothing by that. So it comes on faster than those whose journals
-//! are written, although its own disk is no faster. Its journal gets such ops when nothing else is missing.
+//! Who is far behind executes what is committed as it comes, and does not wait for its journal where that takes
+//! longer: others have the op on stable storage, and this replica acknowledges nothing by that. So it comes on
+//! faster than those whose journals are written, although its own disk is no faster. Its journal gets such ops
+//! when nothing else is missing.
 
 use super::timers::REPAIR;
 use super::{Prepare, Purpose, Replica, Status};
@@ -25,6 +26,10 @@ use zerocopy::FromBytes;
 
 /// Prepares that are asked for at the same time.
 pub(super) const WANTED_MAX: u64 = 2 * constants::PIPELINE_PREPARES_MAX;
+/// Slots of the journal that they fill at most: others have to go on meanwhile.
+const WANTED_SLOTS_MAX: u64 = 4;
+/// Bytes of a prepare that is executed faster than it is written.
+const SMALL: u32 = if cfg!(madsim) { 2 << 10 } else { 64 << 10 };
 /// Prepares that wait to be read for others.
 const READS_MAX: usize = 32;
 
@@ -55,80 +60,108 @@ impl Replica {
             return;
         }
         self.ask_headers();
+        let timers = self.timers;
+        self.wanted.retain(|_, until| !timers.due(*until));
+        self.ask_prepares();
         if self.follows() {
             self.append_next();
             self.ask_missing(self.primary_head);
         }
-        let timers = self.timers;
-        self.wanted.retain(|_, until| !timers.due(*until));
+        let (first, last) = self.repairable();
+        for op in first..=last {
+            // A header that was damaged, or whose op the chain has come to reach since the start.
+            if let Some(entry) = self.log.entry(op)
+                && entry.body == Body::Written
+            {
+                let header = entry.header;
+                self.write_header_of(&header);
+            }
+        }
+    }
+
+    /// The first and the last op whose slot is theirs.
+    fn repairable(&self) -> (u64, u64) {
         let last = self.log.head().op.get().min(self.limit());
         let first = self.log.tail().max(self.checkpoint.op() + 1);
-        let next = first.max(self.executed.0 + 1);
+        (first, last)
+    }
+
+    /// Asks for prepares that are missing, the next to be executed first, as far as there is room for them.
+    fn ask_prepares(&mut self) {
+        let (first, last) = self.repairable();
+        let next = first.max(self.executing + 1);
         self.lacks = false;
         // What is executed already comes last.
         for op in (next..=last).chain(first..next) {
             let Some(entry) = self.log.entry(op) else {
                 continue;
             };
-            let header = entry.header;
-            match entry.body {
-                Body::Missing => self.ask_prepare(&header),
-                // A header that was damaged, or whose op the chain has come to reach since the start.
-                Body::Written => self.write_header_of(&header),
-                Body::Writing | Body::Durable => {}
+            let under_way = self.wanted.contains_key(&op) || self.ready.contains_key(&op);
+            if entry.body != Body::Missing || under_way {
+                continue;
             }
+            let header = entry.header;
+            // New ops need buffers, too.
+            let room = self.buffers_promised() < self.buffers.len().div_ceil(2);
+            if self.asks_enough() || !(room || self.executes_unwritten(&header)) {
+                self.lacks = true;
+                return;
+            }
+            let replica = self.whom_to_ask();
+            self.wanted.insert(op, self.timers.now + REPAIR);
+            let mut request = self.peer_header(command::REQUEST_PREPARE);
+            request.op = header.op;
+            request.checksum_item = header.checksum;
+            self.send_peer(replica, message::frame(request, &[]));
         }
     }
 
-    /// Asks for a prepare, unless it or enough others are asked for.
-    fn ask_prepare(&mut self, header: &PrepareHeader) {
-        let op = header.op.get();
-        if self.wanted.contains_key(&op) || self.ready.contains_key(&op) {
-            return;
-        }
-        let enough = to_u64(self.wanted.len()) >= WANTED_MAX;
-        // New ops need buffers, too.
-        let room = self.buffers_promised() < self.buffers.len().div_ceil(2);
-        if enough || !(room || self.executes_unwritten(op)) {
-            self.lacks = true;
-            return;
-        }
-        let replica = self.whom_to_ask();
-        self.wanted.insert(op, self.timers.now + REPAIR);
-        let mut request = self.peer_header(command::REQUEST_PREPARE);
-        request.op = header.op;
-        request.checksum_item = header.checksum;
-        self.send_peer(replica, message::frame(request, &[]));
-    }
-
-    /// Asks for more of what is missing, if there was no room for all of it before.
+    /// Takes and asks for more, if there was no room for all of it before.
     pub(super) fn repair_more(&mut self) {
+        if self.status != Status::Normal {
+            return;
+        }
         if self.lacks {
-            self.repair();
-        } else if self.follows() {
+            self.ask_prepares();
+        }
+        if self.follows() {
             self.append_next();
         }
     }
 
-    /// Buffers that are needed by what is asked for.
-    pub(super) fn buffers_promised(&self) -> usize {
-        let asked = self.wanted.keys();
-        asked.filter(|op| !self.executes_unwritten(**op)).count()
+    /// The headers of what is asked for.
+    fn asked(&self) -> impl Iterator<Item = &PrepareHeader> {
+        self.wanted.keys().filter_map(|op| self.log.header(*op))
     }
 
-    /// Whether an op is to be executed without being written: it is committed, its turn comes soon, and many more
-    /// are committed.
-    fn executes_unwritten(&self, op: u64) -> bool {
+    fn asks_enough(&self) -> bool {
+        let sizes = self.asked().map(|header| u64::from(header.size.get()));
+        let slot_size = u64::from(self.geometry.journal_slot_size.get());
+        let many = to_u64(self.wanted.len()) >= WANTED_MAX;
+        many || sizes.sum::<u64>() > (WANTED_SLOTS_MAX - 1) * slot_size
+    }
+
+    /// Buffers that are needed by what is asked for.
+    pub(super) fn buffers_promised(&self) -> usize {
+        let written = self.asked().filter(|it| !self.executes_unwritten(it));
+        written.count()
+    }
+
+    /// Whether an op is to be executed without being written: it is committed, its turn comes soon, many more are
+    /// committed, and writing it would take longer.
+    fn executes_unwritten(&self, header: &PrepareHeader) -> bool {
+        let op = header.op.get();
         let far = self.commit_max > self.executed.0 + WANTED_MAX;
         let soon = op > self.executing && op <= self.executed.0 + WANTED_MAX;
-        self.loaded && far && soon
+        let runs = self.loaded && self.syncing.is_none();
+        runs && far && soon && header.size.get() <= SMALL
     }
 
     /// A prepare came that was missing.
     pub(super) fn on_missing(&mut self, header: &PrepareHeader, body: &[u8]) {
         let op = header.op.get();
         let asked = self.wanted.remove(&op).is_some();
-        if self.executes_unwritten(op) {
+        if self.executes_unwritten(header) {
             mark(Mark::ExecutedUnwritten);
             let size = constants::HEADER_SIZE + body.len();
             let buffer = SectorBuf::zeroed(size.next_multiple_of(SECTOR_SIZE));
@@ -141,7 +174,8 @@ impl Replica {
             return;
         }
         mark(Mark::PrepareRepaired);
-        self.repair();
+        self.lacks |= asked;
+        self.repair_more();
     }
 
     /// Has the redundant header of a prepare written, if it is not on its way.

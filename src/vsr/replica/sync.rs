@@ -64,7 +64,8 @@ impl Replica {
             self.timers.content + 2 * PATIENCE
         } else if self.loaded && self.is_overwritten(self.primary_head.max(head)) {
             let next = self.log.entry(self.executing + 1);
-            match next.is_none_or(|next| next.body == Body::Missing) {
+            let missing = next.is_none_or(|next| next.body == Body::Missing);
+            match missing && !self.ready.contains_key(&(self.executing + 1)) {
                 // Others may have it, but the longer it asks for that, the more it lacks: journals are short.
                 true => self.timers.progress + PATIENCE / 2,
                 false => self.timers.progress + 2 * PATIENCE,
@@ -135,6 +136,10 @@ impl Replica {
         self.executing = checkpoint.op();
         self.timers.progress = self.timers.now;
         self.timers.content = self.timers.now;
+        // What came meanwhile was to follow the state that is given up.
+        for prepare in std::mem::take(&mut self.ready).into_values() {
+            self.recycle(prepare.buffer);
+        }
         self.renew_buffers();
         // The view may have been left again; the log view not, meanwhile.
         self.view_durable = (self.log_view, self.log_view);
