@@ -4,7 +4,8 @@
 //! Most of them were here before. A block is *known* if it was read and found whole, or is of a checkpoint that was
 //! whole here, as long as checkpoints that are durable here reference it: until then nothing else is written in
 //! its place. What is known is not read again when this replica goes on from yet another checkpoint, so that it
-//! comes to an end although others are made faster than all blocks could be read.
+//! comes to an end although others are made faster than all blocks could be read. A known block may rot like any other
+//! block of a checkpoint: whoever needs it, or the scrubber, finds that.
 
 use super::Done;
 use super::scrub::{Listing, Walked};
@@ -61,7 +62,7 @@ impl Known {
             }
         });
         if walked.await != Walked::Whole {
-            // It is of the manifest, and makes no sense.
+            // It is of the manifest, and cannot be read.
             let _ = kept.remove(&last);
         }
         *self.0.borrow_mut() = kept;

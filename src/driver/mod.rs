@@ -109,15 +109,14 @@ const LONG_EXECUTION: usize = 32 * 1024;
 #[must_use]
 pub fn buffers_memory(superblock: &Superblock, cache_size: u64) -> u64 {
     let geometry = &superblock.geometry;
-    let prepares = Replica::prepares_max(superblock.is_solo());
-    let slots = prepares * u64::from(geometry.journal_slot_size.get());
+    let prepares = Replica::prepares_memory(superblock);
     let message = u64::from(geometry.message_size_max.get());
     // Stored replies under way at a checkpoint, and the reply that is being made.
     let replies = (to_u64(checkpoint::WRITES_MAX) + 2) * message;
     // The ring, and the log with two entries a slot.
     let headers = u64::from(geometry.journal_slot_count.get()) * 3 * 264;
     let grid = crate::grid::blocks::buffers_memory() + crate::grid::cache::bookkeeping(cache_size);
-    slots + replies + headers + grid + scrub::memory(geometry)
+    prepares + replies + headers + grid + scrub::memory(geometry)
 }
 
 /// Opens the data file and serves clients until the network tells to shut down.

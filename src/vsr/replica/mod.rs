@@ -395,11 +395,13 @@ impl Replica {
         }
     }
 
-    /// Prepares that are in memory at most: those buffers, and what is executed as it comes from others.
+    /// Bytes that prepares take at most: those buffers, and what is executed as it comes from others.
     #[must_use]
-    pub fn prepares_max(solo: bool) -> u64 {
-        let unwritten = if solo { 0 } else { repair::WANTED_MAX };
-        Self::buffer_count(solo) + unwritten
+    pub fn prepares_memory(superblock: &Superblock) -> u64 {
+        let solo = superblock.is_solo();
+        let slot_size = u64::from(superblock.geometry.journal_slot_size.get());
+        let unwritten = if solo { 0 } else { repair::UNWRITTEN_MEMORY };
+        Self::buffer_count(solo) * slot_size + unwritten
     }
 
     /// What the clocks say, in nanoseconds: the monotonic one, and the time of day. To be called before

@@ -30,6 +30,8 @@ pub(super) const WANTED_MAX: u64 = 2 * constants::PIPELINE_PREPARES_MAX;
 const WANTED_SLOTS_MAX: u64 = 4;
 /// Bytes of a prepare that is executed faster than it is written.
 const SMALL: u32 = if cfg!(madsim) { 2 << 10 } else { 64 << 10 };
+/// Bytes of those that are executed without being written.
+pub(super) const UNWRITTEN_MEMORY: u64 = WANTED_MAX * SMALL as u64;
 /// Prepares that wait to be read for others.
 const READS_MAX: usize = 32;
 
