@@ -387,8 +387,7 @@ impl Replica {
 
     /// Buffers for prepares: those in flight, and but for a single replica as many that are committed and
     /// wait to be executed.
-    #[must_use]
-    pub fn buffer_count(solo: bool) -> u64 {
+    fn buffer_count(solo: bool) -> u64 {
         match solo {
             true => constants::PIPELINE_PREPARES_MAX,
             false => 2 * constants::PIPELINE_PREPARES_MAX,

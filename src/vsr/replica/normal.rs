@@ -248,22 +248,20 @@ impl Replica {
         loop {
             let next = self.log.head().op.get() + 1;
             let first = self.early.first_key_value();
-            let Some((&op, (header, body))) = first.filter(|(op, _)| **op <= next) else {
+            let Some((&op, (header, _))) = first.filter(|(op, _)| **op <= next) else {
                 return;
             };
-            let (header, body) = (*header, body.clone());
-            let follows = header.op.get() == next && header.parent == self.log.head().checksum;
-            // Those that are asked for need buffers, too.
-            let room = next <= self.limit() && self.buffers.len() > self.buffers_promised();
-            if follows && !room {
-                mark(if next > self.limit() {
-                    Mark::BackupAtLimit
-                } else {
-                    Mark::BackupWithoutBuffer
-                });
+            let follows = op == next && header.parent == self.log.head().checksum;
+            if follows && next > self.limit() {
+                mark(Mark::BackupAtLimit);
                 return;
             }
-            let _ = self.early.remove(&op);
+            // Those that are asked for need buffers, too.
+            if follows && self.buffers.len() <= self.buffers_promised() {
+                mark(Mark::BackupWithoutBuffer);
+                return;
+            }
+            let (header, body) = self.early.remove(&op).expect("it was there just now");
             if self.contradicts(&header) {
                 // When it came, the checkpoint that it builds on was not made here yet.
                 self.reject(&header);
