@@ -132,27 +132,35 @@ fn sorts(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A tree whose merges begin as soon as they may.
+const TREE: u8 = 64;
+
 /// Bars until eight runs of tier 1 begin to merge, or a few more.
 fn index_tree(key_of: KeyOf, bars: u64) -> (IndexTree, Store) {
-    let (mut tree, mut store) = (IndexTree::new(1, TreeOptions::default()), Store::default());
+    let (mut tree, mut store) = (
+        IndexTree::new(TREE, TreeOptions::default()),
+        Store::default(),
+    );
     for bar in 0..bars {
         for at in bar * BAR..(bar + 1) * BAR {
             tree.push(key_of(at), at);
         }
         run_to_end(tree.beat(&mut store, BAR));
         tree.bar();
+        tree.begin_merges(&mut store);
     }
     (tree, store)
 }
 
 fn id_tree(id_of: IdOf, bars: u64) -> (IdTree, Store) {
-    let (mut tree, mut store) = (IdTree::new(1, TreeOptions::default()), Store::default());
+    let (mut tree, mut store) = (IdTree::new(TREE, TreeOptions::default()), Store::default());
     for bar in 0..bars {
         for at in bar * BAR..(bar + 1) * BAR {
             tree.push(id_of(at), at);
         }
         run_to_end(tree.beat(&mut store, BAR));
         tree.bar();
+        tree.begin_merges(&mut store);
     }
     (tree, store)
 }
@@ -206,7 +214,7 @@ fn merges(criterion: &mut Criterion) {
     for (name, key_of) in [KEYS[0], KEYS[1]] {
         let _ = group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
-                || index_tree(key_of, 68),
+                || index_tree(key_of, 71),
                 |(tree, store)| run_to_end(tree.beat(store, 32 * BAR)),
                 criterion::BatchSize::PerIteration,
             );
@@ -214,7 +222,7 @@ fn merges(criterion: &mut Criterion) {
     }
     let _ = group.bench_function("random ids", |bencher| {
         bencher.iter_batched_ref(
-            || id_tree(IDS[0].1, 68),
+            || id_tree(IDS[0].1, 71),
             |(tree, store)| run_to_end(tree.beat(store, 32 * BAR)),
             criterion::BatchSize::PerIteration,
         );

@@ -12,9 +12,9 @@ use crate::grid::{Damage, Grid, Writes};
 use crate::io::{Io, Storage};
 use crate::ledger::Ledger;
 use crate::stdx::marks::{Mark, mark};
-use crate::stdx::yield_once;
+use crate::stdx::{to_usize, yield_once};
 use crate::vsr::sessions::{SharedSessions, Standing};
-use crate::vsr::{Admission, Event, FatalReason, Prepare, Replica};
+use crate::vsr::{Admission, Event, FatalReason, Op, Outcome, Replica};
 use crate::wire::{Operation, build};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -46,10 +46,10 @@ impl<I: Io> std::fmt::Debug for State<'_, I> {
 }
 
 impl<I: Io> State<'_, I> {
-    /// Executes `prepare`; [`Self::finish`] has to follow. One reply for each entry; none for
-    /// an entry whose session was evicted before its turn: it has no effect either.
-    pub(super) async fn execute(&mut self, prepare: &Prepare) -> Vec<Option<Bytes>> {
-        let header = &prepare.header;
+    /// Executes `op`; [`Self::finish`] has to follow. An entry whose session was evicted before its turn
+    /// has no reply, and no effect either.
+    pub(super) async fn execute(&mut self, op: &Op) -> Outcome {
+        let header = op.header();
         self.grid.op = header.op.get();
         let mut replies = Vec::new();
         match header.kind() {
@@ -59,18 +59,21 @@ impl<I: Io> State<'_, I> {
                 self.ledger.pulse(&mut self.grid, timestamp).await;
             }
             PrepareKind::Requests => {
-                for (index, (entry, body)) in prepare.requests().enumerate() {
+                for (index, (entry, body)) in op.requests().enumerate() {
                     let index = u32::try_from(index).expect("at most 1000 entries");
-                    replies.push(self.execute_entry(prepare, index, &entry, body).await);
+                    replies.push(self.execute_entry(header, index, &entry, body).await);
                 }
             }
         }
-        replies
+        Outcome {
+            replies,
+            pulse_next: self.ledger.pulse_next(),
+        }
     }
 
     async fn execute_entry(
         &mut self,
-        prepare: &Prepare,
+        prepare: &PrepareHeader,
         index: u32,
         entry: &RequestEntry,
         body: &[u8],
@@ -94,7 +97,7 @@ impl<I: Io> State<'_, I> {
                 .execute(&mut self.grid, &request, &mut frame)
                 .await;
         }
-        let (reply, frame) = Replica::reply(&prepare.header, entry, operation, frame);
+        let (reply, frame) = Replica::reply(prepare, entry, operation, frame);
         let mut sessions = self.sessions.borrow_mut();
         let stored = sessions.store_reply(&reply, index, frame.clone());
         assert!(stored, "the session was there just now");
@@ -173,11 +176,7 @@ impl<I: Io> Extent<'_, I> {
 )]
 pub(super) enum Step {
     /// The op was executed.
-    Executed {
-        prepare: Prepare,
-        replies: Vec<Option<Bytes>>,
-        pulse_next: u64,
-    },
+    Executed(Op, Outcome),
     /// All that an op left to do is done; whether it made a checkpoint.
     Finished(bool),
     /// The checkpoint is in memory.
@@ -191,7 +190,7 @@ pub(super) struct Commit<'a, I: Io> {
     rest: Option<Box<State<'a, I>>>,
     work: Option<Work<'a, I>>,
     /// Ops to execute.
-    queue: VecDeque<Prepare>,
+    queue: VecDeque<Op>,
     room: Room,
     extent: Extent<'a, I>,
     pub(super) damage: Damage,
@@ -267,8 +266,8 @@ impl<'a, I: Io> Commit<'a, I> {
     }
 
     /// Has an op executed after those before it.
-    pub(super) fn push(&mut self, prepare: Prepare) {
-        self.queue.push_back(prepare);
+    pub(super) fn push(&mut self, op: Op) {
+        self.queue.push_back(op);
         self.next();
     }
 
@@ -281,23 +280,18 @@ impl<'a, I: Io> Commit<'a, I> {
             // It was given up, and another is on its way.
             return;
         }
-        let Some(prepare) = self.queue.pop_front() else {
+        let Some(op) = self.queue.pop_front() else {
             return;
         };
         let mut state = self.rest.take().expect("it is at rest");
         self.work = Some(Box::pin(async move {
-            if prepare.size() >= super::LONG_EXECUTION {
+            let long = to_usize(op.header().size.get()) >= super::LONG_EXECUTION;
+            if long || matches!(op, Op::Ahead(..)) {
                 // The journal's next write reaches the device first.
                 yield_once().await;
             }
-            let replies = state.execute(&prepare).await;
-            let pulse_next = state.ledger.pulse_next();
-            let step = Step::Executed {
-                prepare,
-                replies,
-                pulse_next,
-            };
-            (state, step)
+            let outcome = state.execute(&op).await;
+            (state, Step::Executed(op, outcome))
         }));
     }
 

@@ -276,7 +276,7 @@ impl<'a, I: Io> Driver<'a, I> {
                     }));
                 }
                 Effect::Send { to, frame } => send(io, to, frame),
-                Effect::Execute(prepare) => self.commit.push(prepare),
+                Effect::Execute(op) => self.commit.push(op),
                 Effect::Stop(reason) => return Err(reason),
             }
         }
@@ -334,17 +334,9 @@ impl<'a, I: Io> Driver<'a, I> {
     /// that is done.
     fn on_step(&mut self, step: Step) -> Result<(), FatalReason> {
         match step {
-            Step::Executed {
-                prepare,
-                replies,
-                pulse_next,
-            } => {
-                let header = prepare.header;
-                let executed = Event::Executed {
-                    prepare,
-                    replies,
-                    pulse_next,
-                };
+            Step::Executed(op, outcome) => {
+                let header = *op.header();
+                let executed = Event::Executed(op, outcome);
                 self.replica.handle(executed, &self.commit);
                 while let Some((to, frame)) = self.replica.poll_send() {
                     send(self.io, to, frame);

@@ -20,7 +20,7 @@ use crate::vsr::log::{Entry, Log};
 use crate::vsr::members::Members;
 use crate::vsr::replica::Start;
 use crate::vsr::sessions::{SessionRecord, Sessions, SharedSessions};
-use crate::vsr::{FatalReason, Releases, Replica};
+use crate::vsr::{FatalReason, Op, Releases, Replica};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use std::cell::{Cell, RefCell};
@@ -207,9 +207,9 @@ async fn replay<I: Io>(state: &mut State<'_, I>, log: &[PrepareHeader]) -> Resul
     });
     let mut reads = stream::iter(reads).buffered(REPLAY_READS_MAX);
     while let Some(prepare) = reads.next().await {
-        let prepare = prepare?;
-        drop(state.execute(&prepare).await);
-        let _checkpoint: bool = state.finish(&prepare.header).await;
+        let op = Op::Written(prepare?);
+        drop(state.execute(&op).await);
+        let _checkpoint: bool = state.finish(op.header()).await;
     }
     Ok(())
 }

@@ -374,6 +374,7 @@ mod tests {
             tree.push(*id, number);
             if (number + 1) % options.bar == 0 {
                 tree.bar();
+                tree.begin_merges(grid);
                 tree.beat(grid, options.bar).await;
             }
         }

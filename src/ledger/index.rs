@@ -261,9 +261,15 @@ impl Indexes {
         }
     }
 
-    fn bar(&mut self) {
-        self.trees_mut().for_each(IndexTree::bar);
-        self.id_trees_mut().into_iter().for_each(IdTree::bar);
+    fn bar<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+        for tree in self.trees_mut() {
+            tree.bar();
+            tree.begin_merges(grid);
+        }
+        for tree in self.id_trees_mut() {
+            tree.bar();
+            tree.begin_merges(grid);
+        }
         if self.bars.len() == BARS_MAX {
             let _ = self.bars.pop_front();
         }
@@ -308,7 +314,7 @@ impl Ledger {
             indexes.beat(units, grid).await;
         }
         if due.bar {
-            indexes.bar();
+            indexes.bar(grid);
         }
         self.accounts.created.write_full(grid).await;
         self.transfers.write_full(grid).await;

@@ -90,8 +90,12 @@ mod tests {
                 run_to_end(beat(&mut indexes, &mut [&mut ids], 8, &mut store));
             }
             if position % 24 == 23 {
-                indexes.iter_mut().for_each(IndexTree::bar);
+                for tree in &mut indexes {
+                    tree.bar();
+                    tree.begin_merges(&mut store);
+                }
                 ids.bar();
+                ids.begin_merges(&mut store);
             }
         }
         let states: Vec<_> = indexes.iter().map(IndexTree::state).collect();

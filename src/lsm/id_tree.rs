@@ -107,6 +107,12 @@ impl IdTree {
         self.begin_if_due();
     }
 
+    /// A bar ended: begins the merges on disk whose turn it is.
+    pub fn begin_merges(&mut self, store: &mut impl BlockStore) {
+        let bars = self.groups.iter().map(IdGroup::bars).sum();
+        self.tiers.begin_if_due(bars, store);
+    }
+
     fn begin_if_due(&mut self) {
         if self.groups[0].is_full() && !self.tiers.memory_merging() {
             self.tiers.memory_begin(self.groups[0].entries());

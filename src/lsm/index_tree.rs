@@ -21,6 +21,10 @@ use std::ops::RangeInclusive;
 /// Pages of a key that are asked for at once, after the first.
 const PRIME_PAGES: usize = 4;
 
+/// Bars that the trees have to begin at, one after the other: as many as are left when a merge of runs in
+/// memory takes half of the time.
+const BEGINS: usize = FAN / 2;
+
 /// Runs in memory that may wait to be sorted: there is memory for their unsorted entries.
 const UNSORTED_MAX: usize = 2;
 
@@ -73,8 +77,15 @@ impl IndexTree {
         self.begin_if_due();
     }
 
+    /// A bar ended: begins the merges on disk whose turn it is.
+    pub fn begin_merges(&mut self, store: &mut impl BlockStore) {
+        self.tiers.begin_if_due(self.frozen.len(), store);
+    }
+
+    /// Runs in memory begin to merge when there are eight, or some more: not those of all trees at the same time.
     fn begin_if_due(&mut self) {
-        if self.frozen.len() >= FAN && !self.tiers.memory_merging() {
+        let begin = FAN + self.tiers.turn() % BEGINS;
+        if self.frozen.len() >= begin && !self.tiers.memory_merging() {
             let total = self.frozen.iter().take(FAN).map(|table| table.entries);
             self.tiers.memory_begin(total.sum());
         }

@@ -225,11 +225,10 @@ impl<E: Entry> Merge<E> {
         assert_eq!(self.done, state.done);
     }
 
-    /// Entries to merge in a beat of so many units, when there are `period` units until the next
-    /// merge of the tier begins: it takes half of the time.
-    pub(super) fn share(&self, units: u64, period: u64) -> u64 {
-        let share = u128::from(self.total) * 2 * u128::from(units);
-        let share = share.div_ceil(u128::from(period));
+    /// Entries to merge in a beat of so many units, so that the merge takes `time` units.
+    pub(super) fn share(&self, units: u64, time: u64) -> u64 {
+        let share = u128::from(self.total) * u128::from(units);
+        let share = share.div_ceil(u128::from(time));
         u64::try_from(share).unwrap_or(u64::MAX)
     }
 

@@ -1,8 +1,9 @@
 //! The runs of a tree on disk, by tier, and the merges between them.
 //!
-//! Tier 0 is in memory: whoever owns it says what is there. A merge of a tier begins as soon as it has
-//! eight runs and none is merging; at a beat merges advance so that they take half of the time until
-//! the next eight runs are there.
+//! Tier 0 is in memory: whoever owns it says what is there. A merge of another tier begins at a bar, when
+//! it has eight runs and none is merging; at a beat merges advance by a share, so that they are done well
+//! before the next eight runs are there. Each tree and tier has its own one of eight bars to begin at, so that
+//! they do not all read, and write, at the same time.
 
 use super::entry::{Entry, FAN};
 use super::layout::{Layout, TreeOptions};
@@ -109,12 +110,12 @@ impl<E: Entry> Tiers<E> {
                 assert!(restored.runs.is_empty(), "tier 0 is in memory");
                 tiers.resume = tier.merge;
             } else {
-                tiers.begin_if_due(index, &mut restored);
-                assert_eq!(restored.merge.is_some(), tier.merge.is_some());
-                if let (Some(merge), Some(state)) = (&mut restored.merge, tier.merge) {
+                if let Some(state) = tier.merge {
                     mark(Mark::MergeRestored);
+                    let mut merge = tiers.merge_of(index, &restored.runs);
                     let source = Source::Disk(&restored.runs);
                     merge.restore(state, source, store).await;
+                    restored.merge = Some(merge);
                 }
             }
             tiers.tiers.push(restored);
@@ -154,17 +155,15 @@ impl<E: Entry> Tiers<E> {
     ) -> Vec<Work<'t, E>> {
         assert!(self.resume.is_none(), "a tree resumes before it goes on");
         assert_eq!(self.memory_merging(), memory.is_some());
-        let periods: Vec<u64> = (0..self.tiers.len())
-            .map(|tier| self.period(tier))
-            .collect();
-        let tiers = self.tiers.iter_mut().zip(periods).enumerate();
-        let work = tiers.filter_map(|(index, (tier, period))| {
+        let times: Vec<u64> = (0..self.tiers.len()).map(|tier| self.time(tier)).collect();
+        let tiers = self.tiers.iter_mut().zip(times).enumerate();
+        let work = tiers.filter_map(|(index, (tier, time))| {
             let merge = tier.merge.as_mut()?;
             let source = match memory {
                 Some(memory) if index == 0 => Source::Memory(memory.inputs),
                 Some(_) | None => Source::Disk(&tier.runs[..FAN]),
             };
-            let share = merge.share(units, period);
+            let share = merge.share(units, time);
             Some(Work::new(merge, source, share))
         });
         work.collect()
@@ -200,29 +199,48 @@ impl<E: Entry> Tiers<E> {
         for block in inputs.iter().flat_map(|run| &run.state.blocks) {
             store.release(&block.reference);
         }
-        let mut tier = std::mem::take(&mut self.tiers[index]);
-        self.begin_if_due(index, &mut tier);
-        self.tiers[index] = tier;
         self.push(index + 1, merge.finish(low, high));
     }
 
-    /// Units in which eight runs of a tier are made.
-    fn period(&self, index: usize) -> u64 {
+    /// Units that a merge of a tier takes. Its next eight runs are made in a period: of that, runs on disk wait
+    /// up to an eighth for their turn, and then take most of it, so that the load is even. Runs in
+    /// memory, of which there is room for few more than eight, wait longer and take half.
+    fn time(&self, index: usize) -> u64 {
         let exponent = u32::try_from(index + 1).expect("there are few tiers");
-        to_u64(FAN)
+        let period = to_u64(FAN)
             .saturating_pow(exponent)
-            .saturating_mul(self.options.bar)
+            .saturating_mul(self.options.bar);
+        match index {
+            0 => period / 2,
+            _ => period / 4 * 3,
+        }
     }
 
     fn push(&mut self, index: usize, run: Run) {
         if index == self.tiers.len() {
             self.tiers.push(Tier::default());
         }
-        let mut tier = std::mem::take(&mut self.tiers[index]);
-        tier.runs.push(run);
-        assert!(tier.runs.len() < 2 * FAN, "a merge is done in time");
-        self.begin_if_due(index, &mut tier);
-        self.tiers[index] = tier;
+        let runs = &mut self.tiers[index].runs;
+        runs.push(run);
+        assert!(runs.len() < 2 * FAN, "a merge is done in time");
+    }
+
+    /// A bar ended, and there are so many runs of tier 0: begins the merges whose turn it is. What comes first
+    /// of each of their runs is read until the next beat.
+    pub(super) fn begin_if_due(&mut self, memory_runs: usize, store: &mut impl BlockStore) {
+        for index in 1..self.tiers.len() {
+            let turn = (memory_runs + index) % FAN == self.turn();
+            let tier = &self.tiers[index];
+            if !turn || tier.merge.is_some() || tier.runs.len() < FAN {
+                continue;
+            }
+            self.tiers[index].merge = Some(self.merge_of(index, &tier.runs));
+            for run in &self.tiers[index].runs[..FAN] {
+                if let Some(first) = run.state.blocks.first() {
+                    store.read_ahead(&first.reference);
+                }
+            }
+        }
     }
 
     /// Whose blocks a merge of a tier writes.
@@ -233,11 +251,17 @@ impl<E: Entry> Tiers<E> {
         }
     }
 
-    fn begin_if_due(&self, index: usize, tier: &mut Tier<E>) {
-        if tier.merge.is_none() && tier.runs.len() >= FAN {
-            let total = tier.runs[..FAN].iter().map(|run| run.state.entries).sum();
-            tier.merge = Some(Merge::new(self.origin(index), self.layout, total));
-        }
+    /// Which one of eight bars is that of the tree: another one than that of those beside it, which have as
+    /// many entries.
+    pub(super) fn turn(&self) -> usize {
+        let number = usize::from(self.number);
+        (number + number / FAN) % FAN
+    }
+
+    /// The merge of the first eight of these runs.
+    fn merge_of(&self, index: usize, runs: &[Run]) -> Merge<E> {
+        let total = runs[..FAN].iter().map(|run| run.state.entries).sum();
+        Merge::new(self.origin(index), self.layout, total)
     }
 
     /// Runs on disk, the oldest first.

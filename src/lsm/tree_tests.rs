@@ -32,6 +32,7 @@ trait Tree: Sized {
     fn push(&mut self, key: u128, value: u64);
     fn undone(&mut self, key: u128);
     fn bar(&mut self);
+    fn begin_merges(&mut self, store: &mut Mock);
     fn beat(&mut self, store: &mut Mock, units: u64);
     fn state(&self) -> TreeState;
     fn restore(pages: usize, state: TreeState, store: &mut Mock) -> Self;
@@ -44,7 +45,10 @@ trait Tree: Sized {
             Event::Push(key, value) => self.push(key, value),
             Event::Undone(key) => self.undone(key),
             Event::Beat(units) => self.beat(store, units),
-            Event::Bar => self.bar(),
+            Event::Bar => {
+                self.bar();
+                self.begin_merges(store);
+            }
             Event::Checkpoint => store.checkpoint(),
         }
     }
@@ -60,6 +64,9 @@ impl Tree for IndexTree {
     fn undone(&mut self, _: u128) {}
     fn bar(&mut self) {
         Self::bar(self);
+    }
+    fn begin_merges(&mut self, store: &mut Mock) {
+        Self::begin_merges(self, store);
     }
     fn beat(&mut self, store: &mut Mock, units: u64) {
         run_to_end(Self::beat(self, store, units));
@@ -98,6 +105,9 @@ impl Tree for IdTree {
     fn bar(&mut self) {
         Self::bar(self);
         assert_eq!(self.pop(), None);
+    }
+    fn begin_merges(&mut self, store: &mut Mock) {
+        Self::begin_merges(self, store);
     }
     fn beat(&mut self, store: &mut Mock, units: u64) {
         run_to_end(Self::beat(self, store, units));
@@ -377,8 +387,10 @@ fn restored<T: Tree>(pages: usize, state: TreeState, past: &[Event], store: &mut
     let start = on_disk.checked_sub(1).map_or(0, |bar| bars[bar] + 1);
     let mut tree = T::restore(pages, state, store);
     for event in &past[start..] {
-        if let Event::Push(..) | Event::Bar = event {
-            tree.apply(*event, store);
+        match event {
+            Event::Push(..) => tree.apply(*event, store),
+            Event::Bar => tree.bar(),
+            Event::Undone(_) | Event::Beat(_) | Event::Checkpoint => {}
         }
     }
     tree.resume(store);
@@ -440,15 +452,15 @@ fn nothing_leaks(state: &TreeState, store: &Mock) {
 #[test]
 fn index_trees_go_on_after_a_restart() {
     for (seed, (_, keys)) in (10..).zip(KEYS) {
-        restarts::<IndexTree>(1, &script(seed, 7000, keys));
+        restarts::<IndexTree>(1, &script(seed, 9000, keys));
     }
-    restarts::<IndexTree>(2, &script(9, 7000, KEYS[1].1));
+    restarts::<IndexTree>(2, &script(9, 9000, KEYS[1].1));
 }
 
 #[test]
 fn id_trees_go_on_after_a_restart() {
     for (seed, (_, ids)) in (20..).zip(IDS) {
-        restarts::<IdTree>(1, &script(seed, 7000, ids));
+        restarts::<IdTree>(1, &script(seed, 9000, ids));
     }
-    restarts::<IdTree>(3, &script(9, 7000, IDS[0].1));
+    restarts::<IdTree>(3, &script(9, 9000, IDS[0].1));
 }

@@ -148,6 +148,10 @@ marks! {
     PrepareDamaged,
     #[doc = "An op is executed whose clients are not waited for here."]
     ExecutedForOthers,
+    #[doc = "An op was executed before its prepare was on stable storage."]
+    ExecutedAhead,
+    #[doc = "A client asks again for what is executed, but not on stable storage yet."]
+    AskedAgainAhead,
     #[doc = "A prepare is not kept in memory until it is executed."]
     ReadAgainLater,
     #[doc = "A header became durable whose prepare is not in the log any more."]

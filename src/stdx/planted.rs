@@ -9,6 +9,8 @@ pub enum Bug {
     SkipDuplicateCheck,
     /// An op is executed and answered before its prepare is durable.
     AcknowledgeBeforeWrite,
+    /// What was executed ahead of the journal is answered at once.
+    AnswerAhead,
     /// Recovery does not ask for every op between checkpoint and head (rule K).
     DropRuleK,
     /// Posting a pending transfer moves its amount twice.
@@ -134,6 +136,7 @@ impl Bug {
     pub const ALL: &[Self] = &[
         Self::SkipDuplicateCheck,
         Self::AcknowledgeBeforeWrite,
+        Self::AnswerAhead,
         Self::DropRuleK,
         Self::PostTwice,
         Self::LoseChainRollback,

@@ -22,5 +22,5 @@ mod testing;
 
 pub use fatal::FatalReason;
 pub use release::Releases;
-pub use replica::{Admission, Effect, Event, Prepare, Replica, ViewState, Way};
+pub use replica::{Admission, Effect, Event, Op, Outcome, Prepare, Replica, ViewState, Way};
 pub use sessions::{Session, Sessions};

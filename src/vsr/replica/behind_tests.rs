@@ -2,7 +2,7 @@
 
 use super::catch_up::CatchUp;
 use super::repair::WANTED_MAX;
-use super::{Effect, Event, Prepare, Replica, Status};
+use super::{Effect, Event, Op, Outcome, Prepare, Replica, Status};
 use crate::constants::{NANOSECONDS, PIPELINE_PREPARES_MAX, RELEASE_LOG_MAX};
 use crate::stdx::u64_to_usize;
 use crate::vsr::log::Body;
@@ -56,7 +56,7 @@ fn wants(backup: &mut Replica) -> Wants {
     let mut wants = Wants::default();
     while let Some(effect) = backup.poll_effect() {
         match effect {
-            Effect::Execute(prepare) => wants.executes.push(prepare),
+            Effect::Execute(Op::Written(prepare)) => wants.executes.push(prepare),
             Effect::WritePrepare(prepare) => wants.writes.push(prepare),
             Effect::Send { frame, .. } => {
                 let (header, _) = PeerHeader::read_from_prefix(&frame).unwrap();
@@ -68,6 +68,7 @@ fn wants(backup: &mut Replica) -> Wants {
                     _ => {}
                 }
             }
+            Effect::Execute(Op::Ahead(..)) => panic!("a backup runs ahead of its journal"),
             Effect::WriteHeaders(_)
             | Effect::WriteView(_)
             | Effect::Sync(_)
@@ -79,12 +80,11 @@ fn wants(backup: &mut Replica) -> Wants {
 }
 
 fn executed(backup: &mut Replica, prepare: Prepare) {
-    let executed = Event::Executed {
-        prepare,
+    let outcome = Outcome {
         replies: Vec::new(),
         pulse_next: u64::MAX,
     };
-    backup.handle(executed, &Room);
+    backup.handle(Event::Executed(Op::Written(prepare), outcome), &Room);
 }
 
 fn ops(prepares: &[Prepare]) -> Vec<u64> {

@@ -2,7 +2,7 @@
 //! tear what is written, partitions, disks that are lost and replaced by empty ones. The simulator does the same with all of the code; this one does
 //! thousands of seeds in seconds, for the protocol alone.
 
-use super::{Effect, Event, Prepare, Replica, Start, Status, ViewState, Way};
+use super::{Effect, Event, Op, Outcome, Prepare, Replica, Start, Status, ViewState, Way};
 use crate::constants::RELEASE_LOG_MAX;
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use crate::vsr::FatalReason;
@@ -138,7 +138,7 @@ struct Node {
     incarnation: u64,
     pending: BTreeMap<u64, Write>,
     /// Ops to execute, one at a time.
-    executions: VecDeque<Prepare>,
+    executions: VecDeque<Op>,
     executing: bool,
     superblock_writes: VecDeque<Write>,
     superblock_busy: bool,
@@ -242,7 +242,8 @@ fn without_checkpoint(frame: Bytes) -> Bytes {
 fn replay(history: &[(PrepareHeader, Vec<u8>)], op: u64) -> SharedSessions {
     let sessions = Rc::new(RefCell::new(Sessions::new(8)));
     for (header, bytes) in &history[1..=u64_to_usize(op)] {
-        drop(execute(&sessions, &prepare_of(header, bytes)));
+        let op = Op::Written(prepare_of(header, bytes));
+        drop(execute(&sessions, &op));
     }
     sessions
 }
@@ -256,16 +257,16 @@ fn prepare_of(header: &PrepareHeader, bytes: &[u8]) -> Prepare {
     }
 }
 
-fn execute(sessions: &SharedSessions, prepare: &Prepare) -> Vec<Option<Bytes>> {
+fn execute(sessions: &SharedSessions, op: &Op) -> Vec<Option<Bytes>> {
     let mut replies = Vec::new();
-    for (index, (entry, _)) in (0..).zip(prepare.requests()) {
+    for (index, (entry, _)) in (0..).zip(op.requests()) {
         let new = sessions.borrow().standing_entry(&entry) == crate::vsr::sessions::Standing::New;
         if !new {
             replies.push(None);
             continue;
         }
         let operation = Operation::from_u8(entry.operation).unwrap();
-        let (reply, frame) = Replica::reply(&prepare.header, &entry, operation, vec![0; 256]);
+        let (reply, frame) = Replica::reply(op.header(), &entry, operation, vec![0; 256]);
         let stored = sessions
             .borrow_mut()
             .store_reply(&reply, index, frame.clone());
@@ -568,10 +569,13 @@ impl World {
                     let read = found.map(|(header, bytes)| prepare_of(header, bytes));
                     self.begin(index, delay, Write::Read(read));
                 }
-                Effect::Execute(prepare) => {
+                Effect::Execute(op) => {
+                    let Op::Written(prepare) = &op else {
+                        panic!("only a single replica runs ahead of its journal");
+                    };
                     self.check_executable(index, &prepare.header);
-                    self.on_execute(&prepare);
-                    self.nodes[index].executions.push_back(prepare);
+                    self.on_execute(prepare);
+                    self.nodes[index].executions.push_back(op);
                     self.next_execution(index);
                 }
                 Effect::Send {
@@ -718,15 +722,13 @@ impl World {
             }
             Write::Read(prepare) => replica.handle(Event::PrepareRead(prepare), &Room),
             Write::Execution => {
-                let prepare = node.executions.pop_front().unwrap();
-                let header = prepare.header;
-                let replies = execute(&node.sessions, &prepare);
-                let executed = Event::Executed {
-                    prepare,
-                    replies,
+                let op = node.executions.pop_front().unwrap();
+                let header = *op.header();
+                let outcome = Outcome {
+                    replies: execute(&node.sessions, &op),
                     pulse_next: u64::MAX,
                 };
-                replica.handle(executed, &Room);
+                replica.handle(Event::Executed(op, outcome), &Room);
                 let last = node.disk.superblock.checkpoint.op.get();
                 if header.op.get() >= last + INTERVAL {
                     node.superblock_writes.push_back(Write::Checkpoint(header));

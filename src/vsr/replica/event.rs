@@ -59,6 +59,46 @@ impl Prepare {
     }
 }
 
+/// An op to execute.
+#[derive(Debug)]
+pub enum Op {
+    /// As the journal has it, or a replica that follows got it.
+    Written(Prepare),
+    /// Ahead of the journal, which is at it: by the requests that it was made of.
+    Ahead(PrepareHeader, Vec<(RequestEntry, Bytes)>),
+}
+
+impl Op {
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> &PrepareHeader {
+        match self {
+            Self::Written(prepare) => &prepare.header,
+            Self::Ahead(header, _) => header,
+        }
+    }
+
+    /// The entries of its requests, with their bodies.
+    pub fn requests(&self) -> impl Iterator<Item = (RequestEntry, &[u8])> {
+        let (written, ahead) = match self {
+            Self::Written(prepare) => (Some(prepare.requests()), None),
+            Self::Ahead(_, requests) => (None, Some(requests)),
+        };
+        let ahead = ahead.into_iter().flatten();
+        let ahead = ahead.map(|(entry, body)| (*entry, &body[..]));
+        written.into_iter().flatten().chain(ahead)
+    }
+}
+
+/// What came of executing an op.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Reply frames, in the view of the prepare: one for each entry, none for a session that is gone.
+    pub replies: Vec<Option<Bytes>>,
+    /// When the next pending transfer expires.
+    pub pulse_next: u64,
+}
+
 /// What the superblock has of the view.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ViewState {
@@ -91,15 +131,8 @@ pub enum Event {
     PrepareDamaged(Box<PrepareHeader>),
     /// Nothing happened for a moment: what was put off is to be done.
     Quiet,
-    /// The op was executed; one reply for each entry, none for a session that is gone.
-    Executed {
-        /// The op.
-        prepare: Prepare,
-        /// Reply frames, in the view of the prepare.
-        replies: Vec<Option<Bytes>>,
-        /// When the next pending transfer expires.
-        pulse_next: u64,
-    },
+    /// The op was executed.
+    Executed(Op, Outcome),
     /// A checkpoint is durable.
     Checkpointed(Box<CheckpointState>),
     /// The ledger is as the checkpoint has it.
@@ -133,7 +166,7 @@ pub enum Effect {
     /// Read the prepare from the journal; `PrepareRead` follows.
     ReadPrepare(PrepareHeader),
     /// Execute the op; `Executed` follows.
-    Execute(Prepare),
+    Execute(Op),
     /// Stop for good.
     Stop(FatalReason),
     /// Send a frame.

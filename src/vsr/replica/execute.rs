@@ -1,12 +1,15 @@
 //! Executing what is committed, in order: from memory, or read from the journal again.
 
-use super::{Effect, Prepare, Purpose, Replica};
+use super::{Effect, Op, Outcome, Prepare, Purpose, Replica};
 use crate::constants;
 use crate::stdx::marks::{Mark, mark};
+use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, to_usize};
+use crate::vsr::lineage::checkpoint_interval;
 use crate::vsr::log::Body;
+use crate::wire::Operation;
 use bytes::Bytes;
-use storage_format::PrepareHeader;
+use storage_format::{PrepareHeader, RequestEntry};
 
 impl Replica {
     /// Reads from the journal what is to be executed or sent.
@@ -89,22 +92,38 @@ impl Replica {
             return Some(Effect::Stop(reason));
         }
         self.executing = next;
-        Some(Effect::Execute(prepare))
+        Some(Effect::Execute(Op::Written(prepare)))
     }
 
-    pub(super) fn on_executed(
-        &mut self,
-        prepare: Prepare,
-        replies: Vec<Option<Bytes>>,
-        pulse_next: u64,
-    ) {
-        let op = prepare.header.op.get();
+    /// Whether an op may be executed while its prepare is being written. What comes of it stays in memory,
+    /// and in blocks that no checkpoint names, until the journal has the op: no reply is sent, no session
+    /// comes or goes, no checkpoint is made. With several replicas a view change may replace it: never.
+    pub(super) fn may_run_ahead(&self, op: u64, requests: &[(RequestEntry, Bytes)]) -> bool {
+        let checkpoint_due = op >= self.checkpoint.op() + checkpoint_interval(&self.geometry);
+        let registers =
+            |(entry, _): &(RequestEntry, Bytes)| entry.operation == Operation::Register.code();
+        self.solo()
+            && op == self.executing + 1
+            && !checkpoint_due
+            && !requests.iter().any(registers)
+    }
+
+    pub(super) fn on_executed(&mut self, done: Op, outcome: Outcome) {
+        let header = *done.header();
+        let op = header.op.get();
         assert_eq!(op, self.executed.0 + 1);
-        self.executed = (op, prepare.header.checksum);
+        if op > self.commit_max && !planted(Bug::AnswerAhead) {
+            mark(Mark::ExecutedAhead);
+            self.ahead = Some((done, outcome));
+            return;
+        }
+        self.executed = (op, header.checksum);
         self.timers.progress = self.timers.now;
-        self.pulse_next = pulse_next;
-        self.timestamp_last = self.timestamp_last.max(prepare.header.timestamp.get());
-        self.recycle(prepare.buffer);
+        self.pulse_next = outcome.pulse_next;
+        self.timestamp_last = self.timestamp_last.max(header.timestamp.get());
+        if let Op::Written(prepare) = done {
+            self.recycle(prepare.buffer);
+        }
         self.repair_more();
         if self.pipeline.front().is_none_or(|first| first.op != op) {
             // Somebody else was the primary.
@@ -113,7 +132,7 @@ impl Replica {
         }
         let in_flight = self.pipeline.pop_front().expect("it was there just now");
         self.events_waiting -= in_flight.events;
-        for (route, reply) in in_flight.routes.into_iter().zip(replies) {
+        for (route, reply) in in_flight.routes.into_iter().zip(outcome.replies) {
             if let Some(frame) = reply {
                 self.send_client(route.way, route.client, frame);
             }

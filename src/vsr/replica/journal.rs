@@ -74,7 +74,13 @@ impl Replica {
         }
         let soon = op <= self.executed.0 + 2 * constants::PIPELINE_PREPARES_MAX;
         let room = soon && to_u64(self.ready.len()) < constants::PIPELINE_PREPARES_MAX;
-        if current && op > self.executing && (self.solo() || room) {
+        if self.solo() && op == self.executing {
+            // It runs ahead of the journal, or did.
+            self.buffers.push(prepare.buffer);
+            if let Some((op, outcome)) = self.ahead.take() {
+                self.on_executed(op, outcome);
+            }
+        } else if current && op > self.executing && (self.solo() || room) {
             if let Some(other) = self.ready.insert(op, prepare) {
                 self.recycle(other.buffer);
             }

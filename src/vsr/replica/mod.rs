@@ -46,7 +46,7 @@ mod sync;
 mod timers;
 mod view_change;
 
-pub use event::{Admission, Effect, Event, Prepare, ViewState, Way};
+pub use event::{Admission, Effect, Event, Op, Outcome, Prepare, ViewState, Way};
 
 use super::clock::Clock;
 use super::log::Log;
@@ -235,6 +235,8 @@ pub struct Replica {
     quiet: bool,
     /// Prepares that are on stable storage, to be executed.
     ready: BTreeMap<u64, Prepare>,
+    /// What was executed ahead of the journal, until that has it.
+    ahead: Option<(Op, Outcome)>,
     reads: VecDeque<(PrepareHeader, Purpose)>,
     reading: Option<(PrepareHeader, Purpose)>,
     buffers: Vec<SectorBuf>,
@@ -351,6 +353,7 @@ impl Replica {
             headers_writing: Vec::new(),
             quiet: false,
             ready: BTreeMap::new(),
+            ahead: None,
             reads: VecDeque::new(),
             reading: None,
             buffers,
@@ -520,13 +523,7 @@ impl Replica {
             Event::PrepareRead(prepare) => self.on_prepare_read(prepare),
             Event::PrepareDamaged(header) => self.on_prepare_damaged(&header),
             Event::Quiet => self.quiet = true,
-            Event::Executed {
-                prepare,
-                replies,
-                pulse_next,
-            } => {
-                self.on_executed(prepare, replies, pulse_next);
-            }
+            Event::Executed(op, outcome) => self.on_executed(op, outcome),
             Event::Checkpointed(checkpoint) => {
                 let op = checkpoint.op();
                 assert!(op > self.checkpoint.op() && op <= self.executed.0);

@@ -2,7 +2,7 @@
 //!
 //! Only the primary does so; see `relay` for backups.
 
-use super::{Admission, Effect, InFlight, Prepare, Queued, Replica, Route, Sender, Way};
+use super::{Admission, Effect, InFlight, Op, Prepare, Queued, Replica, Route, Sender, Way};
 use crate::constants;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
@@ -99,6 +99,8 @@ impl Replica {
         let standing = self.sessions.borrow().standing(&header, self.executed.0);
         match standing {
             Standing::New => self.enqueue(way, header, operation, body, admission),
+            // The reply to what runs ahead of the journal is stored, and must not be sent yet.
+            Standing::Duplicate if self.redirect(way, &header) => mark(Mark::AskedAgainAhead),
             Standing::Duplicate => self.reply_again(way, client),
             Standing::NoSession => {
                 mark(Mark::RequestWithoutSession);
@@ -179,14 +181,8 @@ impl Replica {
             queued.way = way;
             return;
         }
-        let in_flight = self.pipeline.iter_mut().flat_map(|p| p.routes.iter_mut());
-        for route in in_flight {
-            // A later one may come while the op still runs: a duplicate of the first was answered.
-            if route.client == client && route.request == header.request.get() {
-                mark(Mark::RequestInFlightTwice);
-                route.way = way;
-                return;
-            }
+        if self.redirect(way, &header) {
+            return;
         }
         if self.shutdown || !self.has_room_for_request() {
             mark(Mark::QueueFull);
@@ -206,6 +202,21 @@ impl Replica {
             events,
             body,
         });
+    }
+
+    /// Has the reply to a request that is in flight sent the way that it came last; whether it is in flight.
+    fn redirect(&mut self, way: Way, header: &RequestHeader) -> bool {
+        let (client, request) = (header.client.get(), header.request.get());
+        let mut in_flight = self.pipeline.iter_mut().flat_map(|p| p.routes.iter_mut());
+        // A later one may come while the op still runs: a duplicate of the first was answered.
+        let Some(route) =
+            in_flight.find(|route| route.client == client && route.request == request)
+        else {
+            return false;
+        };
+        mark(Mark::RequestInFlightTwice);
+        route.way = way;
+        true
     }
 
     /// Makes the next prepare, if something waits; the journal is free.
@@ -279,6 +290,7 @@ impl Replica {
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
         let mut in_flight = InFlight::new(op);
+        let mut requests = Vec::with_capacity(count);
         let mut timestamp = now - 1;
         if count < self.queue.len() {
             mark(Mark::PrepareFull);
@@ -308,9 +320,16 @@ impl Replica {
                 request: queued.header.request.get(),
                 way: queued.way,
             });
+            requests.push((entry, queued.body));
         }
         self.timestamp_last = timestamp;
+        let ahead = self.may_run_ahead(op, &requests);
         self.journal_append(PrepareKind::Requests, buffer, count, body_at, in_flight);
+        if ahead {
+            self.executing = op;
+            let op = Op::Ahead(*self.log.head(), requests);
+            self.effects.push_back(Effect::Execute(op));
+        }
     }
 
     fn journal_append(

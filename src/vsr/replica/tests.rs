@@ -1,6 +1,6 @@
 //! The replica alone: events in, lists of effects out.
 
-use super::{Admission, Effect, Event, Prepare, Replica, Start, Way};
+use super::{Admission, Effect, Event, Op, Outcome, Prepare, Replica, Start, Way};
 use crate::constants;
 use crate::io::Incoming;
 use crate::vsr::Releases;
@@ -40,7 +40,7 @@ struct Fixture {
     room: Room,
     prepares: Vec<Prepare>,
     writes_headers: bool,
-    executing: Vec<Prepare>,
+    executing: Vec<Op>,
     sent: Vec<(u64, Bytes)>,
 }
 
@@ -111,9 +111,13 @@ impl Fixture {
                     names.push(format!("headers {}", ops.join("+")));
                     self.writes_headers = true;
                 }
-                Effect::Execute(prepare) => {
-                    names.push(format!("execute {}", prepare.header.op));
-                    self.executing.push(prepare);
+                Effect::Execute(op) => {
+                    let ahead = match op {
+                        Op::Written(_) => "",
+                        Op::Ahead(..) => " ahead",
+                    };
+                    names.push(format!("execute {}{ahead}", op.header().op));
+                    self.executing.push(op);
                 }
                 Effect::Send { to, frame } => {
                     let Way::Connection(connection) = to else {
@@ -155,11 +159,11 @@ impl Fixture {
 
     /// Executes as the driver does; every reply body is empty.
     fn execute(&mut self) {
-        let prepare = self.executing.remove(0);
+        let op = self.executing.remove(0);
         let mut replies = Vec::new();
-        for (index, (entry, _)) in prepare.requests().enumerate() {
+        for (index, (entry, _)) in op.requests().enumerate() {
             let operation = Operation::from_u8(entry.operation).unwrap();
-            let (reply, frame) = Replica::reply(&prepare.header, &entry, operation, vec![0; 256]);
+            let (reply, frame) = Replica::reply(op.header(), &entry, operation, vec![0; 256]);
             let index = u32::try_from(index).unwrap();
             let stored = self
                 .sessions
@@ -167,11 +171,11 @@ impl Fixture {
                 .store_reply(&reply, index, frame.clone());
             replies.push(stored.then_some(frame));
         }
-        let executed = Event::Executed {
-            prepare,
+        let outcome = Outcome {
             replies,
             pulse_next: u64::MAX,
         };
+        let executed = Event::Executed(op, outcome);
         self.replica.handle(executed, &self.room);
     }
 
@@ -236,15 +240,61 @@ fn create(state: &ClientState) -> Bytes {
 }
 
 #[test]
-fn an_op_is_executed_only_after_its_prepare_is_durable() {
+fn an_op_is_executed_while_its_prepare_is_written_and_answered_when_that_is_durable() {
     let mut fixture = Fixture::new(8);
     let client = fixture.register(7);
     fixture.frame(3, &lookup(&client));
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
+    fixture.execute();
+    assert_eq!(fixture.effects(NOW), "");
+    assert_eq!(fixture.replica.commit(), 1);
+    fixture.frame(4, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "", "its reply is there, but not due");
     fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "execute 2");
+    assert_eq!(fixture.replica.commit(), 2);
+    assert_eq!(fixture.effects(NOW), "send 4");
+}
+
+#[test]
+fn an_op_that_runs_longer_than_the_journal_writes_is_answered_when_it_is_done() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    fixture.frame(3, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
+    fixture.prepare_durable();
+    assert_eq!(fixture.effects(NOW), "");
     fixture.execute();
     assert_eq!(fixture.effects(NOW), "send 3");
+}
+
+/// Whose session a register request evicts is told so at once, and a checkpoint is for ever.
+#[test]
+fn a_register_request_and_the_op_of_a_checkpoint_wait_for_the_journal() {
+    let mut fixture = Fixture::new(8);
+    let mut client = fixture.register(7);
+    let due = crate::vsr::lineage::checkpoint_interval(&fixture.replica.geometry);
+    for op in 2..=due {
+        fixture.frame(3, &lookup(&client));
+        let wanted = match op {
+            op if op < due => format!("execute {op} ahead, prepare {op}x1"),
+            op => format!("prepare {op}x1"),
+        };
+        let effects = fixture.effects(NOW);
+        assert!(effects.starts_with(&wanted), "{effects}");
+        fixture.settle();
+        client.request += 1;
+        client.parent = fixture.last_reply().context;
+    }
+    let mut fixture = Fixture::new(8);
+    let other = ClientState {
+        client: 8,
+        request: 0,
+        session: 0,
+        parent: Checksum::ZERO,
+        ..client
+    };
+    fixture.frame(3, &request(&other, Operation::Register, &[0; 256]));
+    assert_eq!(fixture.effects(NOW), "prepare 1x1");
 }
 
 /// A long execution does not keep the journal waiting.
@@ -253,13 +303,13 @@ fn the_next_prepare_goes_before_an_execution_that_is_due_and_takes_all_that_gath
     let mut fixture = Fixture::new(8);
     let clients: Vec<ClientState> = (1..=4).map(|client| fixture.register(client)).collect();
     fixture.frame(1, &lookup(&clients[0]));
-    assert_eq!(fixture.effects(NOW), "prepare 5x1");
+    assert_eq!(fixture.effects(NOW), "execute 5 ahead, prepare 5x1");
     fixture.frame(2, &lookup(&clients[1]));
     fixture.frame(3, &lookup(&clients[2]));
     assert_eq!(fixture.effects(NOW), "");
     fixture.prepare_durable();
     fixture.frame(4, &lookup(&clients[3]));
-    assert_eq!(fixture.effects(NOW), "prepare 6x3, execute 5");
+    assert_eq!(fixture.effects(NOW), "execute 6 ahead, prepare 6x3");
 }
 
 #[test]
@@ -270,10 +320,10 @@ fn headers_are_written_when_it_is_quiet() {
     fixture.headers_durable();
     assert_eq!(fixture.quiet(), "");
     fixture.frame(1, &lookup(&client));
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
     assert_eq!(fixture.quiet(), "", "one write at a time");
     fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "execute 2");
+    assert_eq!(fixture.effects(NOW), "");
     assert_eq!(fixture.quiet(), "headers 2");
 }
 
@@ -288,7 +338,7 @@ fn headers_are_written_before_too_many_are_behind() {
     let written = fixture.replica.headers_behind.len();
     assert_eq!(written, 1, "{last} were written together");
     fixture.frame(1, &lookup(&clients[0]));
-    assert_eq!(fixture.effects(NOW).split(' ').next(), Some("prepare"));
+    assert!(fixture.effects(NOW).contains("prepare"));
 }
 
 /// A sector holds 16 headers.
@@ -331,36 +381,11 @@ fn a_request_in_flight_that_comes_again_is_answered_once_and_on_the_new_connecti
     let client = fixture.register(7);
     let frame = create(&client);
     fixture.frame(3, &frame);
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
     fixture.frame(4, &frame);
     fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "execute 2");
     fixture.execute();
     assert_eq!(fixture.effects(NOW), "send 4");
-}
-
-/// The first request of an op is done, and another one of the op waits for the disk.
-#[test]
-fn a_request_that_follows_one_whose_op_still_runs_is_taken() {
-    let mut fixture = Fixture::new(8);
-    let mut client = fixture.register(7);
-    let frame = lookup(&client);
-    fixture.frame(3, &frame);
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
-    fixture.prepare_durable();
-    assert_eq!(fixture.effects(NOW), "execute 2");
-    let (entry, _) = fixture.executing[0].requests().next().unwrap();
-    let header = fixture.executing[0].header;
-    let operation = Operation::LookupAccounts;
-    let (reply, bytes) = Replica::reply(&header, &entry, operation, vec![0; 256]);
-    let stored = fixture.sessions.borrow_mut().store_reply(&reply, 0, bytes);
-    assert!(stored);
-    fixture.frame(3, &frame);
-    assert_eq!(fixture.effects(NOW), "send 3");
-    client.request = 2;
-    client.parent = reply.context;
-    fixture.frame(3, &lookup(&client));
-    assert_eq!(fixture.effects(NOW), "prepare 3x1");
 }
 
 #[test]
@@ -373,7 +398,10 @@ fn timestamps_increase_although_the_clock_steps_back() {
     client.request += 1;
     client.parent = first.context;
     fixture.frame(1, &create(&client));
-    assert_eq!(fixture.effects(NOW - 1_000_000_000), "prepare 3x1");
+    assert_eq!(
+        fixture.effects(NOW - 1_000_000_000),
+        "execute 3 ahead, prepare 3x1"
+    );
     let second = fixture.prepares[0].header.timestamp.get();
     assert!(second > first.timestamp.get());
 }
@@ -401,7 +429,7 @@ fn a_request_whose_session_is_evicted_before_its_turn_has_no_effect() {
     let mut fixture = Fixture::new(1);
     let first = fixture.register(1);
     fixture.frame(1, &lookup(&first));
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
     let (entry, _) = fixture.prepares[0].requests().next().unwrap();
     assert_eq!(
         fixture.sessions.borrow().standing_entry(&entry),
@@ -430,7 +458,7 @@ fn what_has_no_room_is_refused_and_lookups_are_served() {
     assert_eq!(fixture.effects(NOW), "send 1");
     assert_eq!(fixture.last_eviction(), Evicted::NoSession.code());
     fixture.frame(1, &lookup(&client));
-    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
 }
 
 #[test]
@@ -451,7 +479,7 @@ fn the_journal_is_not_overrun_while_a_checkpoint_is_awaited() {
     let made = checkpoint(&header);
     let checkpointed = Event::Checkpointed(Box::new(made));
     fixture.replica.handle(checkpointed, &fixture.room);
-    assert_eq!(fixture.effects(NOW), "prepare 64x1");
+    assert_eq!(fixture.effects(NOW), "execute 64 ahead, prepare 64x1");
     let named = fixture.prepares[0].header.checkpoint_id;
     assert_eq!(named, made.identity());
 }
@@ -471,7 +499,7 @@ fn after_a_request_to_shut_down_nothing_is_prepared_and_what_was_is_finished() {
     let mut fixture = Fixture::new(8);
     let (first, second) = (fixture.register(1), fixture.register(2));
     fixture.frame(1, &lookup(&first));
-    assert_eq!(fixture.effects(NOW), "prepare 3x1");
+    assert_eq!(fixture.effects(NOW), "execute 3 ahead, prepare 3x1");
     fixture.frame(2, &lookup(&second));
     fixture
         .replica

@@ -147,6 +147,7 @@ impl Checker {
                 self.history.append(&data)?;
             }
         }
+        self.blocks.forget_after(self.history.head());
         Ok(())
     }
 

@@ -48,6 +48,13 @@ impl Blocks {
         })?;
         Ok(true)
     }
+
+    /// A single replica crashed: of an op after `head`, which it may have run ahead of its journal, nothing was
+    /// ever told. Another one takes its place.
+    pub fn forget_after(&mut self, head: u64) {
+        let first = (head + 1, 0, 0, 0);
+        drop(self.0.split_off(&first));
+    }
 }
 
 impl Protected {

@@ -245,6 +245,9 @@ impl Checker {
         let platter = &mut self.platters[usize::from(replica)];
         platter.protected.update(&disks[usize::from(replica)]);
         platter.commit_named = 0;
+        if self.replicas == 1 && !self.is_standby(replica) {
+            self.blocks.forget_after(self.history.head());
+        }
         Ok(())
     }
 
