@@ -86,9 +86,13 @@ impl IndexTree {
     fn begin_if_due(&mut self) {
         let begin = FAN + self.tiers.turn() % BEGINS;
         if self.frozen.len() >= begin && !self.tiers.memory_merging() {
-            let total = self.frozen.iter().take(FAN).map(|table| table.entries);
-            self.tiers.memory_begin(total.sum());
+            self.memory_begin();
         }
+    }
+
+    fn memory_begin(&mut self) {
+        let total = self.frozen.iter().take(FAN).map(|table| table.entries);
+        self.tiers.memory_begin(total.sum());
     }
 
     /// Sorts the oldest run in memory that is not sorted yet; false if all are. Nobody has to call
@@ -154,6 +158,10 @@ impl IndexTree {
 
     /// Goes on where the tree of the manifest was, when all is pushed again that was in memory.
     pub async fn resume(&mut self, store: &mut impl BlockStore) {
+        if self.tiers.resumes() && !self.tiers.memory_merging() {
+            // A binary before this one began its merges at eight.
+            self.memory_begin();
+        }
         let memory = memory(&self.frozen, self.tiers.memory_merging());
         self.tiers.resume(memory, store).await;
     }

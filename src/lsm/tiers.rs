@@ -123,6 +123,11 @@ impl<E: Entry> Tiers<E> {
         tiers
     }
 
+    /// Whether a merge of tier 0 is to go on.
+    pub(super) fn resumes(&self) -> bool {
+        self.resume.is_some()
+    }
+
     /// Goes on with the merge of tier 0 that there was, if there was one.
     pub(super) async fn resume(&mut self, memory: Option<Memory<'_>>, store: &mut impl BlockStore) {
         let state = self.resume.take();

@@ -102,8 +102,10 @@ impl Replica {
         let checkpoint_due = op >= self.checkpoint.op() + checkpoint_interval(&self.geometry);
         let registers =
             |(entry, _): &(RequestEntry, Bytes)| entry.operation == Operation::Register.code();
+        let few = op <= self.executed.0 + constants::PIPELINE_PREPARES_MAX;
         self.solo()
             && op == self.executing + 1
+            && few
             && !checkpoint_due
             && !requests.iter().any(registers)
     }

@@ -7,7 +7,9 @@
 //! together.
 //!
 //! Invariants:
-//! * An op is executed, and thus answered, only after a replication quorum has it on stable storage.
+//! * An op is answered only after a replication quorum has it on stable storage, and with several replicas
+//!   executed only then. Alone, one op may be executed while its prepare is being written, see
+//!   `execute`.
 //! * A replica says that it has a prepare only when prepare and redundant header are durable, and while
 //!   it takes part in the view that is in its superblock. (Alone, it needs no header to decide, so it
 //!   commits when the prepare is durable.)
