@@ -104,7 +104,7 @@ impl<I: Io> State<'_, I> {
         Some(frame)
     }
 
-    /// What an op leaves to do once its replies are out: indexes, merges, blocks that have become
+    /// What an op leaves to do once it is executed: indexes, merges, blocks that have become
     /// full, and a checkpoint if one is due. Tells whether it made one.
     pub(super) async fn finish(&mut self, header: &PrepareHeader) -> bool {
         self.ledger.finish(&mut self.grid).await;
@@ -295,7 +295,7 @@ impl<'a, I: Io> Commit<'a, I> {
         }));
     }
 
-    /// Begins what the op left to do; its replies are on their way.
+    /// Begins what the op left to do; its replies are on their way, or wait for the journal.
     pub(super) fn finish(&mut self, header: PrepareHeader) {
         let mut state = self.rest.take().expect("it executed the op just now");
         self.work = Some(Box::pin(async move {

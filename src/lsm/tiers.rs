@@ -1,9 +1,9 @@
 //! The runs of a tree on disk, by tier, and the merges between them.
 //!
-//! Tier 0 is in memory: whoever owns it says what is there. A merge of another tier begins at a bar, when
-//! it has eight runs and none is merging; at a beat merges advance by a share, so that they are done well
-//! before the next eight runs are there. Each tree and tier has its own one of eight bars to begin at, so that
-//! they do not all read, and write, at the same time.
+//! Tier 0 is in memory: whoever owns it says what is there. A merge of another tier begins at a bar that
+//! is its turn, when it has eight runs and none is merging; at a beat merges advance by a share, so that they are
+//! done well before the next eight runs are there. Turns are one bar of eight, and not the same for all trees
+//! and tiers, which would read and write at the same time.
 
 use super::entry::{Entry, FAN};
 use super::layout::{Layout, TreeOptions};

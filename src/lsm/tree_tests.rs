@@ -3,7 +3,9 @@
 use super::entry::FIELD_MAX;
 use super::fuse::Filter;
 use super::mock::{Mock, Random};
-use super::{Extent, IdTree, IndexTree, Lookup, Seek, TreeOptions, TreeState};
+use super::{
+    Extent, IdTree, IndexTree, Lookup, MergeState, Seek, TierState, TreeOptions, TreeState,
+};
 use crate::stdx::run_to_end;
 use std::collections::BTreeMap;
 
@@ -455,6 +457,34 @@ fn index_trees_go_on_after_a_restart() {
         restarts::<IndexTree>(1, &script(seed, 9000, keys));
     }
     restarts::<IndexTree>(2, &script(9, 9000, KEYS[1].1));
+}
+
+/// Merges of runs in memory once began at eight for every tree.
+#[test]
+fn a_merge_that_would_begin_later_by_now_goes_on() {
+    let merging = TierState {
+        runs: Vec::new(),
+        merge: Some(MergeState::default()),
+    };
+    let state = TreeState {
+        memory_runs: 8,
+        tiers: vec![merging],
+    };
+    let mut store = Mock::default();
+    let mut tree = <IndexTree as Tree>::restore(1, state.clone(), &mut store);
+    for position in 0..8 * BAR {
+        tree.push(5, position);
+        if position % BAR == BAR - 1 {
+            tree.bar();
+        }
+    }
+    assert!(tree.state() != state, "it does not begin by itself");
+    Tree::resume(&mut tree, &mut store);
+    assert_eq!(tree.state(), state);
+    <IndexTree as Tree>::beat(&mut tree, &mut store, 8 * BAR);
+    assert_eq!(tree.state().tiers[1].runs.len(), 1);
+    let positions: Vec<u64> = (0..8 * BAR).collect();
+    walk(&tree, &store, &mut Random(1), 5, &positions);
 }
 
 #[test]

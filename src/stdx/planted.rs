@@ -11,6 +11,10 @@ pub enum Bug {
     AcknowledgeBeforeWrite,
     /// What was executed ahead of the journal is answered at once.
     AnswerAhead,
+    /// A request that comes again is answered by what was executed ahead of the journal.
+    AnswerAgainAhead,
+    /// The op of a checkpoint is executed ahead of the journal.
+    CheckpointAhead,
     /// Recovery does not ask for every op between checkpoint and head (rule K).
     DropRuleK,
     /// Posting a pending transfer moves its amount twice.
@@ -137,6 +141,8 @@ impl Bug {
         Self::SkipDuplicateCheck,
         Self::AcknowledgeBeforeWrite,
         Self::AnswerAhead,
+        Self::AnswerAgainAhead,
+        Self::CheckpointAhead,
         Self::DropRuleK,
         Self::PostTwice,
         Self::LoseChainRollback,

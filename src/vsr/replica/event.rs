@@ -190,6 +190,6 @@ pub enum Way {
 /// Whether there is room for what a request would add.
 pub trait Admission {
     /// `events` are those of the request, `events_waiting` those of the requests admitted before it
-    /// that were not executed yet.
+    /// whose replies are not out yet: those that were executed ahead of the journal count twice for a moment.
     fn admits(&self, events: u64, events_waiting: u64) -> bool;
 }

@@ -1,4 +1,5 @@
-//! Executing what is committed, in order: from memory, or read from the journal again.
+//! Executing what is committed, in order: from memory, or read from the journal again. Alone, also what is
+//! being written.
 
 use super::{Effect, Op, Outcome, Prepare, Purpose, Replica};
 use crate::constants;
@@ -99,7 +100,8 @@ impl Replica {
     /// and in blocks that no checkpoint names, until the journal has the op: no reply is sent, no session
     /// comes or goes, no checkpoint is made. With several replicas a view change may replace it: never.
     pub(super) fn may_run_ahead(&self, op: u64, requests: &[(RequestEntry, Bytes)]) -> bool {
-        let checkpoint_due = op >= self.checkpoint.op() + checkpoint_interval(&self.geometry);
+        let checkpoint_due = op >= self.checkpoint.op() + checkpoint_interval(&self.geometry)
+            && !planted(Bug::CheckpointAhead);
         let registers =
             |(entry, _): &(RequestEntry, Bytes)| entry.operation == Operation::Register.code();
         let few = op <= self.executed.0 + constants::PIPELINE_PREPARES_MAX;

@@ -25,6 +25,12 @@ impl Replica {
         let behind = self.headers_behind.len();
         if behind < constants::HEADERS_BEHIND_MAX {
             if self.to_write.is_empty() {
+                if self.solo() {
+                    // What comes before the next op is handed out first, or that could not run ahead.
+                    let due = std::iter::from_fn(|| self.execute_next());
+                    let due: Vec<Effect> = due.collect();
+                    self.effects.extend(due);
+                }
                 self.prepare_next();
             }
             if let Some(prepare) = self.to_write.pop_front() {

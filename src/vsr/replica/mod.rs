@@ -2,7 +2,7 @@
 //!
 //! Life of a request: a frame is checked and queued; when the journal is free the waiting requests
 //! of all clients are packed into one prepare, which is written here and sent to the backups; when a
-//! quorum has it on stable storage the op is committed and executed; the replies are sent. While an op
+//! quorum has it on stable storage the op is committed; it is executed, and the replies are sent. While an op
 //! executes or is written, further requests gather, so that many small clients cost one journal write
 //! together.
 //!
@@ -93,7 +93,7 @@ struct Route {
     way: Way,
 }
 
-/// An op that the primary has not executed yet.
+/// An op of the primary whose replies are not out yet.
 #[derive(Debug)]
 struct InFlight {
     op: u64,
@@ -202,7 +202,7 @@ pub struct Replica {
     log: Log,
     /// Whether nothing can have been in the log beyond its head.
     certain: bool,
-    /// The newest op that is executed.
+    /// The newest op that is executed, and committed.
     executed: (u64, Checksum),
     /// The newest op that was handed out to be executed.
     executing: u64,
@@ -435,7 +435,7 @@ impl Replica {
             self.journal_next();
             self.read_next();
         }
-        // Executing comes last: meanwhile the journal is written.
+        // Executing comes last, or takes its time to begin: meanwhile the journal is written.
         let effect = self.effects.pop_front();
         effect.or_else(|| self.execute_next())
     }
@@ -450,7 +450,7 @@ impl Replica {
         None
     }
 
-    /// Highest op that was executed.
+    /// Highest op that was executed, and is committed.
     #[must_use]
     pub fn commit(&self) -> u64 {
         self.executed.0

@@ -99,9 +99,7 @@ impl Replica {
         let standing = self.sessions.borrow().standing(&header, self.executed.0);
         match standing {
             Standing::New => self.enqueue(way, header, operation, body, admission),
-            // The reply to what runs ahead of the journal is stored, and must not be sent yet.
-            Standing::Duplicate if self.redirect(way, &header) => mark(Mark::AskedAgainAhead),
-            Standing::Duplicate => self.reply_again(way, client),
+            Standing::Duplicate => self.reply_again(way, &header),
             Standing::NoSession => {
                 mark(Mark::RequestWithoutSession);
                 self.evict(way, client, Evicted::NoSession);
@@ -125,12 +123,22 @@ impl Replica {
         }
     }
 
-    fn reply_again(&mut self, way: Way, client: u128) {
+    fn reply_again(&mut self, way: Way, request: &RequestHeader) {
+        let client = request.client.get();
         let sessions = self.sessions.borrow();
         let session = sessions.find(client);
         let session = session.expect("the request was its duplicate");
         let (reply, record) = (session.reply.clone(), session.record);
         drop(sessions);
+        if record.reply.op.get() > self.commit_max && !planted(Bug::AnswerAgainAhead) {
+            mark(Mark::AskedAgainAhead);
+            let in_flight = self.redirect(way, request);
+            assert!(
+                in_flight,
+                "what runs ahead of the journal is not answered yet"
+            );
+            return;
+        }
         let Some(reply) = reply else {
             if !self.solo() && !self.gives_up_reply(client, record.reply.op.get()) {
                 mark(Mark::ReplyAsked);

@@ -297,6 +297,27 @@ fn a_register_request_and_the_op_of_a_checkpoint_wait_for_the_journal() {
     assert_eq!(fixture.effects(NOW), "prepare 1x1");
 }
 
+#[test]
+fn what_waited_for_a_register_request_runs_ahead() {
+    let mut fixture = Fixture::new(8);
+    let client = fixture.register(7);
+    let other = ClientState {
+        client: 8,
+        request: 0,
+        session: 0,
+        parent: Checksum::ZERO,
+        ..client
+    };
+    fixture.frame(3, &request(&other, Operation::Register, &[0; 256]));
+    assert_eq!(fixture.effects(NOW), "prepare 2x1");
+    fixture.frame(3, &lookup(&client));
+    fixture.prepare_durable();
+    assert_eq!(
+        fixture.effects(NOW),
+        "execute 2, execute 3 ahead, prepare 3x1"
+    );
+}
+
 /// A long execution does not keep the journal waiting.
 #[test]
 fn the_next_prepare_goes_before_an_execution_that_is_due_and_takes_all_that_gathered() {
