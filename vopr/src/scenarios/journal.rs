@@ -10,11 +10,12 @@ use crate::cluster::world::with;
 use crate::sim::disk::{Survived, Zone};
 use crate::sim::platter::slot_offset;
 use crate::sim::verdict::{Failure, Verdict};
+use daftari::stdx::marks::Mark;
 use daftari::wire::header::command::{
-    DO_VIEW_CHANGE, HEADERS, PONG, PREPARE, PREPARE_OK, REQUEST_PREPARE, REQUEST_START_VIEW,
+    BLOCK, DO_VIEW_CHANGE, HEADERS, PONG, PREPARE, PREPARE_OK, REQUEST_PREPARE, REQUEST_START_VIEW,
     START_VIEW,
 };
-use storage_format::PrepareHeader;
+use storage_format::{PrepareHeader, SECTOR_SIZE};
 
 /// All of the family.
 pub(super) const ALL: &[Scenario] = &[
@@ -49,6 +50,14 @@ pub(super) const ALL: &[Scenario] = &[
         "an append is torn: the replica starts as if nothing had been there",
         |s| Box::pin(torn_single(s)),
     ),
+    Scenario::new(
+        "W06",
+        "torn-several",
+        "a backup crashes with several appends to do, of which the first is torn (they are written one \
+         at a time): it is as if none had been there",
+        |s| Box::pin(torn_several(s)),
+    )
+    .tuned(|options| options.clients = 4),
     Scenario::new(
         "W07",
         "torn-more-than-one",
@@ -104,6 +113,13 @@ pub(super) const ALL: &[Scenario] = &[
         "truncated-op-returns",
         "an op that a view dropped is still in its slot at a restart: it is in no vote",
         |s| Box::pin(truncated_op_returns(s)),
+    ),
+    Scenario::new(
+        "W16",
+        "next-checkpoint-ops-cut",
+        "a backup makes no checkpoint, and crashes: there is nothing to be cut (it takes no op that its \
+         journal has no slot for), and it replays what it has",
+        |s| Box::pin(next_checkpoint_ops_cut(s)),
     ),
     Scenario::new(
         "W17",
@@ -254,6 +270,59 @@ async fn torn_single(s: Script) -> Verdict {
     })?;
     check(s.primary() == a, || "the view changed".into())?;
     s.settle().await
+}
+
+async fn torn_several(s: Script) -> Verdict {
+    let [a, b, c] = s.begin().await?;
+    if s.below(2) == 0 {
+        // The slots have ops of an earlier lap then.
+        s.log_up_to(s.slots() + 2).await?;
+        s.settle().await?;
+    }
+    let first = s.committed() + 1;
+    let deaf = s.lose(frames(PREPARE).to(c));
+    s.stall(b, Zone::Prepares);
+    let mark = s.mark();
+    for (op, client) in (first..).zip(0..4) {
+        s.issue(client);
+        s.sent_since(mark, frames(PREPARE).from(a).to(b).op(op).arrived())
+            .await?;
+    }
+    s.wait(100).await;
+    let ops = first..first + 4;
+    let slot = slot_offset(&s.geometry(), first);
+    check(s.writing(b, Zone::Prepares) == [slot], || {
+        "the first of them should be under way, and no other".into()
+    })?;
+    let alone = ops.clone().map(|op| (op, s.prepare(a, op)));
+    let alone: Vec<(u64, Option<PrepareHeader>)> = alone.collect();
+    check(alone.iter().all(|(_, found)| found.is_some()), || {
+        "the primary should have all of them".into()
+    })?;
+    s.crash_with(b, Survived::Torn);
+    s.unstall(b, Zone::Prepares);
+    s.crash(a);
+    s.end(deaf);
+    check(ops.into_iter().all(|op| !s.has(b, op)), || {
+        "nothing is torn".into()
+    })?;
+    let mark = s.mark();
+    s.start(b);
+    let vote = s.sent_since(mark, frames(DO_VIEW_CHANGE).from(b)).await?;
+    check(vote.op == first - 1 && vote.peer().uncertain == 0, || {
+        format!("it votes with op {}, and may be uncertain", vote.op)
+    })?;
+    let start = s.new_view(mark).await?;
+    check(start.op == first - 1, || {
+        format!("it starts at op {}", start.op)
+    })?;
+    s.idle().await?;
+    s.start(a);
+    s.settle().await?;
+    check(
+        alone.iter().all(|(op, found)| s.history(*op) != *found),
+        || "an op of the old primary alone is committed".into(),
+    )
 }
 
 /// What rots beside a torn append.
@@ -528,6 +597,53 @@ async fn truncated_op_returns(s: Script) -> Verdict {
     }
     s.answered(0).await?;
     s.settle().await
+}
+
+async fn next_checkpoint_ops_cut(s: Script) -> Verdict {
+    let [_, b, _] = s.begin().await?;
+    s.log_up_to(22).await?;
+    s.settle().await?;
+    s.crash(b);
+    // Without the first block of its checkpoint it executes nothing, and makes no other.
+    let index = s.superblock(b).checkpoint_index.address.get();
+    let whole = s.bytes(b, s.geometry().block_offset(index), SECTOR_SIZE);
+    s.damage_block(b, index);
+    let rule = s.lose(frames(BLOCK).to(b));
+    s.start(b);
+    let (first, limit) = (s.checkpoint(b) + 1, s.checkpoint(b) + s.slots() - 1);
+    let mark = s.mark();
+    s.log_up_to(limit + 1).await?;
+    let beyond = limit + 1..=u64::MAX;
+    let next = frames(PREPARE).to(b).op(limit + 1).arrived();
+    s.sent_since(mark, next).await?;
+    s.until("it has no slot for more", || {
+        s.has_reached(Mark::BackupAtLimit) && s.has(b, limit)
+    })
+    .await?;
+    s.wait(200).await;
+    s.crash(b);
+    s.none_since(
+        mark,
+        &frames(PREPARE_OK).from(b).ops(beyond),
+        "they have no slot",
+    )?;
+    check(s.checkpoint(b) + 1 == first, || {
+        "it has another checkpoint".into()
+    })?;
+    check(
+        (first..=limit).all(|op| s.prepare(b, op) == s.history(op)),
+        || "its journal should have all that it has slots for".into(),
+    )?;
+    s.end(rule);
+    s.heal_block(b, index, &whole);
+    let mark = s.mark();
+    s.start(b);
+    s.settle().await?;
+    let asks = frames(REQUEST_PREPARE).from(b).ops(first..=limit);
+    s.none_since(mark, &asks, "it has them")?;
+    check(with(|world| world.checker.counts.syncs) == 0, || {
+        "it went on from the checkpoint of another".into()
+    })
 }
 
 async fn slot_served_while_faulty(s: Script) -> Verdict {

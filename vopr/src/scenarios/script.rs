@@ -755,6 +755,16 @@ impl Script {
         with(|world| world.directed().slow_down(replica, factor));
     }
 
+    /// Where the writes of a zone go that are under way.
+    #[must_use]
+    pub fn writing(self, replica: u8, zone: Zone) -> Vec<u64> {
+        with(|world| {
+            let writes = world.disks[usize::from(replica)].writes();
+            let of_zone = writes.filter(|write| write.zone == zone);
+            of_zone.map(|write| write.offset).collect()
+        })
+    }
+
     /// The next write of a zone is done, and nothing is there.
     pub fn lose_write(self, replica: u8, zone: Zone) {
         with(|world| world.directed().send_astray(replica, zone, None));
