@@ -5,11 +5,13 @@
 use super::Scenario;
 use super::script::{Mark, Script, check, within};
 use crate::cluster::directed::{Sent, any_frame, frames};
+use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::options::MS;
 use crate::sim::verdict::Verdict;
 use daftari::wire::header::command::{
-    COMMIT, DO_VIEW_CHANGE, PREPARE, PREPARE_OK, REQUEST_START_VIEW, START_VIEW, START_VIEW_CHANGE,
+    BLOCK, COMMIT, DO_VIEW_CHANGE, HEADERS, PREPARE, PREPARE_OK, REQUEST_BLOCK, REQUEST_START_VIEW,
+    START_VIEW, START_VIEW_CHANGE,
 };
 
 /// All of them.
@@ -59,6 +61,14 @@ pub(super) const ALL: &[Scenario] = &[
         "the only replica that is up to date has no intact block: the one that lags catches up \
          from its journal, and serves",
         |s| Box::pin(forfeit_then_must_serve(s)),
+    )
+    .tuned(|options| options.scrub_period = 10_000 * MS),
+    Scenario::new(
+        "V24",
+        "lagging-repairs-from-potential-primary",
+        "the next primary has the log, and cannot execute: it starts a view all the same (and falls silent \
+         after 2.5 s), and the one that lags has all from it, and takes over",
+        |s| Box::pin(lagging_repairs_from_potential_primary(s)),
     )
     .tuned(|options| options.scrub_period = 10_000 * MS),
     Scenario::new(
@@ -258,6 +268,52 @@ async fn forfeit_then_must_serve(s: Script) -> Verdict {
     check(s.checkpoint(b) > head && !s.is_up(a), || {
         "the one that lagged should have caught up".into()
     })?;
+    s.start(a);
+    s.settle().await
+}
+
+async fn lagging_repairs_from_potential_primary(s: Script) -> Verdict {
+    let [a, b, c] = s.begin().await?;
+    let first = s.committed() + 1;
+    s.isolate(c);
+    // More than the start of a view tells, and a checkpoint.
+    s.log_up_to(26).await?;
+    s.caught_up(b).await?;
+    let head = s.committed();
+    check(s.checkpoint(b) == 20 && !s.has(c, first), || {
+        format!("{c} should lack what {b} has a checkpoint of")
+    })?;
+    s.crash(a);
+    s.crash(b);
+    for block in s.blocks(b) {
+        s.damage_block(b, block);
+    }
+    let rule = s.lose(frames(BLOCK).to(b));
+    let mark = s.mark();
+    s.start(b);
+    s.rejoin(c);
+    let told = s.sent_since(mark, frames(START_VIEW).from(b).to(c)).await?;
+    check(told.op == head && told.headers().len() < 20, || {
+        format!("the view starts at op {}", told.op)
+    })?;
+    s.issue(0);
+    let later = told.view + 1..=u32::MAX;
+    s.sent_since(mark, frames(START_VIEW).from(c).views(later))
+        .await?;
+    s.answered(0).await?;
+    for item in [frames(HEADERS), frames(PREPARE).op(first)] {
+        s.some_since(mark, &item.from(b).to(c), "it lacked that")?;
+    }
+    s.some_since(mark, &frames(REQUEST_BLOCK).from(b), "it has no block")?;
+    let new = frames(PREPARE).from(b).view(told.view);
+    s.none_since(mark, &new, "it cannot execute what its view began with")?;
+    check(s.checkpoint(c) == 20 && !s.is_up(a), || {
+        "the one that lagged should have caught up".into()
+    })?;
+    check(with(|world| world.checker.counts.syncs) == 0, || {
+        "it took a checkpoint whose blocks nobody has".into()
+    })?;
+    s.end(rule);
     s.start(a);
     s.settle().await
 }
