@@ -3,14 +3,16 @@
 use super::Scenario;
 use super::script::{Script, check};
 use crate::cluster::directed::{Sent, frames};
+use crate::cluster::network::Place;
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
 use crate::sim::disk::Zone;
+use crate::sim::options::MS;
 use crate::sim::verdict::Verdict;
 use bytes::Bytes;
 use daftari::vsr::FatalReason;
-use daftari::wire::header::command::{COMMIT, PREPARE, PREPARE_OK};
-use storage_format::{Checksum, PrepareHeader};
+use daftari::wire::header::command::{BLOCK, COMMIT, PREPARE, PREPARE_OK};
+use storage_format::{Checksum, PrepareHeader, SECTOR_SIZE};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// All of the family.
@@ -36,6 +38,14 @@ pub(super) const ALL: &[Scenario] = &[
          need (it stops before that, when their buffers are full), and goes on when they do",
         |s| Box::pin(slot_reuse_gate(s)),
     ),
+    Scenario::new(
+        "K04",
+        "free-gate",
+        "a block that a checkpoint releases is used again when that is durable here (whatever others have): \
+         where it is not, a replica finds it that needs it",
+        |s| Box::pin(free_gate(s)),
+    )
+    .tuned(|options| options.scrub_period = 10_000 * MS),
     Scenario::new(
         "K06",
         "checkpoint-id-in-prepare",
@@ -117,6 +127,57 @@ async fn slot_reuse_gate(s: Script) -> Verdict {
     check(s.waits(0) && head > 20, || "there is no load".into())?;
     s.unstall(b, Zone::Grid);
     s.unstall(c, Zone::Grid);
+    s.settle().await
+}
+
+async fn free_gate(s: Script) -> Verdict {
+    let [a, b, c] = s.begin().await?;
+    s.log_up_to(22).await?;
+    s.settle().await?;
+    let blocks = s.blocks(c);
+    s.crash(c);
+    for block in &blocks {
+        s.damage_block(c, *block);
+    }
+    s.stall(b, Zone::Superblock);
+    // Each fills blocks.
+    for first in (0..).step_by(100).take(24) {
+        s.create_accounts(0, 1_000_000 + first..1_000_100 + first);
+        s.answered(0).await?;
+    }
+    s.until("the backup has all but its superblock", || {
+        !s.writing(b, Zone::Superblock).is_empty()
+    })
+    .await?;
+    check(s.checkpoint(a) == 40 && s.checkpoint(b) == 20, || {
+        format!("only {a} should have the next checkpoint")
+    })?;
+    let first_page = |replica, block| {
+        let offset = s.geometry().block_offset(block);
+        s.bytes(replica, offset, SECTOR_SIZE)
+    };
+    let mut reused = blocks;
+    reused.retain(|block| first_page(a, *block) != first_page(b, *block));
+    check(!reused.is_empty(), || {
+        "the primary should have used blocks again".into()
+    })?;
+    let mark = s.mark();
+    s.start(c);
+    s.until("the third makes the next checkpoint", || {
+        s.checkpoint(c) == 40
+    })
+    .await?;
+    let sent = s.all_since(mark, &frames(BLOCK).to(c));
+    let mut old = sent.iter().filter(|sent| reused.contains(&sent.op));
+    check(old.clone().count() > 0, || "it needed none of those".into())?;
+    check(old.all(|sent| sent.from == Place::Replica(b)), || {
+        format!("{a} should not have them any more")
+    })?;
+    check(
+        s.checkpoint(b) == 20 && with(|world| world.checker.counts.syncs) == 0,
+        || "it took a checkpoint of another".into(),
+    )?;
+    s.unstall(b, Zone::Superblock);
     s.settle().await
 }
 
