@@ -9,7 +9,7 @@ use crate::sim::options::MS;
 use crate::sim::platter::slot_offset;
 use crate::sim::verdict::Verdict;
 use daftari::constants::BLOCK_SIZE;
-use daftari::stdx::{to_u64, u64_to_usize};
+use daftari::stdx::{marks, to_u64, u64_to_usize};
 use daftari::wire::header::command::{BLOCK, REQUEST_BLOCK};
 use storage_format::SECTOR_SIZE;
 use storage_format::geometry::SUPERBLOCK_COPY_SIZE;
@@ -37,6 +37,13 @@ pub(super) const ALL: &[Scenario] = &[
         |s| Box::pin(scrub_tour(s)),
     )
     .tuned(|options| options.scrub_period = 10_000 * MS),
+    Scenario::new(
+        "G04",
+        "repair-vs-write",
+        "a block comes for repair while it is being written: by a repair, or by the state that is given up for \
+         another's checkpoint (which waits for it); it is written once",
+        |s| Box::pin(repair_vs_write(s)),
+    ),
     Scenario::new(
         "G05",
         "repair-vs-free",
@@ -161,6 +168,80 @@ async fn scrub_tour(s: Script) -> Verdict {
     })
     .await?;
     s.settle().await
+}
+
+async fn repair_vs_write(s: Script) -> Verdict {
+    match s.below(2) {
+        0 => repair_vs_repair(s).await,
+        _ => repair_vs_write_of_old_state(s).await,
+    }
+}
+
+async fn repair_vs_repair(s: Script) -> Verdict {
+    let [_, _, c] = s.begin().await?;
+    checkpointed(s).await?;
+    s.crash(c);
+    // Its state cannot be loaded without it.
+    let index = s.superblock(c).checkpoint_index.address.get();
+    s.damage_block(c, index);
+    s.stall(c, Zone::Grid);
+    let mark = s.mark();
+    s.start(c);
+    let answer = s.sent_since(mark, frames(BLOCK).to(c).op(index)).await?;
+    let offset = s.geometry().block_offset(index);
+    let is_written_once = || s.writing(c, Zone::Grid) == [offset];
+    s.until("it is being written", is_written_once).await?;
+    for _ in 0..3 {
+        s.replay(&answer);
+        s.wait(100).await;
+    }
+    s.reached(marks::Mark::BlockNotWanted)?;
+    check(is_written_once(), || "it is written again".into())?;
+    s.log_up_to(42).await?;
+    check(s.checkpoint(c) == 20, || "it did not wait for it".into())?;
+    s.unstall(c, Zone::Grid);
+    s.until("it goes on", || s.checkpoint(c) == 40).await?;
+    s.settle().await
+}
+
+async fn repair_vs_write_of_old_state(s: Script) -> Verdict {
+    let [a, _, c] = s.begin().await?;
+    s.stall(c, Zone::Grid);
+    // More than a block has room for.
+    s.create_accounts(0, 1_000_000..1_000_100);
+    s.answered(0).await?;
+    let op = s.committed() + 1;
+    s.until("blocks are being written", || {
+        !s.writing(c, Zone::Grid).is_empty()
+    })
+    .await?;
+    s.isolate(c);
+    s.log_up_to(op + s.slots() + 3).await?;
+    check(s.checkpoint(a) > op && !s.has(a, op), || {
+        format!("{c} should need a checkpoint")
+    })?;
+    let written = s.writing(c, Zone::Grid);
+    let mut shared = s.blocks(a);
+    shared.retain(|block| written.contains(&s.geometry().block_offset(*block)));
+    check(!shared.is_empty(), || {
+        "the checkpoint should have a block that is being written".into()
+    })?;
+    let mark = s.mark();
+    s.rejoin(c);
+    s.until("it is to go on from the checkpoint", || {
+        s.has_reached(marks::Mark::Syncs)
+    })
+    .await?;
+    s.stays(2_000, "the writes come first", || {
+        s.checkpoint(c) == 0 && s.writing(c, Zone::Grid) == written
+    })
+    .await?;
+    s.unstall(c, Zone::Grid);
+    s.settle().await?;
+    for block in shared {
+        s.none_since(mark, &frames(BLOCK).to(c).op(block), "it is there already")?;
+    }
+    Ok(())
 }
 
 async fn repair_vs_free(s: Script) -> Verdict {
