@@ -4,10 +4,13 @@ use super::Scenario;
 use super::script::{Mark, Script, check, within};
 use crate::cluster::directed::{Rule, frames};
 use crate::cluster::world::with;
+use crate::sim::disk::Zone;
 use crate::sim::verdict::{Failure, Verdict};
+use daftari::stdx::marks;
 use daftari::wire::header::command::{EVICTION, REPLY, REQUEST, REQUEST_REPLY, STORED_REPLY};
 use daftari::wire::{ClientState, Evicted, Operation};
-use storage_format::Checksum;
+use storage_format::{Checksum, ReplySlotHeader, SECTOR_SIZE};
+use zerocopy::FromBytes;
 
 /// All of the family.
 pub(super) const ALL: &[Scenario] = &[
@@ -29,6 +32,21 @@ pub(super) const ALL: &[Scenario] = &[
         "a stored reply is damaged on all replicas: its client is told that its session is gone",
         |s| Box::pin(reply_damaged_everywhere(s)),
     ),
+    Scenario::new(
+        "R04",
+        "reply-write-vs-repair",
+        "a checkpoint writes a reply when another's answer to what was asked for before comes at last: the \
+         newer one stays, in memory and in its slot",
+        |s| Box::pin(reply_write_vs_repair(s)),
+    ),
+    Scenario::new(
+        "R05",
+        "slot-reuse-after-evict",
+        "a replica writes the reply of a session that is gone, and its slot another's, where the others are: \
+         it goes on from their checkpoint when that is done, and not before",
+        |s| Box::pin(slot_reuse_after_evict(s)),
+    )
+    .tuned(|options| options.clients = 9),
     Scenario::new(
         "R06",
         "session-evict",
@@ -161,6 +179,161 @@ async fn crowd_out(s: Script) -> Result<ClientState, Failure> {
         "the first session should be gone".into()
     })?;
     Ok(client)
+}
+
+/// One replica after the other is stopped that leads, until this one does.
+async fn make_primary(s: Script, replica: u8) -> Verdict {
+    while s.primary() != replica {
+        let (mark, primary) = (s.mark(), s.primary());
+        s.crash(primary);
+        s.new_view(mark).await?;
+        s.start(primary);
+        s.caught_up(primary).await?;
+    }
+    Ok(())
+}
+
+async fn reply_write_vs_repair(s: Script) -> Verdict {
+    let [a, b, _] = s.begin().await?;
+    let (old, rule) = reply_in_checkpoint(s).await?;
+    s.crash(b);
+    s.damage_replies(b);
+    s.start(b);
+    s.caught_up(b).await?;
+    let held = s.hold(frames(STORED_REPLY).to(b));
+    s.crash(a);
+    let answer = s.sent(frames(STORED_REPLY).to(b)).await?;
+    check(s.primary() == b, || "another one asks".into())?;
+    // The others go on, and answer.
+    s.start(a);
+    s.isolate(b);
+    s.end(rule);
+    s.answered(0).await?;
+    let rule = s.lose(frames(REPLY).to_client(0));
+    s.issue(0);
+    s.until("it is executed, and not answered", || {
+        let executed = |(request, _): &(Checksum, _)| !s.executed(request).is_empty();
+        s.in_flight(0).as_ref().is_some_and(executed)
+    })
+    .await?;
+    let (new, _) = s.in_flight(0).expect("it waits");
+    let client = s.client_state(0).client;
+    let slot = slot_of(s, a, client).expect("it is in the checkpoint");
+    s.rejoin(b);
+    s.stall(b, Zone::Replies);
+    while s.checkpoint(a) < 40 {
+        s.requests(1, 1).await?;
+    }
+    let offset = s.geometry().reply_offset(slot);
+    let is_written = || s.writing(b, Zone::Replies).contains(&offset);
+    s.until("the newer one is being written", is_written)
+        .await?;
+    s.end(held);
+    s.wait(200).await;
+    check(is_written() && s.checkpoint(b) == 20, || {
+        "it was written too early".into()
+    })?;
+    s.unstall(b, Zone::Replies);
+    s.until("it is written", || s.checkpoint(b) == 40).await?;
+    check(stored(s, b, slot) == (client, s.executed(&new)[0]), || {
+        "its slot has another one".into()
+    })?;
+    let lost = s.below(2) == 0;
+    if lost {
+        // Only its header tells which one it is then.
+        s.crash(b);
+        s.damage_replies(b);
+        s.start(b);
+        s.caught_up(b).await?;
+        s.wait(500).await;
+        s.replay(&answer);
+    }
+    let mark = s.mark();
+    make_primary(s, b).await?;
+    let told = frames(REPLY).to_client(0).view(s.newest_view());
+    s.end(rule);
+    s.answered(0).await?;
+    s.some_since(mark, &told, "it leads")?;
+    let asks = s.was_sent(mark, &frames(REQUEST_REPLY).from(b));
+    check(asks == lost, || "it took the older one for it".into())?;
+    check(
+        s.executed(&old).len() == 1 && s.executed(&new).len() == 1,
+        || "one of them was executed again".into(),
+    )?;
+    s.settle().await
+}
+
+/// Whose reply a slot of a replica has, and of which op.
+fn stored(s: Script, replica: u8, slot: u64) -> (u128, u64) {
+    let bytes = s.bytes(replica, s.geometry().reply_offset(slot), SECTOR_SIZE);
+    let (header, _) = ReplySlotHeader::read_from_prefix(&bytes).expect("a sector");
+    (header.client.get(), header.op.get())
+}
+
+/// The slot of a replica that has the reply of a client.
+fn slot_of(s: Script, replica: u8, client: u128) -> Option<u64> {
+    let mut slots = 0..u64::from(s.geometry().session_count_max.get());
+    slots.find(|slot| stored(s, replica, *slot).0 == client)
+}
+
+async fn slot_reuse_after_evict(s: Script) -> Verdict {
+    let [a, b, _] = s.begin().await?;
+    let evicted = s.client_state(0).client;
+    s.stall(b, Zone::Replies);
+    while s.committed() < 20 {
+        s.requests(1, 1).await?;
+    }
+    s.until("the primary makes a checkpoint", || s.checkpoint(a) == 20)
+        .await?;
+    let slot = slot_of(s, a, evicted).expect("it is in the checkpoint");
+    let offset = s.geometry().reply_offset(slot);
+    let is_late = || s.checkpoint(b) == 0 && s.writing(b, Zone::Replies).contains(&offset);
+    s.until("the backup writes the reply", is_late).await?;
+    let op = s.committed() + 1;
+    s.isolate(b);
+    for client in 2..9 {
+        s.requests(client, 1).await?;
+    }
+    // The journals of the others do not have what it lacks.
+    while s.committed() < op + s.slots() + 3 {
+        s.requests(8, 1).await?;
+    }
+    let (owner, _) = stored(s, a, slot);
+    let mut clients = 2..9;
+    let owner = clients.find(|client| s.client_state(*client).client == owner);
+    let Some(owner) = owner else {
+        return check(false, || "the slot should be another's".into());
+    };
+    check(s.checkpoint(a) == 40 && !s.has(a, op), || {
+        "the backup should need a checkpoint".into()
+    })?;
+    s.rejoin(b);
+    s.until("it is to go on from another checkpoint", || {
+        s.has_reached(marks::Mark::SyncWaits)
+    })
+    .await?;
+    s.stays(2_000, "the write comes first", is_late).await?;
+    s.unstall(b, Zone::Replies);
+    s.until("it takes the checkpoint", || {
+        with(|world| world.checker.counts.syncs) > 0
+    })
+    .await?;
+    s.settle().await?;
+    // A reply that it makes itself.
+    s.requests(owner, 1).await?;
+    let client = s.client_state(owner);
+    while s.committed() < 62 {
+        s.requests(1, 1).await?;
+    }
+    s.settle().await?;
+    for replica in 0..s.replicas() {
+        let found = stored(s, replica, slot);
+        check(
+            found == stored(s, a, slot) && found.0 == client.client,
+            || format!("replica {replica} has {found:?} in slot {slot}"),
+        )?;
+    }
+    Ok(())
 }
 
 async fn session_evict(s: Script) -> Verdict {
