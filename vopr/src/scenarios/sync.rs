@@ -2,14 +2,19 @@
 
 use super::Scenario;
 use super::script::{Script, check, within};
-use crate::cluster::directed::{any_frame, frames};
+use crate::cluster::directed::{Sent, any_frame, frames};
 use crate::cluster::world::with;
 use crate::sim::crash_plan::CrashPlan;
+use crate::sim::disk::{Survived, Zone};
 use crate::sim::options::MS;
 use crate::sim::verdict::Verdict;
+use daftari::ledger::catalog::table;
+use daftari::wire::Operation;
 use daftari::wire::header::command::{
     BLOCK, DO_VIEW_CHANGE, PREPARE, PREPARE_OK, REQUEST, START_VIEW,
 };
+use storage_format::{BlockHeader, BlockKind, BlockReference, SECTOR_SIZE};
+use zerocopy::FromBytes;
 
 /// All of the family.
 pub(super) const ALL: &[Scenario] = &[
@@ -75,6 +80,13 @@ pub(super) const ALL: &[Scenario] = &[
         "a replica with an op that was dropped lags by more than a journal: it takes checkpoint \
          and log of the others",
         |s| Box::pin(sync_other_branch(s)),
+    ),
+    Scenario::new(
+        "S11",
+        "sync-table-released",
+        "a replica uses up blocks of a checkpoint that it took, and crashes before its next one: they are \
+         still there, and that others are missing is known until they come (also beyond its next checkpoint)",
+        |s| Box::pin(sync_table_released(s)),
     ),
     Scenario::new(
         "S12",
@@ -290,6 +302,94 @@ async fn sync_other_branch(s: Script) -> Verdict {
     )?;
     s.rejoin(a);
     s.until("it takes a checkpoint", || syncs() > 0).await?;
+    s.settle().await
+}
+
+/// The blocks of the checkpoint of a replica.
+fn references(replica: u8) -> Vec<BlockReference> {
+    with(|world| {
+        let protected = &world.checker.platter(replica).protected;
+        protected.references().copied().collect()
+    })
+}
+
+/// Creates accounts until so many ops are committed: each fills blocks, and reads no account.
+async fn create_up_to(s: Script, op: u64) -> Verdict {
+    while s.committed() < op {
+        let first = 1_000_000 + 100 * u128::from(s.committed());
+        s.create_accounts(0, first..first + 100);
+        s.answered(0).await?;
+    }
+    Ok(())
+}
+
+async fn sync_table_released(s: Script) -> Verdict {
+    let [a, _, c] = s.begin().await?;
+    let op = s.committed() + 1;
+    s.isolate(c);
+    // After so many ops the checkpoint comes while eight runs on disk are being merged.
+    for _ in 0..3 {
+        s.issue_this(0, Operation::LookupAccountsUnbatched, vec![7; 16]);
+        s.answered(0).await?;
+    }
+    create_up_to(s, 82).await?;
+    check(s.checkpoint(a) == 80 && !s.has(a, op), || {
+        format!("{c} should need a checkpoint")
+    })?;
+    // Records that are old enough are needed by nobody.
+    let oldest = |block: &BlockReference| {
+        let offset = s.geometry().block_offset(block.address.get());
+        let page = s.bytes(a, offset, SECTOR_SIZE);
+        let (header, _) = BlockHeader::read_from_prefix(&page).expect("a sector");
+        header.position.get()
+    };
+    let mut accounts = references(a);
+    accounts.retain(|block| block.table == table::ACCOUNTS);
+    let unused = accounts.into_iter().min_by_key(oldest);
+    let unused = unused.expect("there are accounts").address.get();
+    let rule = s.hold(frames(BLOCK).to(c).op(unused));
+    let mark = s.mark();
+    s.rejoin(c);
+    s.sent_since(mark, frames(BLOCK).to(c)).await?;
+    check(s.superblock(c).content_missing == 1, || {
+        "it should have taken the checkpoint".into()
+    })?;
+    s.stall(c, Zone::Superblock);
+    create_up_to(s, 101).await?;
+    s.until("its next checkpoint wants for its superblock only", || {
+        !s.writing(c, Zone::Superblock).is_empty()
+    })
+    .await?;
+    s.crash_with(c, Survived::None);
+    s.unstall(c, Zone::Superblock);
+    check(s.checkpoint(c) == 80 && s.checkpoint(a) == 100, || {
+        "it should have the first one still".into()
+    })?;
+    let next = references(a);
+    let released = |sent: &Sent| {
+        let (header, _) = BlockHeader::read_from_prefix(&sent.bytes[256..]).expect("a block");
+        let kept = next.iter().any(|block| block.checksum == sent.item);
+        header.kind == BlockKind::Run.code() && !kept
+    };
+    let sent = s.all_since(mark, &frames(BLOCK).to(c).arrived());
+    check(sent.iter().any(released), || {
+        "it should have used up some of the blocks that came".into()
+    })?;
+    let none = s.lose(frames(BLOCK).to(c));
+    s.start(c);
+    s.until("it makes the checkpoint from what it has", || {
+        s.checkpoint(c) == 100
+    })
+    .await?;
+    s.stays(1_000, "it knows that a block is missing", || {
+        s.superblock(c).content_missing == 1
+    })
+    .await?;
+    check(syncs() == 1, || "it took another checkpoint".into())?;
+    s.end(none);
+    s.end(rule);
+    s.until("all are here", || s.superblock(c).content_missing == 0)
+        .await?;
     s.settle().await
 }
 
