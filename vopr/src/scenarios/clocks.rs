@@ -20,7 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "C05",
-        "ahead-then-failover",
+        "far-future-then-failover",
         "the next primary's clock is behind: it goes on above the last timestamp of the old one",
         |s| Box::pin(ahead_then_failover(s)),
     ),

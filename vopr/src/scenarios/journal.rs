@@ -90,7 +90,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "W12",
-        "lost-rewrite",
+        "misdirect-then-checkpoint",
         "the op of a later view is not written over that of an earlier one: the old one is not \
          taken for the log (the write is lost, not misdirected)",
         |s| Box::pin(lost_rewrite(s)),
@@ -141,7 +141,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "W20",
-        "hash-chain-break",
+        "hash-chain-break-same-view",
         "a backup misses a prepare, and gets no headers: it takes nothing after it, and goes on \
          when it comes",
         |s| Box::pin(hash_chain_break(s)),

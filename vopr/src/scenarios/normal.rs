@@ -47,7 +47,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "N06",
-        "commit-of-executed",
+        "re-ack-committed",
         "the old primary has executed an op that the new one does not know to be committed: its \
          vote says so (instead of a second acknowledgement), and the two go on without the third",
         |s| Box::pin(commit_of_executed(s)),

@@ -19,21 +19,21 @@ pub(super) const ALL: &[Scenario] = &[
     .tuned(|options| options.clients = 6),
     Scenario::new(
         "Q02",
-        "lost-prepare-under-load",
+        "prepare-timeout-reset",
         "a backup misses a prepare while the pipeline is always full: it asks for it, and gets it",
         |s| Box::pin(lost_prepare_under_load(s)),
     )
     .tuned(|options| options.clients = 6),
     Scenario::new(
         "Q03",
-        "slow-backup",
+        "slow-backup-backpressure",
         "a backup has a disk ten times as slow: nobody waits for it, it comes on, the view stays",
         |s| Box::pin(slow_backup(s)),
     )
     .tuned(|options| options.clients = 4),
     Scenario::new(
         "Q04",
-        "one-journal-write",
+        "io-slots-exhausted",
         "more prepares wait than the journal writes at a time: none is lost, alone or with others",
         |s| Box::pin(one_journal_write(s)),
     )

@@ -41,7 +41,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "R05",
-        "slot-reuse-after-evict",
+        "reply-slot-reuse-after-evict",
         "a replica writes the reply of a session that is gone, and its slot another's, where the others are: \
          it goes on from their checkpoint when that is done, and not before",
         |s| Box::pin(slot_reuse_after_evict(s)),

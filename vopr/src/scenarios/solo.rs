@@ -47,7 +47,7 @@ pub(super) const ALL: &[Scenario] = &[
     .of(&[1]),
     Scenario::new(
         "O05",
-        "solo-lost-writes",
+        "solo-stray-old-header",
         "header and prepare of an op below the head are as before its writes: it refuses to start",
         |s| Box::pin(lost_writes(s)),
     )

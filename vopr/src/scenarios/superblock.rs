@@ -16,19 +16,19 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(super) const ALL: &[Scenario] = &[
     Scenario::new(
         "B01",
-        "superblock-torn-copy",
+        "sb-torn-copy",
         "each copy in turn is torn while a view is written: the file opens with the old or the new",
         |s| Box::pin(torn_copy(s)),
     ),
     Scenario::new(
         "B02",
-        "superblock-misdirected-copy",
+        "sb-misdirected-copy",
         "a copy is written over another one, and a crash follows: the file opens",
         |s| Box::pin(misdirected_copy(s)),
     ),
     Scenario::new(
         "B03",
-        "superblock-one-rotted-plus-torn",
+        "sb-one-rotted-plus-torn",
         "one copy has rotted, and a crash tears another one: the file opens",
         |s| Box::pin(rotted_and_torn(s)),
     ),
@@ -46,13 +46,13 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "B06",
-        "superblock-copy-index-flip",
+        "sb-copy-index-flip",
         "the index of a copy, which no checksum covers, is wrong: the copy counts once all the same",
         |s| Box::pin(copy_index_flip(s)),
     ),
     Scenario::new(
         "B07",
-        "superblock-view-and-checkpoint",
+        "sb-view-and-checkpoint-race",
         "a view and a checkpoint wait for the superblock at the same time: it gets both",
         |s| Box::pin(view_and_checkpoint(s)),
     ),

@@ -32,7 +32,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "S03",
-        "lag-within-journal",
+        "lag-within-wal",
         "a replica lags by a checkpoint, and the journals have all of it: it takes no checkpoint",
         |s| Box::pin(lag_within_journal(s)),
     ),

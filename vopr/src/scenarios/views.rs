@@ -32,7 +32,7 @@ pub(super) const ALL: &[Scenario] = &[
     .tuned(|options| options.clients = 4),
     Scenario::new(
         "V17",
-        "crash-before-view-durable",
+        "ack-then-crash-before-view-durable",
         "a new primary crashes at each superblock write of its view: it votes again as it did",
         |s| Box::pin(crash_before_view_durable(s)),
     ),
@@ -79,7 +79,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "V28",
-        "view-change-under-load",
+        "view-change-under-load-timeout",
         "the primary crashes under load: one of the next views stays",
         |s| Box::pin(view_change_under_load(s)),
     )
