@@ -330,9 +330,8 @@ impl<'a, I: Io> Driver<'a, I> {
         self.commit.first = true;
     }
 
-    /// The state has come to rest. An op was executed: it is answered, if the journal has it, and what it left to do
-    /// begins. Or
-    /// that is done.
+    /// The state has come to rest. An op was executed: it is answered, if the journal has it, and what it
+    /// left to do begins. Or that is done.
     fn on_step(&mut self, step: Step) -> Result<(), FatalReason> {
         match step {
             Step::Executed(op, outcome) => {

@@ -256,8 +256,8 @@ impl<E: Entry> Tiers<E> {
         }
     }
 
-    /// Which one of eight bars is that of the tree: another one than that of those beside it, which have as
-    /// many entries.
+    /// At which one of eight bars it is the turn of the tree: another one for each of those whose numbers follow
+    /// each other, which have as many entries.
     pub(super) fn turn(&self) -> usize {
         let number = usize::from(self.number);
         (number + number / FAN) % FAN

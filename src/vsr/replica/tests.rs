@@ -196,16 +196,8 @@ impl Fixture {
     }
 
     fn register(&mut self, client: u128) -> ClientState {
-        let mut state = ClientState {
-            cluster: 0,
-            view: 1,
-            release: constants::RELEASE,
-            client,
-            session: 0,
-            request: 0,
-            parent: Checksum::ZERO,
-        };
-        self.frame(1, &request(&state, Operation::Register, &[0; 256]));
+        let mut state = newcomer(client);
+        self.frame(1, &register(&state));
         self.settle();
         let reply = self.last_reply();
         state.session = reply.commit.get();
@@ -225,6 +217,23 @@ impl Fixture {
         assert_eq!(header.command, crate::wire::header::command::EVICTION);
         header.reason
     }
+}
+
+/// A client without a session.
+fn newcomer(client: u128) -> ClientState {
+    ClientState {
+        cluster: 0,
+        view: 1,
+        release: constants::RELEASE,
+        client,
+        session: 0,
+        request: 0,
+        parent: Checksum::ZERO,
+    }
+}
+
+fn register(state: &ClientState) -> Bytes {
+    request(state, Operation::Register, &[0; 256])
 }
 
 /// A lookup of no accounts at all.
@@ -286,14 +295,7 @@ fn a_register_request_and_the_op_of_a_checkpoint_wait_for_the_journal() {
         client.parent = fixture.last_reply().context;
     }
     let mut fixture = Fixture::new(8);
-    let other = ClientState {
-        client: 8,
-        request: 0,
-        session: 0,
-        parent: Checksum::ZERO,
-        ..client
-    };
-    fixture.frame(3, &request(&other, Operation::Register, &[0; 256]));
+    fixture.frame(3, &register(&newcomer(8)));
     assert_eq!(fixture.effects(NOW), "prepare 1x1");
 }
 
@@ -301,14 +303,7 @@ fn a_register_request_and_the_op_of_a_checkpoint_wait_for_the_journal() {
 fn what_waited_for_a_register_request_runs_ahead() {
     let mut fixture = Fixture::new(8);
     let client = fixture.register(7);
-    let other = ClientState {
-        client: 8,
-        request: 0,
-        session: 0,
-        parent: Checksum::ZERO,
-        ..client
-    };
-    fixture.frame(3, &request(&other, Operation::Register, &[0; 256]));
+    fixture.frame(3, &register(&newcomer(8)));
     assert_eq!(fixture.effects(NOW), "prepare 2x1");
     fixture.frame(3, &lookup(&client));
     fixture.prepare_durable();

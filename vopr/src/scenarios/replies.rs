@@ -96,8 +96,8 @@ async fn reply_lost(s: Script) -> Verdict {
     s.settle().await
 }
 
-/// A client's request is executed, its reply in a checkpoint of all, and never received. Gives the request.
-async fn reply_in_checkpoint(s: Script) -> Result<(Checksum, Rule), Failure> {
+/// A client's request is executed, and its reply never received. Gives the request.
+async fn executed_unheard(s: Script) -> Result<(Checksum, Rule), Failure> {
     let rule = s.lose(frames(REPLY).to_client(0));
     s.issue(0);
     s.until("it is executed, and not answered", || {
@@ -106,6 +106,12 @@ async fn reply_in_checkpoint(s: Script) -> Result<(Checksum, Rule), Failure> {
     })
     .await?;
     let (request, _) = s.in_flight(0).expect("it waits");
+    Ok((request, rule))
+}
+
+/// The same, with the reply in a checkpoint of all.
+async fn reply_in_checkpoint(s: Script) -> Result<(Checksum, Rule), Failure> {
+    let (request, rule) = executed_unheard(s).await?;
     while (0..s.replicas()).any(|replica| s.checkpoint(replica) == 0) {
         s.requests(1, 1).await?;
     }
@@ -209,14 +215,7 @@ async fn reply_write_vs_repair(s: Script) -> Verdict {
     s.isolate(b);
     s.end(rule);
     s.answered(0).await?;
-    let rule = s.lose(frames(REPLY).to_client(0));
-    s.issue(0);
-    s.until("it is executed, and not answered", || {
-        let executed = |(request, _): &(Checksum, _)| !s.executed(request).is_empty();
-        s.in_flight(0).as_ref().is_some_and(executed)
-    })
-    .await?;
-    let (new, _) = s.in_flight(0).expect("it waits");
+    let (new, rule) = executed_unheard(s).await?;
     let client = s.client_state(0).client;
     let slot = slot_of(s, a, client).expect("it is in the checkpoint");
     s.rejoin(b);
