@@ -308,10 +308,11 @@ async fn slot_reuse_after_evict(s: Script) -> Verdict {
     })?;
     s.rejoin(b);
     s.until("it is to go on from another checkpoint", || {
-        s.has_reached(marks::Mark::SyncWaits)
+        s.has_reached(marks::Mark::Syncs)
     })
     .await?;
     s.stays(2_000, "the write comes first", is_late).await?;
+    s.reached(marks::Mark::SyncWaits)?;
     s.unstall(b, Zone::Replies);
     s.until("it takes the checkpoint", || {
         with(|world| world.checker.counts.syncs) > 0

@@ -293,7 +293,7 @@ async fn lagging_repairs_from_potential_primary(s: Script) -> Verdict {
     s.start(b);
     s.rejoin(c);
     let told = s.sent_since(mark, frames(START_VIEW).from(b).to(c)).await?;
-    check(told.op == head && told.headers().len() < 20, || {
+    check(told.op == head, || {
         format!("the view starts at op {}", told.op)
     })?;
     s.issue(0);
