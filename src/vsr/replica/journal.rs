@@ -27,9 +27,9 @@ impl Replica {
             if self.to_write.is_empty() {
                 if self.solo() {
                     // What comes before the next op is handed out first, or that could not run ahead.
-                    let due = std::iter::from_fn(|| self.execute_next());
-                    let due: Vec<Effect> = due.collect();
-                    self.effects.extend(due);
+                    while let Some(due) = self.execute_next() {
+                        self.effects.push_back(due);
+                    }
                 }
                 self.prepare_next();
             }

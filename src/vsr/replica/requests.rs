@@ -298,7 +298,8 @@ impl Replica {
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
         let mut in_flight = InFlight::new(op);
-        let mut requests = Vec::with_capacity(count);
+        let mut requests = Vec::new();
+        let solo = self.solo();
         let mut timestamp = now - 1;
         if count < self.queue.len() {
             mark(Mark::PrepareFull);
@@ -328,7 +329,9 @@ impl Replica {
                 request: queued.header.request.get(),
                 way: queued.way,
             });
-            requests.push((entry, queued.body));
+            if solo {
+                requests.push((entry, queued.body));
+            }
         }
         self.timestamp_last = timestamp;
         let ahead = self.may_run_ahead(op, &requests);

@@ -354,7 +354,9 @@ fn headers_are_written_before_too_many_are_behind() {
     let written = fixture.replica.headers_behind.len();
     assert_eq!(written, 1, "{last} were written together");
     fixture.frame(1, &lookup(&clients[0]));
-    assert!(fixture.effects(NOW).contains("prepare"));
+    let op = last + 2;
+    let wanted = format!("execute {op} ahead, prepare {op}x1");
+    assert_eq!(fixture.effects(NOW), wanted, "and no headers");
 }
 
 /// A sector holds 16 headers.
@@ -402,6 +404,29 @@ fn a_request_in_flight_that_comes_again_is_answered_once_and_on_the_new_connecti
     fixture.prepare_durable();
     fixture.execute();
     assert_eq!(fixture.effects(NOW), "send 4");
+}
+
+/// The first request of an op is done, and another one of the op waits for the disk.
+#[test]
+fn a_request_that_follows_one_whose_op_still_runs_is_taken() {
+    let mut fixture = Fixture::new(8);
+    let mut client = fixture.register(7);
+    let frame = lookup(&client);
+    fixture.frame(3, &frame);
+    assert_eq!(fixture.effects(NOW), "execute 2 ahead, prepare 2x1");
+    fixture.prepare_durable();
+    let (entry, _) = fixture.executing[0].requests().next().unwrap();
+    let header = *fixture.executing[0].header();
+    let operation = Operation::LookupAccounts;
+    let (reply, bytes) = Replica::reply(&header, &entry, operation, vec![0; 256]);
+    let stored = fixture.sessions.borrow_mut().store_reply(&reply, 0, bytes);
+    assert!(stored);
+    fixture.frame(3, &frame);
+    assert_eq!(fixture.effects(NOW), "send 3");
+    client.request = 2;
+    client.parent = reply.context;
+    fixture.frame(3, &lookup(&client));
+    assert_eq!(fixture.effects(NOW), "execute 3 ahead, prepare 3x1");
 }
 
 #[test]
