@@ -17,11 +17,12 @@ use futures_util::FutureExt;
 use futures_util::future::{join, join_all};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage_format::SECTOR_SIZE;
 use zerocopy::IntoBytes;
 
@@ -479,6 +480,44 @@ fn connections_beyond_the_limit_are_closed_at_once() {
         }
         // The connection that stops the server takes the place of these.
         drop((second, third));
+    });
+}
+
+/// Bytes that a socket has sent and that nobody has acknowledged.
+#[expect(unsafe_code, reason = "std has no way to ask")]
+fn unacknowledged(stream: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and the kernel writes one int.
+    let done = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(done, 0);
+    bytes
+}
+
+#[test]
+fn what_has_come_of_a_body_is_acknowledged_soon() {
+    // The kernel keeps it back for longer, once a connection has had requests and replies in turn.
+    const SOON: Duration = Duration::from_millis(30);
+    with_echo("acknowledge", &options(), |address| {
+        let mut stream = connect(address);
+        stream.set_nodelay(true).unwrap();
+        let whole = frame(CLUSTER, 1, &[7; 4096]);
+        let (some, rest) = whole.split_at(1000);
+        // A machine that is busy may be late, but not each time.
+        let soon = (0..50).any(|_| {
+            for _ in 0..20 {
+                round_trip(&mut stream, &frame(CLUSTER, 2, &[]));
+            }
+            stream.write_all(some).unwrap();
+            let begin = Instant::now();
+            while unacknowledged(&stream) > 0 {
+                std::thread::yield_now();
+            }
+            let took = begin.elapsed();
+            stream.write_all(rest).unwrap();
+            read_back(&mut stream, &whole);
+            took < SOON
+        });
+        assert!(soon, "it took longer than {SOON:?} each time");
     });
 }
 

@@ -5,6 +5,7 @@
 
 use super::budget::guard;
 use super::lane::{Admission, Lanes};
+use super::listen::acknowledge;
 use super::room::Sending;
 use crate::constants::HEADER_SIZE;
 use crate::io::ConnectionId;
@@ -29,6 +30,9 @@ use std::time::Duration;
 pub const SEND_FRAMES_MAX: usize = 8;
 /// A body that has not arrived by then is not waited for any longer: it holds a permit.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// While a body is not there, what has come of it is acknowledged so often at first, and then ever less
+/// often: a sender whose window is small may wait for that, and the kernel keeps it back for 40 to 200 ms.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(2);
 /// Where there is room for peers only, the first frame has to come by then.
 const PEER_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// Bytes of a body that is skipped that are read at once.
@@ -218,12 +222,19 @@ impl Connection {
         if body.is_empty() {
             return Ok(());
         }
-        let read = pin!(self.read_exact(body));
-        match select(read, Timer::new(BODY_TIMEOUT)).await {
-            Either::Left((Err(Ended::Peer), _)) => Err(Ended::Cut),
-            Either::Left((result, _)) => result,
-            Either::Right(_) => Err(Ended::BodyTimeout),
+        let mut read = pin!(self.read_exact(body));
+        let mut waited = Duration::ZERO;
+        while waited < BODY_TIMEOUT {
+            let pause = ACKNOWLEDGE_AFTER.max(waited / 8);
+            match select(read, Timer::new(pause)).await {
+                Either::Left((Err(Ended::Peer), _)) => return Err(Ended::Cut),
+                Either::Left((result, _)) => return result,
+                Either::Right((_, rest)) => read = rest,
+            }
+            acknowledge(&*self.stream.borrow())?;
+            waited += pause;
         }
+        Err(Ended::BodyTimeout)
     }
 
     async fn read_exact(&self, buffer: &mut [u8]) -> Result<(), Ended> {

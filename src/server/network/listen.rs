@@ -69,16 +69,27 @@ fn keepalive() -> TcpKeepalive {
 /// Sets up a connection that this side opened. The kernel gives it up when the peer acknowledges
 /// nothing of what it was sent for so long.
 pub fn prepare(stream: &impl AsRawFd, timeout: Duration) -> io::Result<()> {
+    let socket = borrow(stream);
+    let socket = SockRef::from(&socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_user_timeout(Some(timeout))
+}
+
+/// Acknowledges at once what a connection has received.
+pub fn acknowledge(stream: &impl AsRawFd) -> io::Result<()> {
+    SockRef::from(&borrow(stream)).set_tcp_quickack(true)
+}
+
+fn borrow(stream: &impl AsRawFd) -> BorrowedFd<'_> {
     #[expect(
         unsafe_code,
         reason = "glommio lends its sockets by their descriptors only"
     )]
     // SAFETY: the descriptor is that of `stream`, which lives longer.
-    let socket = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    let socket = SockRef::from(&socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
-    socket.set_tcp_user_timeout(Some(timeout))
+    unsafe {
+        BorrowedFd::borrow_raw(stream.as_raw_fd())
+    }
 }
 
 /// Connections inherit the options of the socket that accepted them.
