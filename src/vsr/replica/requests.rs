@@ -298,8 +298,9 @@ impl Replica {
         let mut entry_at = constants::HEADER_SIZE;
         let mut body_at = entry_at + count * size_of::<RequestEntry>();
         let mut in_flight = InFlight::new(op);
-        let mut requests = Vec::new();
+        // Only one replica runs ahead.
         let solo = self.solo();
+        let mut requests = Vec::with_capacity(if solo { count } else { 0 });
         let mut timestamp = now - 1;
         if count < self.queue.len() {
             mark(Mark::PrepareFull);
