@@ -146,7 +146,7 @@ fn index_tree(key_of: KeyOf, bars: u64) -> (IndexTree, Store) {
             tree.push(key_of(at), at);
         }
         run_to_end(tree.beat(&mut store, BAR));
-        tree.bar();
+        run_to_end(tree.bar());
         tree.begin_merges(&mut store);
     }
     (tree, store)
@@ -178,7 +178,9 @@ fn merges(criterion: &mut Criterion) {
         let _ = group.bench_function(bench, |bencher| {
             let fill = || {
                 let (mut tree, mut store) = index_tree(key_of, 8);
-                while tree.sort_frozen() {}
+                while tree.sort_begin(&mut store) {
+                    run_to_end(tree.sort_end());
+                }
                 store.forget = true;
                 (tree, store)
             };
@@ -194,7 +196,9 @@ fn merges(criterion: &mut Criterion) {
         let _ = group.bench_function(bench, |bencher| {
             let fill = || {
                 let (mut tree, mut store) = id_tree(id_of, 8);
-                while tree.sort_frozen() {}
+                while tree.sort_begin(&mut store) {
+                    run_to_end(tree.sort_end());
+                }
                 store.forget = true;
                 (tree, store)
             };

@@ -12,6 +12,7 @@ use crate::vsr::members::Members;
 use crate::vsr::{FatalReason, Releases};
 use clap::Args;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use storage_format::Superblock;
 
@@ -63,10 +64,10 @@ pub struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     pub network_cores: u16,
-    /// Threads that merge beside the ledger's core; the file is the same with any number.
-    #[arg(long, value_name = "COUNT", default_value_t = 0,
-          value_parser = clap::value_parser!(u16).range(0..=64))]
-    pub compaction_threads: u16,
+    /// Threads that sort, merge and checksum beside the ledger's core: unless said otherwise, one if the host
+    /// has more than one core. The file is the same with any number.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub compaction_threads: Option<u16>,
     /// How the log on stderr looks.
     #[command(flatten)]
     pub log: logging::Options,
@@ -195,7 +196,7 @@ fn serve(options: &Options) -> anyhow::Result<()> {
         cluster: superblock.cluster.get(),
         network_cores: usize::from(options.network_cores),
         state_memory: ledger,
-        compaction_threads: usize::from(options.compaction_threads),
+        compaction_threads: compaction_threads(options),
         ..ServerOptions::default()
     };
     let bound = MemoryBound {
@@ -233,6 +234,13 @@ fn serve(options: &Options) -> anyhow::Result<()> {
     })??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The threads that `--compaction-threads` asks for, or what suits the host.
+fn compaction_threads(options: &Options) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let suits = usize::from(cores > 1);
+    options.compaction_threads.map_or(suits, usize::from)
 }
 
 /// The cache that `--cache-size` asks for, or what suits the memory.

@@ -127,6 +127,7 @@ impl<I: Io> State<'_, I> {
                 size: bytes.len(),
                 next,
                 buffer,
+                sums: None,
             });
             self.checkpointed.manifest.push(next);
         }

@@ -13,6 +13,8 @@ mod repair;
 pub mod scrub;
 mod superblock;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use crate::ledger::ACCOUNT_CACHE_SIZE_MIN;
 pub use format::{FormatOptions, format};
@@ -376,9 +378,8 @@ impl<'a, I: Io> Driver<'a, I> {
             if let Poll::Ready(Some(done)) = works.poll_next_unpin(cx) {
                 return Poll::Ready(Wake::Done(done));
             }
-            if std::mem::take(&mut commit.first)
-                && let Poll::Ready(step) = commit.poll(cx)
-            {
+            let first = std::mem::take(&mut commit.first);
+            if first && let Poll::Ready(step) = commit.poll(cx) {
                 return Poll::Ready(Wake::Step(step));
             }
             // Without room, frames stay in the network, which stops reading from the sockets.
@@ -388,7 +389,8 @@ impl<'a, I: Io> Driver<'a, I> {
             if timer.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wake::Timer);
             }
-            if let Poll::Ready(step) = commit.poll(cx) {
+            // Not twice: when it lets go, what the journal was given goes to the device.
+            if !first && let Poll::Ready(step) = commit.poll(cx) {
                 return Poll::Ready(Wake::Step(step));
             }
             if alone && let Some((address, error)) = commit.damage.found() {

@@ -12,7 +12,7 @@ use crate::constants;
 use crate::io::{Io, Storage, write_unless};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{SectorBuf, Slab, to_u64};
+use crate::stdx::{Job, SectorBuf, Slab, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use storage_format::block::{BlockError, seal, verify, verify_header, verify_page};
+use storage_format::block::{BlockError, seal, seal_with, verify, verify_header, verify_page};
 use storage_format::{BlockHeader, BlockReference, FORMAT_VERSION, SECTOR_SIZE, Superblock};
 use zerocopy::FromZeros;
 
@@ -70,7 +70,7 @@ pub struct Grid<'a, I: Io> {
     io: &'a I,
     /// Of the file: geometry and cluster.
     superblock: Superblock,
-    /// The op whose execution makes blocks.
+    /// The op at whose end blocks are written.
     pub op: u64,
     /// Which blocks are free.
     pub free: FreeSet,
@@ -206,7 +206,10 @@ impl<'a, I: Io> Grid<'a, I> {
             ..BlockHeader::new_zeroed()
         };
         let mut buffer = block.buffer;
-        let (reference, size) = seal(&mut buffer, header);
+        let (reference, size) = match block.sums {
+            Some(sums) => seal_with(&mut buffer, header, &sums),
+            None => seal(&mut buffer, header),
+        };
         keep(&mut self.cache, address, &buffer);
         let (io, offset) = (self.io, self.offset(address));
         let new = self.writing.insert(address);
@@ -355,8 +358,8 @@ impl<I: Io> BlockStore for Grid<'_, I> {
         }
     }
 
-    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        self.io.compute(jobs);
+    fn spawn(&mut self, job: Job) {
+        self.io.spawn(job);
     }
 }
 

@@ -3,8 +3,9 @@
 //! There are no errors here: a read of a damaged block does not complete before the block is
 //! repaired, and with one replica the process stops meanwhile, with a reason that names the block.
 
-use crate::stdx::SectorBuf;
-use storage_format::{BlockReference, block::BlockKind};
+use crate::stdx::{Job, SectorBuf};
+use storage_format::BlockReference;
+use storage_format::block::{BlockKind, DataSums};
 
 /// A block to be written. Its data is in `buffer` from the second sector on, the page index at
 /// `storage_format::block::PAGE_INDEX_OFFSET`; the store fills in the rest of the header page.
@@ -24,6 +25,8 @@ pub struct NewBlock {
     pub next: BlockReference,
     /// As large as a block.
     pub buffer: SectorBuf,
+    /// The checksums of the data, if they are known; what follows the data in its last page is zero then.
+    pub sums: Option<DataSums>,
 }
 
 /// Pages of blocks that are in memory.
@@ -51,9 +54,9 @@ pub trait BlockStore {
         self.write(block)
     }
 
-    /// Runs jobs that touch nothing in common, here or on other cores, and waits for all.
-    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        jobs.iter_mut().for_each(|job| job());
+    /// Runs a job, at once or later on another core.
+    fn spawn(&mut self, job: Job) {
+        job();
     }
 
     /// The block is of no use any more. Its address is used again only after a checkpoint that does not

@@ -12,9 +12,9 @@ pub mod memory;
 
 pub use memory::MemoryIo;
 
-use crate::stdx::SectorBuf;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
+use crate::stdx::{Job, SectorBuf};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::pin;
@@ -35,10 +35,9 @@ pub trait Io: 'static {
     fn monotonic(&self) -> u64;
     /// Nanoseconds since 1970; may step in either direction.
     fn realtime(&self) -> u64;
-    /// Runs jobs that touch nothing in common, here or on other cores, and waits for all: what comes
-    /// of them is the same.
-    fn compute(&self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        jobs.iter_mut().for_each(|job| job());
+    /// Runs a job, at once or later on another core.
+    fn spawn(&self, job: Job) {
+        job();
     }
     /// Completes after at least so many nanoseconds of monotonic time.
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()>;

@@ -149,6 +149,7 @@ impl Ledger {
 
     /// Writes what is not in blocks yet; gives the manifest.
     pub async fn checkpoint<I: Io>(&mut self, grid: &mut Grid<'_, I>) -> Vec<u8> {
+        self.indexes.beat_end(grid).await;
         let mut manifest = Manifest::default();
         let (of, manifest_of) = (&mut *self, &mut manifest);
         manifest_of

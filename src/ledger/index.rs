@@ -12,7 +12,7 @@ use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::entry::FAN;
-use crate::lsm::{Clock, Extent, IdTree, IndexTree, TreeOptions, TreeState};
+use crate::lsm::{Clock, Extent, IdTree, IndexTree, TreeOptions, TreeState, beat};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{to_u64, u64_to_usize, yield_once};
 use crate::wire::{Account, Transfer};
@@ -241,29 +241,53 @@ impl Indexes {
         }
     }
 
-    /// A beat of so many units: merges advance.
-    async fn beat<I: Io>(&mut self, units: u64, grid: &mut Grid<'_, I>) {
+    fn all_mut(&mut self) -> (Vec<&mut IndexTree>, [&mut IdTree; 2]) {
         let fields = self.accounts.iter_mut().chain(&mut self.transfers);
-        let mut trees: Vec<&mut IndexTree> =
-            fields.chain(std::iter::once(&mut self.sides)).collect();
-        let mut ids = [&mut self.ids, &mut self.account_ids];
-        crate::lsm::beat(&mut trees, &mut ids, units, grid).await;
+        let trees = fields.chain(std::iter::once(&mut self.sides)).collect();
+        (trees, [&mut self.ids, &mut self.account_ids])
+    }
+
+    /// Begins a beat of so many units: tables are sorted, and merges advance, while the state goes on.
+    async fn beat_begin<I: Io>(&mut self, units: u64, grid: &mut Grid<'_, I>) {
+        self.sort_some(units, grid);
+        let (mut trees, mut ids) = self.all_mut();
+        beat::begin(&mut trees, &mut ids, units, grid).await;
+    }
+
+    /// Waits for what the last beat began, and writes what comes of it.
+    pub(super) async fn beat_end<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+        self.sort_end().await;
+        let (mut trees, mut ids) = self.all_mut();
+        beat::end(&mut trees, &mut ids, grid).await;
         grid.start().await;
     }
 
-    /// Sorts tables of bars that have ended: so many in a beat of so many units that all are sorted
-    /// when the next bar ends, and none waits for a merge to need it.
-    fn sort_some(&mut self, units: u64) {
-        let tables = (TREES * units).div_ceil(TreeOptions::default().bar);
-        for _ in 0..tables {
-            let _ = self.trees_mut().any(IndexTree::sort_frozen)
-                || self.id_trees_mut().into_iter().any(IdTree::sort_frozen);
+    /// Waits for tables that are being sorted: queries look in them.
+    pub(super) async fn sort_end(&mut self) {
+        for tree in self.trees_mut() {
+            tree.sort_end().await;
+        }
+        for tree in self.id_trees_mut() {
+            tree.sort_end().await;
         }
     }
 
-    fn bar<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+    /// Begins to sort tables of bars that have ended: so many in a beat of so many units that all are sorted
+    /// when the next bar ends, and none waits for a merge to need it.
+    fn sort_some<I: Io>(&mut self, units: u64, grid: &mut Grid<'_, I>) {
+        let tables = (TREES * units).div_ceil(TreeOptions::default().bar);
+        for _ in 0..tables {
+            let _ = self.trees_mut().any(|tree| tree.sort_begin(grid))
+                || self
+                    .id_trees_mut()
+                    .into_iter()
+                    .any(|tree| tree.sort_begin(grid));
+        }
+    }
+
+    async fn bar<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
         for tree in self.trees_mut() {
-            tree.bar();
+            tree.bar().await;
             tree.begin_merges(grid);
         }
         for tree in self.id_trees_mut() {
@@ -300,9 +324,10 @@ fn asked<'t>(
 }
 
 impl Ledger {
-    /// What an op leaves to do: its records are indexed, merges go on, and blocks that have become
-    /// full are written.
+    /// What an op leaves to do: its records are indexed, merges go on until the end of the next op, and blocks that
+    /// have become full are written.
     pub async fn finish<I: Io>(&mut self, grid: &mut Grid<'_, I>) {
+        self.indexes.beat_end(grid).await;
         self.index_records();
         let indexes = &mut self.indexes;
         let units = indexes.indexed.sum() - indexes.counted.sum();
@@ -310,11 +335,10 @@ impl Ledger {
         let due = indexes.clock.op_end(units);
         if let Some(units) = due.beat {
             yield_once().await;
-            indexes.sort_some(units);
-            indexes.beat(units, grid).await;
+            indexes.beat_begin(units, grid).await;
         }
         if due.bar {
-            indexes.bar(grid);
+            indexes.bar(grid).await;
         }
         self.accounts.created.write_full(grid).await;
         self.transfers.write_full(grid).await;
@@ -373,7 +397,7 @@ impl Ledger {
             };
             self.push_again(from, to, &wanted, grid).await;
             if !last && !planted(Bug::RestoreWithoutBars) {
-                self.indexes.bar_again(&wanted);
+                self.indexes.bar_again(&wanted).await;
             }
             from = to;
         }
@@ -451,9 +475,10 @@ fn push_fields(
 }
 
 impl Indexes {
-    fn bar_again(&mut self, wanted: &impl Fn(u8) -> bool) {
-        let trees = self.trees_mut().filter(|tree| wanted(tree.number()));
-        trees.for_each(IndexTree::bar);
+    async fn bar_again(&mut self, wanted: &impl Fn(u8) -> bool) {
+        for tree in self.trees_mut().filter(|tree| wanted(tree.number())) {
+            tree.bar().await;
+        }
         for tree in self.id_trees_mut() {
             if wanted(tree.number()) {
                 tree.bar();

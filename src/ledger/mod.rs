@@ -135,6 +135,7 @@ impl Ledger {
         if !planted(Bug::QueryBeforeIndexing) {
             self.index_records();
         }
+        self.indexes.sort_end().await;
         let batch = request.body;
         match request.operation.family() {
             Family::GetAccountTransfers => self.account_transfers(batch, grid, reply).await,

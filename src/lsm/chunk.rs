@@ -8,13 +8,20 @@ use crate::constants::BLOCK_DATA_SIZE;
 use crate::grid::{BlockStore, NewBlock};
 use crate::stdx::{SectorBuf, Slab};
 use std::marker::PhantomData;
+use storage_format::block::DataSums;
 use storage_format::{BlockKind, BlockReference, SECTOR_SIZE};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What can be kept in a slab.
-pub trait Record: FromBytes + IntoBytes + Immutable + KnownLayout + Copy {}
+pub trait Record:
+    FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static
+{
+}
 
-impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy> Record for T {}
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static> Record
+    for T
+{
+}
 
 /// Records of type `T`.
 #[derive(Debug)]
@@ -126,6 +133,15 @@ impl<T: Record> Chunk<T> {
         Self::new_block(table, position, size, self.slab.into())
     }
 
+    /// The checksums of the block that it becomes when it is full.
+    pub(super) fn sums(&self) -> DataSums {
+        assert!(
+            self.is_full(),
+            "what follows the last record of a page is zero"
+        );
+        DataSums::of(&self.slab[SECTOR_SIZE..], self.bytes().len())
+    }
+
     fn new_block(table: u8, position: u64, size: usize, buffer: SectorBuf) -> NewBlock {
         NewBlock {
             kind: BlockKind::Records,
@@ -135,6 +151,7 @@ impl<T: Record> Chunk<T> {
             size,
             next: BlockReference::default(),
             buffer,
+            sums: None,
         }
     }
 

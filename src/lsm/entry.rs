@@ -14,7 +14,7 @@ pub const BITS: u32 = 48;
 pub const FIELD_MAX: u64 = (1 << BITS) - 1;
 
 /// What trees hold.
-pub trait Entry: Copy + std::fmt::Debug {
+pub trait Entry: Copy + std::fmt::Debug + Send + 'static {
     /// Bytes of an entry.
     const SIZE: usize;
     /// Entries of a page.

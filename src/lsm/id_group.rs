@@ -7,8 +7,9 @@
 use super::entry::{Entry, FAN, IdEntry};
 use super::hash::{Hash, spread};
 use super::sort;
-use crate::stdx::{to_u64, to_usize};
+use crate::stdx::{Job, Task, to_u64, to_usize};
 use hashbrown::HashTable;
+use std::sync::Arc;
 
 /// An entry as it is kept: without the gap that alignment would leave.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,25 @@ pub(super) struct IdGroup {
     /// Of each bar that ended, where it ended.
     ends: Vec<usize>,
     /// The first of these bars, sorted.
-    sorted: Vec<Box<[u8]>>,
+    sorted: Vec<Arc<[u8]>>,
+    /// The next of them.
+    sorting: Option<Task<Arc<[u8]>>>,
+}
+
+/// Entries as trees have them, in the order of the ids.
+fn sorted(arrived: &[Kept]) -> Arc<[u8]> {
+    let order = sort::ids_in_order(arrived.len(), |at| arrived[at].id());
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, arrived.len() * IdEntry::SIZE).collect();
+    let room = Arc::get_mut(&mut bytes).expect("nobody else has it");
+    for (room, number) in room.chunks_exact_mut(IdEntry::SIZE).zip(order) {
+        let kept = &arrived[to_usize(number)];
+        let entry = IdEntry {
+            id: kept.id(),
+            value: kept.value,
+        };
+        entry.store(room);
+    }
+    bytes
 }
 
 impl IdGroup {
@@ -53,6 +72,7 @@ impl IdGroup {
             highest: 0,
             ends: Vec::with_capacity(FAN),
             sorted: Vec::with_capacity(FAN),
+            sorting: None,
         }
     }
 
@@ -62,6 +82,10 @@ impl IdGroup {
         self.table.clear();
         (self.lowest, self.highest) = (u128::MAX, 0);
         self.ends.clear();
+        assert!(
+            self.sorting.is_none(),
+            "all bars of a group that merged are sorted"
+        );
         self.sorted.clear();
     }
 
@@ -136,32 +160,30 @@ impl IdGroup {
         to_u64(self.bar_start())
     }
 
-    /// Sorts a bar that ended; false if all are sorted.
-    pub(super) fn sort_bar(&mut self) -> bool {
+    /// Begins to sort a copy of a bar that ended; false if all are sorted, or one is at it.
+    pub(super) fn sort_begin(&mut self, spawn: impl FnOnce(Job)) -> bool {
         let bar = self.sorted.len();
-        let Some(end) = self.ends.get(bar).copied() else {
+        let end = self.ends.get(bar).copied();
+        let Some(end) = end.filter(|_| self.sorting.is_none()) else {
             return false;
         };
         let start = bar.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let arrived = &self.arrived[start..end];
-        let order = sort::ids_in_order(arrived.len(), |at| arrived[at].id());
-        let mut bytes = vec![0; arrived.len() * IdEntry::SIZE].into_boxed_slice();
-        for (room, number) in bytes.chunks_exact_mut(IdEntry::SIZE).zip(order) {
-            let kept = &arrived[to_usize(number)];
-            let entry = IdEntry {
-                id: kept.id(),
-                value: kept.value,
-            };
-            entry.store(room);
-        }
-        self.sorted.push(bytes);
+        let arrived = self.arrived[start..end].to_vec();
+        self.sorting = Some(Task::new(spawn, move || sorted(&arrived)));
         true
     }
 
+    /// Waits for the bar that is being sorted, if there is one.
+    pub(super) async fn sort_end(&mut self) {
+        if let Some(sorting) = self.sorting.take() {
+            self.sorted.push(sorting.join().await);
+        }
+    }
+
     /// The sorted bars of a full group, all of which are sorted.
-    pub(super) fn sorted(&self) -> [&[u8]; FAN] {
+    pub(super) fn sorted(&self) -> [Arc<[u8]>; FAN] {
         assert_eq!(self.sorted.len(), FAN, "all bars are sorted");
-        std::array::from_fn(|bar| &*self.sorted[bar])
+        std::array::from_fn(|bar| Arc::clone(&self.sorted[bar]))
     }
 
     /// Bytes on the heap.
@@ -175,6 +197,8 @@ impl IdGroup {
     pub(super) fn memory_max(ids: u64) -> u64 {
         let buckets = (ids * 8 / 7 + 1).next_power_of_two().max(16);
         let table = buckets * (to_u64(size_of::<u32>()) + 1) + 64;
-        ids * to_u64(size_of::<Kept>() + IdEntry::SIZE) + table
+        // A bar, of which there are eight, is copied to be sorted.
+        let copy = ids * to_u64(size_of::<Kept>()) / to_u64(FAN);
+        ids * to_u64(size_of::<Kept>() + IdEntry::SIZE) + copy + table
     }
 }

@@ -7,7 +7,6 @@ use super::entry::{FAN, FIELD_MAX, IdEntry};
 use super::id_group::IdGroup;
 use super::id_lookup::{self, Lookup, Scratch};
 use super::layout::{Layout, TreeOptions};
-use super::merge::Work;
 use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::store::{BlockStore, Pages};
@@ -119,31 +118,40 @@ impl IdTree {
         }
     }
 
-    /// Sorts the oldest run in memory that is not sorted yet; false if all are. Nobody has to call
-    /// it: it takes work from the op that would need the order.
-    pub fn sort_frozen(&mut self) -> bool {
-        self.groups.iter_mut().any(IdGroup::sort_bar)
+    /// Begins to sort the oldest run in memory that is not sorted yet, here or on another core; false if all are, or
+    /// one is at it. Nobody has to call it: it takes work from the op that would need the order.
+    pub fn sort_begin(&mut self, store: &mut impl BlockStore) -> bool {
+        let mut groups = self.groups.iter_mut();
+        groups.any(|group| group.sort_begin(|job| store.spawn(job)))
     }
 
-    /// Advances the merges by a beat of so many units.
-    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
-        super::beat(&mut [], &mut [self], units, store).await;
+    /// Waits for the run that is being sorted, if there is one.
+    pub async fn sort_end(&mut self) {
+        for group in &mut self.groups {
+            group.sort_end().await;
+        }
     }
 
-    /// Begins a beat of so many units: what is to be done for the merges.
-    pub(super) fn beat_begin(&mut self, units: u64) -> Vec<Work<'_, IdEntry>> {
-        let memory = memory(&mut self.groups, self.tiers.memory_merging());
-        self.tiers.work(units, memory)
+    /// Begins a beat of so many units: what it is for the merges may be done on another core.
+    pub async fn beat_begin(&mut self, units: u64, store: &mut impl BlockStore) {
+        let memory = memory(&mut self.groups, self.tiers.memory_merging()).await;
+        self.tiers.beat_begin(units, memory, store).await;
     }
 
-    /// Ends a beat, when its work is done.
-    pub(super) fn beat_end(&mut self, store: &mut impl BlockStore) {
-        if self.tiers.complete(store, (0, 0)) {
+    /// Ends a beat, if one was begun.
+    pub async fn beat_end(&mut self, store: &mut impl BlockStore) {
+        if self.tiers.beat_end(store, (0, 0)).await {
             let mut group = self.groups.remove(0);
             group.clear();
             self.spare.push(group);
             self.begin_if_due();
         }
+    }
+
+    /// A beat from its beginning to its end.
+    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        self.beat_begin(units, store).await;
+        self.beat_end(store).await;
     }
 
     /// What a manifest needs.
@@ -170,7 +178,7 @@ impl IdTree {
 
     /// Goes on where the tree of the manifest was, when all is pushed again that was in memory.
     pub async fn resume(&mut self, store: &mut impl BlockStore) {
-        let memory = memory(&mut self.groups, self.tiers.memory_merging());
+        let memory = memory(&mut self.groups, self.tiers.memory_merging()).await;
         self.tiers.resume(memory, store).await;
     }
 
@@ -222,14 +230,15 @@ impl IdTree {
 }
 
 /// The bars of the first group, sorted, if they are merging.
-fn memory(groups: &mut [IdGroup], merging: bool) -> Option<Memory<'_>> {
+async fn memory(groups: &mut [IdGroup], merging: bool) -> Option<Memory> {
     if !merging {
         return None;
     }
-    while groups[0].sort_bar() {}
+    groups[0].sort_end().await;
+    while groups[0].sort_begin(|job| job()) {
+        groups[0].sort_end().await;
+    }
     Some(Memory {
         inputs: groups[0].sorted(),
-        position_low: 0,
-        position_high: 0,
     })
 }

@@ -2,8 +2,9 @@
 
 use super::entry::{Entry, IndexEntry};
 use super::sort::{self, LOW_BITS};
-use crate::stdx::to_u64;
+use crate::stdx::{Job, Task, to_u64};
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 /// Positions of a bar, from the first to the last, at most.
 pub(super) const POSITIONS_MAX: u64 = 1 << LOW_BITS;
@@ -12,14 +13,32 @@ pub(super) const POSITIONS_MAX: u64 = 1 << LOW_BITS;
 #[derive(Debug, Default)]
 pub(super) struct IndexTable {
     /// As they arrived: the key, and how far the position is from the first one. Given away when the
-    /// table is settled.
+    /// table is sorted for good.
     arrived: Vec<u64>,
-    sorted: OnceCell<Box<[u8]>>,
+    sorting: Option<Task<Sorted>>,
+    sorted: OnceCell<Arc<[u8]>>,
     pub(super) entries: u64,
     /// Of the first entry, if there is one.
     pub(super) position_low: u64,
     /// Of the last entry, if there is one.
     pub(super) position_high: u64,
+}
+
+/// What the sorting of a table gives, and the memory that it took.
+type Sorted = (Arc<[u8]>, [Vec<u64>; 2]);
+
+/// Entries as trees have them, of words whose positions begin there.
+fn encoded(words: &[u64], position_low: u64) -> Arc<[u8]> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, words.len() * IndexEntry::SIZE).collect();
+    let room = Arc::get_mut(&mut bytes).expect("nobody else has it");
+    for (room, word) in room.chunks_exact_mut(IndexEntry::SIZE).zip(words) {
+        let entry = IndexEntry {
+            key: word >> LOW_BITS,
+            position: position_low + word % POSITIONS_MAX,
+        };
+        entry.store(room);
+    }
+    bytes
 }
 
 impl IndexTable {
@@ -48,29 +67,13 @@ impl IndexTable {
         }
     }
 
-    #[inline]
-    fn entry(&self, word: u64) -> IndexEntry {
-        IndexEntry {
-            key: word >> LOW_BITS,
-            position: self.position_low + word % POSITIONS_MAX,
-        }
-    }
-
-    /// Entries as trees have them.
-    fn encoded(&self, words: impl ExactSizeIterator<Item = u64>) -> Box<[u8]> {
-        let mut bytes = vec![0; words.len() * IndexEntry::SIZE].into_boxed_slice();
-        for (room, word) in bytes.chunks_exact_mut(IndexEntry::SIZE).zip(words) {
-            self.entry(word).store(room);
-        }
-        bytes
-    }
-
-    /// All entries in order.
-    pub(super) fn sorted(&self) -> &[u8] {
+    /// All entries in order; the table is not being sorted.
+    pub(super) fn sorted(&self) -> &Arc<[u8]> {
+        assert!(!self.is_sorting(), "whoever looks waits before");
         self.sorted.get_or_init(|| {
             let mut words = self.arrived.clone();
             sort::words(&mut words, &mut Vec::new());
-            self.encoded(words.into_iter())
+            encoded(&words, self.position_low)
         })
     }
 
@@ -82,28 +85,44 @@ impl IndexTable {
         }
         let words = self.arrived.iter().copied();
         let found: Vec<u64> = words.filter(|word| word >> LOW_BITS == key).collect();
-        Some(self.encoded(found.into_iter()).into_vec())
+        Some(encoded(&found, self.position_low).to_vec())
     }
 
     /// Whether the table is sorted for good.
     pub(super) fn is_settled(&self) -> bool {
-        self.entries == 0 || self.arrived.is_empty()
+        self.entries == 0 || (self.arrived.is_empty() && !self.is_sorting())
     }
 
-    /// Sorts a table that gets no more entries; leaves memory to be used again in `spare`.
-    pub(super) fn settle(&mut self, spare: &mut Vec<u64>) {
+    /// Whether it is being sorted.
+    pub(super) fn is_sorting(&self) -> bool {
+        self.sorting.is_some()
+    }
+
+    /// Begins to sort a table that gets no more entries; it works in `spare`.
+    pub(super) fn sort_begin(&mut self, mut spare: Vec<u64>, spawn: impl FnOnce(Job)) {
+        assert!(!self.is_settled() && !self.is_sorting());
         let mut words = std::mem::take(&mut self.arrived);
-        if self.sorted.get().is_none() {
-            sort::words(&mut words, spare);
-            self.sorted = OnceCell::from(self.encoded(words.iter().copied()));
-        }
-        if spare.capacity() < words.capacity() {
-            *spare = words;
-        }
-        spare.clear();
+        let (sorted, position_low) = (self.sorted.take(), self.position_low);
+        let sort = move || {
+            let sorted = sorted.unwrap_or_else(|| {
+                sort::words(&mut words, &mut spare);
+                encoded(&words, position_low)
+            });
+            words.clear();
+            spare.clear();
+            (sorted, [words, spare])
+        };
+        self.sorting = Some(Task::new(spawn, sort));
     }
 
-    /// Bytes on the heap.
+    /// Waits until the table is sorted, if it is being sorted. Gives memory to be used again.
+    pub(super) async fn sort_end(&mut self) -> Option<[Vec<u64>; 2]> {
+        let (sorted, memory) = self.sorting.take()?.join().await;
+        self.sorted = OnceCell::from(sorted);
+        Some(memory)
+    }
+
+    /// Bytes on the heap, without what sorting takes.
     pub(super) fn memory(&self) -> u64 {
         let sorted = self.sorted.get().map_or(0, |sorted| sorted.len());
         to_u64(self.arrived.capacity() * size_of::<u64>() + sorted)

@@ -10,23 +10,25 @@ use super::cursor::{Cursor, Part};
 use super::entry::{Entry, FAN, FIELD_MAX, IndexEntry, index_rank, lower_bound};
 use super::index_table::IndexTable;
 use super::layout::{Layout, TreeOptions, page_of};
-use super::merge::Work;
 use super::run::{Run, RunState};
 use super::tiers::{Extent, Memory, Tiers, TreeState};
 use crate::grid::store::{BlockStore, Pages};
 use crate::stdx::to_u64;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Pages of a key that are asked for at once, after the first.
 const PRIME_PAGES: usize = 4;
 
 /// Bars that the trees have to begin at, one after the other: as many as are left when a merge of runs in
-/// memory takes half of the time.
-const BEGINS: usize = FAN / 2;
+/// memory takes half of the time, and ends an op after its last share began.
+const BEGINS: usize = FAN / 2 - 1;
 
-/// Runs in memory that may wait to be sorted: there is memory for their unsorted entries.
+/// Runs in memory that may wait to be sorted, or be at it: there is memory for their unsorted entries.
 const UNSORTED_MAX: usize = 2;
+/// Pieces of memory that are kept: for the next table, and for sorting.
+const SPARES_MAX: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub struct IndexTree {
     frozen: VecDeque<IndexTable>,
     tiers: Tiers<IndexEntry>,
     /// Memory to be used again.
-    spare: Vec<u64>,
+    spares: Vec<Vec<u64>>,
 }
 
 impl IndexTree {
@@ -52,7 +54,7 @@ impl IndexTree {
             open: IndexTable::default(),
             frozen: VecDeque::new(),
             tiers,
-            spare: Vec::new(),
+            spares: Vec::new(),
         }
     }
 
@@ -65,15 +67,18 @@ impl IndexTree {
     }
 
     /// Ends a bar: what was added since the last one becomes a run.
-    pub fn bar(&mut self) {
-        let unsorted = self.frozen.iter().filter(|table| !table.is_settled());
-        if unsorted.count() == UNSORTED_MAX {
-            let _ = self.sort_frozen();
+    pub async fn bar(&mut self) {
+        let mut unsorted = (1..)
+            .zip(&self.frozen)
+            .filter(|(_, table)| !table.is_settled());
+        if let (Some((oldest, _)), Some(_)) = (unsorted.next(), unsorted.nth(UNSORTED_MAX - 2)) {
+            self.sort_first(oldest).await;
         }
-        let next = IndexTable::with(std::mem::take(&mut self.spare));
+        let next = IndexTable::with(self.spares.pop().unwrap_or_default());
         let table = std::mem::replace(&mut self.open, next);
         self.frozen.push_back(table);
-        assert!(self.frozen.len() < 2 * FAN, "a merge is done in time");
+        // One more than there ever are: a binary before this one began its merges later.
+        assert!(self.frozen.len() <= 2 * FAN, "a merge is done in time");
         self.begin_if_due();
     }
 
@@ -95,45 +100,59 @@ impl IndexTree {
         self.tiers.memory_begin(total.sum());
     }
 
-    /// Sorts the oldest run in memory that is not sorted yet; false if all are. Nobody has to call
-    /// it: it takes work from the op that would need the order.
-    pub fn sort_frozen(&mut self) -> bool {
+    /// Begins to sort the oldest run in memory that is not sorted yet, here or on another core; false if all are, or
+    /// one is at it. Nobody has to call it: it takes work from the op that would need the order.
+    pub fn sort_begin(&mut self, store: &mut impl BlockStore) -> bool {
+        if self.frozen.iter().any(IndexTable::is_sorting) {
+            return false;
+        }
         let Some(table) = self.frozen.iter_mut().find(|table| !table.is_settled()) else {
             return false;
         };
-        table.settle(&mut self.spare);
+        let spare = self.spares.pop().unwrap_or_default();
+        table.sort_begin(spare, |job| store.spawn(job));
         true
     }
 
-    /// Advances the merges by a beat of so many units.
-    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
-        super::beat(&mut [self], &mut [], units, store).await;
+    /// Waits for the run that is being sorted, if there is one: it cannot be looked at before.
+    pub async fn sort_end(&mut self) {
+        for table in &mut self.frozen {
+            keep(&mut self.spares, table.sort_end().await);
+        }
     }
 
-    /// Begins a beat of so many units: what is to be done for the merges.
-    pub(super) fn beat_begin(&mut self, units: u64) -> Vec<Work<'_, IndexEntry>> {
-        if self.tiers.memory_merging() {
-            while self
-                .frozen
-                .iter()
-                .take(FAN)
-                .any(|table| !table.is_settled())
-            {
-                let _ = self.sort_frozen();
+    /// Has so many runs in memory sorted.
+    async fn sort_first(&mut self, runs: usize) {
+        for table in self.frozen.iter_mut().take(runs) {
+            if !table.is_settled() && !table.is_sorting() {
+                table.sort_begin(self.spares.pop().unwrap_or_default(), |job| job());
             }
+            keep(&mut self.spares, table.sort_end().await);
+        }
+    }
+
+    /// Begins a beat of so many units: what it is for the merges may be done on another core.
+    pub async fn beat_begin(&mut self, units: u64, store: &mut impl BlockStore) {
+        if self.tiers.memory_merging() {
+            self.sort_first(FAN).await;
         }
         let memory = memory(&self.frozen, self.tiers.memory_merging());
-        self.tiers.work(units, memory)
+        self.tiers.beat_begin(units, memory, store).await;
     }
 
-    /// Ends a beat, when its work is done.
-    pub(super) fn beat_end(&mut self, store: &mut impl BlockStore) {
-        let memory = memory(&self.frozen, self.tiers.memory_merging());
-        let positions = memory.map_or((0, 0), |memory| (memory.position_low, memory.position_high));
-        if self.tiers.complete(store, positions) {
+    /// Ends a beat, if one was begun.
+    pub async fn beat_end(&mut self, store: &mut impl BlockStore) {
+        let positions = positions(&self.frozen);
+        if self.tiers.beat_end(store, positions).await {
             let _ = self.frozen.drain(..FAN);
             self.begin_if_due();
         }
+    }
+
+    /// A beat from its beginning to its end.
+    pub async fn beat(&mut self, store: &mut impl BlockStore, units: u64) {
+        self.beat_begin(units, store).await;
+        self.beat_end(store).await;
     }
 
     /// What a manifest needs.
@@ -262,8 +281,9 @@ impl IndexTree {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let tables = self.frozen.iter().chain(std::iter::once(&self.open));
-        let spare = to_u64(self.spare.capacity() * size_of::<u64>());
-        tables.map(IndexTable::memory).sum::<u64>() + spare + self.tiers.memory()
+        let spares = self.spares.iter().map(Vec::capacity).sum::<usize>();
+        let spares = to_u64(spares * size_of::<u64>());
+        tables.map(IndexTable::memory).sum::<u64>() + spares + self.tiers.memory()
     }
 
     /// Bytes on the heap at most: everything that is on disk may be merging, so that its blocks are
@@ -275,7 +295,7 @@ impl IndexTree {
         super::tiers::memory_max::<IndexEntry>(extent, &layout, options)
             + (2 * to_u64(FAN) + 2) * bar_entries * to_u64(IndexEntry::SIZE)
             // Also the table that fills, and the memory that is to be used again; vectors double.
-            + (to_u64(UNSORTED_MAX) + 2) * 2 * bar_entries * to_u64(size_of::<u64>())
+            + to_u64(UNSORTED_MAX + SPARES_MAX + 1) * 2 * bar_entries * to_u64(size_of::<u64>())
     }
 
     #[cfg(test)]
@@ -309,17 +329,25 @@ impl IndexTree {
     }
 }
 
+/// Keeps memory to be used again.
+fn keep(spares: &mut Vec<Vec<u64>>, memory: Option<[Vec<u64>; 2]>) {
+    spares.extend(memory.into_iter().flatten());
+    spares.truncate(SPARES_MAX);
+}
+
 /// The first eight of some tables, if they are merging.
-fn memory(frozen: &VecDeque<IndexTable>, merging: bool) -> Option<Memory<'_>> {
-    if !merging {
-        return None;
-    }
-    let filled = || frozen.iter().take(FAN).filter(|table| table.entries > 0);
-    Some(Memory {
-        inputs: std::array::from_fn(|input| frozen[input].sorted()),
-        position_low: filled().next().map_or(0, |table| table.position_low),
-        position_high: filled().last().map_or(0, |table| table.position_high),
+fn memory(frozen: &VecDeque<IndexTable>, merging: bool) -> Option<Memory> {
+    merging.then(|| Memory {
+        inputs: std::array::from_fn(|input| Arc::clone(frozen[input].sorted())),
     })
+}
+
+/// The lowest and the highest position in the first eight of some tables; 0 if there is none.
+fn positions(frozen: &VecDeque<IndexTable>) -> (u64, u64) {
+    let filled = || frozen.iter().take(FAN).filter(|table| table.entries > 0);
+    let low = filled().next().map_or(0, |table| table.position_low);
+    let high = filled().last().map_or(0, |table| table.position_high);
+    (low, high)
 }
 
 /// Asks for the pages of a run that hold the first ranks within bounds.

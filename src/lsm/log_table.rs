@@ -4,6 +4,8 @@
 //! * Every block but the last is full. Full blocks are written once and never again; what does not
 //!   fill a block is in memory, and a checkpoint writes a copy of it.
 //! * What an op appended can be taken back until [`LogTable::write_full`], which ends the op.
+//! * A block that became full is written at the end of the next op, or before a checkpoint: until then its
+//!   checksums may be computed on another core.
 
 use super::chunk::{Chunk, Record};
 use super::layout::page_first;
@@ -11,10 +13,11 @@ use super::run::BlockEntry;
 use crate::grid::{BlockStore, NewBlock, Pages};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::slab::SLAB_COST;
-use crate::stdx::{to_u64, u64_to_usize};
+use crate::stdx::{Task, to_u64, u64_to_usize};
 use std::collections::VecDeque;
 use std::ops::Range;
-use storage_format::block::PAGE_INDEX_OFFSET;
+use std::sync::Arc;
+use storage_format::block::{DataSums, PAGE_INDEX_OFFSET};
 use storage_format::{BlockReference, SECTOR_SIZE};
 
 /// What a table is searched by.
@@ -31,10 +34,19 @@ pub struct LogTable<T> {
     cached: bool,
     /// On disk, all full.
     blocks: Vec<BlockEntry>,
+    /// Full, and going to be written.
+    full: VecDeque<Full<T>>,
     /// In memory; all but the last are full.
     chunks: VecDeque<Chunk<T>>,
     /// The partial chunk as the last checkpoint wrote it.
     tail: Option<BlockReference>,
+}
+
+/// A chunk that became full.
+#[derive(Debug)]
+struct Full<T> {
+    chunk: Arc<Chunk<T>>,
+    sums: Task<DataSums>,
 }
 
 /// What a checkpoint keeps of a table beside its full blocks.
@@ -58,6 +70,7 @@ impl<T: Record + Ranked> LogTable<T> {
             number,
             cached,
             blocks: Vec::new(),
+            full: VecDeque::new(),
             chunks: VecDeque::new(),
             tail: None,
         }
@@ -67,7 +80,7 @@ impl<T: Record + Ranked> LogTable<T> {
     #[must_use]
     #[inline]
     pub fn len(&self) -> u64 {
-        let full = self.blocks.len() + self.chunks.len().saturating_sub(1);
+        let full = self.blocks.len() + self.full.len() + self.chunks.len().saturating_sub(1);
         let last = self.chunks.back().map_or(0, Chunk::len);
         to_u64(full * Self::PER_BLOCK + last)
     }
@@ -131,7 +144,7 @@ impl<T: Record + Ranked> LogTable<T> {
     pub fn get<'a>(&'a self, pages: &'a impl Pages, position: u64) -> Option<&'a T> {
         let (block, within) = Self::place(position);
         match self.blocks.get(block) {
-            None => Some(self.chunks[block - self.blocks.len()].get(within)),
+            None => Some(self.recent(block - self.blocks.len()).get(within)),
             Some(entry) => {
                 let page = pages.page(&entry.reference, 1 + within / Self::PER_PAGE)?;
                 Some(Self::record(page, within % Self::PER_PAGE))
@@ -143,7 +156,16 @@ impl<T: Record + Ranked> LogTable<T> {
     #[must_use]
     pub fn get_recent(&self, position: u64) -> &T {
         let (block, within) = Self::place(position);
-        self.chunks[block - self.blocks.len()].get(within)
+        self.recent(block - self.blocks.len()).get(within)
+    }
+
+    /// One of the chunks in memory, the oldest first.
+    #[inline]
+    fn recent(&self, index: usize) -> &Chunk<T> {
+        match self.full.get(index) {
+            Some(full) => &full.chunk,
+            None => &self.chunks[index - self.full.len()],
+        }
     }
 
     #[inline]
@@ -166,8 +188,8 @@ impl<T: Record + Ranked> LogTable<T> {
             });
         };
         if begun == self.blocks.len() {
-            let first = self.chunks.front().map(|chunk| chunk.get(0).rank());
-            if first.is_some_and(|first| first < rank) {
+            let recent = to_u64(self.blocks.len() * Self::PER_BLOCK);
+            if recent < self.len() && self.get_recent(recent).rank() < rank {
                 return Some(self.lower_bound_recent(rank));
             }
         }
@@ -187,25 +209,36 @@ impl<T: Record + Ranked> LogTable<T> {
     fn lower_bound_recent(&self, rank: u64) -> u64 {
         let full = self.blocks.len() * Self::PER_BLOCK;
         let recent = u64_to_usize(self.len()) - full;
-        let get = |at: usize| self.chunks[at / Self::PER_BLOCK].get(at % Self::PER_BLOCK);
+        let get = |at: usize| self.recent(at / Self::PER_BLOCK).get(at % Self::PER_BLOCK);
         to_u64(full + partition(0..recent, |at| get(at).rank() < rank))
     }
 
-    /// Begins to write what has become full.
+    /// Ends an op: what it filled is going to be written, and what the last one filled is.
     pub async fn write_full(&mut self, store: &mut impl BlockStore) {
-        while self
-            .chunks
-            .front()
-            .is_some_and(|chunk| chunk.len() == Self::PER_BLOCK)
-        {
+        self.write_waiting(store).await;
+        let full = |chunk: &mut Chunk<T>| chunk.len() == Self::PER_BLOCK;
+        while let Some(chunk) = self.chunks.pop_front_if(full) {
+            let chunk = Arc::new(chunk);
+            let shared = Arc::clone(&chunk);
+            let sums = Task::new(|job| store.spawn(job), move || shared.sums());
+            self.full.push_back(Full { chunk, sums });
+        }
+    }
+
+    /// Begins to write what is full.
+    async fn write_waiting(&mut self, store: &mut impl BlockStore) {
+        while let Some(Full { chunk, sums }) = self.full.pop_front() {
             store.room().await;
-            let chunk = self.chunks.pop_front().expect("there is one");
+            let sums = sums.join().await;
+            let chunk = Arc::into_inner(chunk).expect("the task gave it back");
             let first = chunk.get(0).rank().into();
             let mut block = chunk.into_block(self.number, to_u64(self.blocks.len()));
+            block.sums = Some(sums);
             Self::index_pages(&mut block, Self::PER_BLOCK);
             if planted(Bug::LoseLastRecord) {
                 let end = SECTOR_SIZE + block.size;
                 block.buffer[end - size_of::<T>()..end].fill(0);
+                block.sums = None;
             }
             let reference = if self.cached {
                 store.write_through(block)
@@ -219,6 +252,7 @@ impl<T: Record + Ranked> LogTable<T> {
     /// Writes what is in memory for a checkpoint; releases what the last checkpoint wrote of it.
     pub async fn write_tail(&mut self, store: &mut impl BlockStore) -> Tail {
         self.write_full(store).await;
+        self.write_waiting(store).await;
         let stale = planted(Bug::StaleTail) && self.tail.is_some();
         if !stale
             && let Some(old) = self.tail.take()
@@ -302,7 +336,7 @@ impl<T: Record + Ranked> LogTable<T> {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let fences = self.blocks.capacity() * size_of::<BlockEntry>();
-        to_u64(self.chunks.len() * SLAB_COST + fences)
+        to_u64((self.full.len() + self.chunks.len()) * SLAB_COST + fences)
     }
 }
 

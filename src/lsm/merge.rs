@@ -12,7 +12,10 @@ use crate::grid::store::BlockStore;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
+use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
 use storage_format::SECTOR_SIZE;
 
 /// A merge, as a manifest has it.
@@ -27,22 +30,30 @@ pub struct MergeState {
 }
 
 /// What is merged, the oldest first.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Source {
     /// Sorted entries, without pages.
-    Memory([&'a [u8]; FAN]),
-    /// Runs on disk.
-    Disk(&'a [Run]),
+    Memory([Arc<[u8]>; FAN]),
+    /// Entries of each run on disk.
+    Disk([u64; FAN]),
 }
 
-impl Source<'_> {
+impl Source {
+    /// The first eight of these runs.
+    pub(super) fn disk(runs: &[Run]) -> Self {
+        Self::Disk(std::array::from_fn(|input| runs[input].state.entries))
+    }
+
     fn entries<E: Entry>(&self, input: usize) -> u64 {
         match self {
             Self::Memory(inputs) => to_u64(inputs[input].len() / E::SIZE),
-            Self::Disk(runs) => runs[input].state.entries,
+            Self::Disk(entries) => entries[input],
         }
     }
 }
+
+/// Blocks of an input that are there at the same time.
+pub(super) const LOADED_MAX: usize = 2;
 
 /// A block of an input.
 #[derive(Debug)]
@@ -57,8 +68,8 @@ struct Inputs<E> {
     layout: Layout,
     /// Entries taken of each.
     taken: [u64; FAN],
-    /// Of each that is on disk, the block that is read.
-    loaded: [Option<Loaded>; FAN],
+    /// Of each that is on disk, the blocks that come next, as far as they are read.
+    loaded: [VecDeque<Loaded>; FAN],
     entry: PhantomData<E>,
 }
 
@@ -69,29 +80,39 @@ impl<E: Entry> Inputs<E> {
         (taken / self.layout.per_block, taken % self.layout.per_block)
     }
 
-    /// Reads what comes next of each input.
-    async fn load(&mut self, runs: &[Run], store: &mut impl BlockStore) {
-        let wanted: [Option<usize>; FAN] = std::array::from_fn(|input| {
+    /// The blocks of an input that hold the next so many of its entries, as far as there is room for them.
+    fn wanted(&self, run: &Run, input: usize, entries: u64) -> Range<usize> {
+        let (block, _) = self.next(input);
+        let end = (self.taken[input] + entries).min(run.state.entries);
+        let end = self.layout.blocks(end).min(block + LOADED_MAX);
+        block..end.max(block)
+    }
+
+    /// Reads what comes next of each input, of which so many entries are going to be merged.
+    async fn load(&mut self, runs: &[Run], entries: u64, store: &mut impl BlockStore) {
+        for (input, run) in runs[..FAN].iter().enumerate() {
             let (block, _) = self.next(input);
-            let there = self.loaded[input].as_ref().map(|loaded| loaded.block);
-            let left = self.taken[input] < runs[input].state.entries;
-            (left && there != Some(block)).then_some(block)
-        });
-        for (run, block) in runs.iter().zip(wanted) {
-            if let Some(block) = block {
-                store.read_ahead(&run.state.blocks[block].reference);
+            // Old ones go before new ones come.
+            self.loaded[input].retain(|loaded| loaded.block >= block);
+            for wanted in self
+                .wanted(run, input, entries)
+                .skip(self.loaded[input].len())
+            {
+                store.read_ahead(&run.state.blocks[wanted].reference);
             }
         }
-        for (input, block) in wanted.into_iter().enumerate() {
-            let Some(block) = block else {
-                continue;
-            };
-            let blocks = &runs[input].state.blocks;
-            // The old one goes before the new one comes.
-            self.loaded[input] = None;
-            let bytes = store.read(&blocks[block].reference).await;
-            self.loaded[input] = Some(Loaded { block, bytes });
-            if let Some(next) = blocks.get(block + 1) {
+        for (input, run) in runs[..FAN].iter().enumerate() {
+            let blocks = &run.state.blocks;
+            for block in self
+                .wanted(run, input, entries)
+                .skip(self.loaded[input].len())
+            {
+                let bytes = store.read(&blocks[block].reference).await;
+                self.loaded[input].push_back(Loaded { block, bytes });
+            }
+            if let Some(last) = self.loaded[input].back()
+                && let Some(next) = blocks.get(last.block + 1)
+            {
                 store.read_ahead(&next.reference);
             }
         }
@@ -99,7 +120,7 @@ impl<E: Entry> Inputs<E> {
 
     /// The entries of an input that come next, as far as they are adjacent; `None` if they are to be
     /// read first.
-    fn rest<'a>(&'a self, source: Source<'a>, input: usize) -> Option<&'a [u8]> {
+    fn rest<'a>(&'a self, source: &'a Source, input: usize) -> Option<&'a [u8]> {
         let entries = source.entries::<E>(input);
         if self.taken[input] == entries {
             return Some(&[]);
@@ -108,8 +129,8 @@ impl<E: Entry> Inputs<E> {
             return Some(&inputs[input][u64_to_usize(self.taken[input]) * E::SIZE..]);
         }
         let (block, entry) = self.next(input);
-        let loaded = self.loaded[input].as_ref();
-        let loaded = loaded.filter(|loaded| loaded.block == block)?;
+        let mut loaded = self.loaded[input].iter();
+        let loaded = loaded.find(|loaded| loaded.block == block)?;
         let (page, slot) = (entry / E::PER_PAGE, entry % E::PER_PAGE);
         let here = self.layout.entries_of(entries, block);
         let bytes = &loaded.bytes[SECTOR_SIZE * (1 + page)..];
@@ -118,16 +139,17 @@ impl<E: Entry> Inputs<E> {
 }
 
 /// A share of a merge, in steps: prepared and written by who owns the blocks, computed by anybody.
-pub(super) struct Work<'t, E> {
-    merge: &'t mut Merge<E>,
-    source: Source<'t>,
+#[derive(Debug)]
+pub(super) struct Work<E> {
+    pub(super) merge: Merge<E>,
+    source: Source,
     /// Entries that are to be done in all.
     until: u64,
 }
 
-impl<'t, E: Entry> Work<'t, E> {
+impl<E: Entry> Work<E> {
     /// So many more entries of a merge, or as many as are left.
-    pub(super) fn new(merge: &'t mut Merge<E>, source: Source<'t>, entries: u64) -> Self {
+    pub(super) fn new(merge: Merge<E>, source: Source, entries: u64) -> Self {
         let until = merge.done.saturating_add(entries).min(merge.total);
         Self {
             merge,
@@ -140,25 +162,33 @@ impl<'t, E: Entry> Work<'t, E> {
         self.merge.done == self.until
     }
 
-    /// Has what the next step needs.
-    pub(super) async fn prepare(&mut self, store: &mut impl BlockStore) {
-        self.merge.output.prepare(store).await;
-        if let Source::Disk(runs) = self.source {
-            self.merge.inputs.load(runs, store).await;
+    /// Has what the next step needs; a merge on disk reads these runs.
+    pub(super) async fn prepare(&mut self, runs: &[Run], store: &mut impl BlockStore) {
+        let entries = self.until - self.merge.done;
+        self.merge.output.prepare(entries, store).await;
+        if let Source::Disk(_) = self.source {
+            self.merge.inputs.load(runs, entries, store).await;
         }
     }
 
-    /// Merges until the share is done, a block of an input is to be read, or a block is full.
+    /// Merges until the share is done, a block of an input is to be read, or no buffer is left.
     pub(super) fn step(&mut self) {
-        self.merge.step(self.source, self.until);
+        self.merge.step(&self.source, self.until);
     }
 
-    /// Writes the block if it is full, or the last one.
+    /// Writes the blocks that are full, or the last one.
     pub(super) fn write(&mut self, store: &mut impl BlockStore) {
-        let merge = &mut *self.merge;
-        if merge.output.is_full() || merge.is_complete() {
-            merge.output.write(store, &mut merge.builder);
-            merge.taken_written = merge.inputs.taken;
+        if let Some(taken) = self.merge.output.write(store) {
+            self.merge.taken_written = taken;
+        }
+    }
+
+    /// Goes on until the share is done.
+    pub(super) async fn run(&mut self, runs: &[Run], store: &mut impl BlockStore) {
+        while !self.is_done() {
+            self.prepare(runs, store).await;
+            self.step();
+            self.write(store);
         }
     }
 }
@@ -202,11 +232,11 @@ impl<E: Entry> Merge<E> {
 
     /// Goes on where a merge of the same runs was, which has not advanced here yet.
     pub(super) async fn restore(
-        &mut self,
+        mut self,
         state: MergeState,
-        source: Source<'_>,
+        (source, runs): (Source, &[Run]),
         store: &mut impl BlockStore,
-    ) {
+    ) -> Self {
         assert_eq!(self.done, 0);
         self.done = state.taken.iter().sum();
         let written = to_u64(state.blocks.len() * self.inputs.layout.per_block);
@@ -216,13 +246,16 @@ impl<E: Entry> Merge<E> {
         self.output.restore(state.blocks, store).await;
         assert!(state.done < self.total.max(1));
         if planted(Bug::MergeForgetsProgress) {
-            return;
+            return self;
         }
         if state.done > self.done {
             mark(Mark::MergedAgain);
         }
-        self.advance(source, store, state.done - self.done).await;
-        assert_eq!(self.done, state.done);
+        let entries = state.done - self.done;
+        let mut work = Work::new(self, source, entries);
+        work.run(runs, store).await;
+        assert_eq!(work.merge.done, state.done);
+        work.merge
     }
 
     /// Entries to merge in a beat of so many units, so that the merge takes `time` units.
@@ -236,20 +269,9 @@ impl<E: Entry> Merge<E> {
         self.done == self.total
     }
 
-    /// Merges so many more entries, or as many as are left.
-    async fn advance(&mut self, source: Source<'_>, store: &mut impl BlockStore, entries: u64) {
-        let mut work = Work::new(self, source, entries);
-        while !work.is_done() {
-            work.prepare(store).await;
-            work.step();
-            work.write(store);
-        }
-    }
-
-    /// Merges until so many entries are done, a block of an input is to be read, or the output is
-    /// full.
-    fn step(&mut self, source: Source<'_>, until: u64) {
-        while self.done < until && !self.output.is_full() {
+    /// Merges until so many entries are done, a block of an input is to be read, or no buffer is left.
+    fn step(&mut self, source: &Source, until: u64) {
+        while self.done < until && self.output.has_room() {
             let mut inputs: [&[u8]; FAN] = [&[]; FAN];
             for (input, bytes) in inputs.iter_mut().enumerate() {
                 let Some(rest) = self.inputs.rest(source, input) else {
@@ -265,6 +287,9 @@ impl<E: Entry> Merge<E> {
             let wrote = taken.iter().sum();
             self.output.wrote(wrote);
             self.done += to_u64(wrote);
+            if self.output.is_full() || self.is_complete() {
+                self.output.close(self.inputs.taken, &mut self.builder);
+            }
         }
     }
 
@@ -283,6 +308,11 @@ impl<E: Entry> Merge<E> {
             blocks: self.output.blocks,
         };
         Run::new(state, self.output.filters)
+    }
+
+    /// Blocks that so many more entries fill, the last one maybe in part.
+    pub(super) fn blocks_of(&self, entries: u64) -> usize {
+        self.output.blocks_of(entries)
     }
 
     /// Blocks written so far.

@@ -4,11 +4,11 @@
 
 use crate::constants::BLOCK_SIZE;
 use crate::grid::store::{BlockStore, NewBlock, Pages};
-use crate::stdx::SectorBuf;
+use crate::stdx::{Job, SectorBuf};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use storage_format::block::{seal, verify};
+use storage_format::block::{seal, seal_with, verify};
 use storage_format::{BlockHeader, BlockReference, SECTOR_SIZE};
 use zerocopy::FromZeros;
 
@@ -100,22 +100,25 @@ impl BlockStore for Mock {
             next: block.next,
             ..BlockHeader::new_zeroed()
         };
-        let (reference, written) = seal(&mut block.buffer, header);
+        let (reference, written) = match &block.sums {
+            Some(sums) => seal_with(&mut block.buffer, header, sums),
+            None => seal(&mut block.buffer, header),
+        };
         let bytes = Rc::new(block.buffer[..written].to_vec());
         let _ = self.blocks.insert(address, (reference, bytes));
         reference
     }
 
-    fn compute(&mut self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        if !self.threads {
-            jobs.iter_mut().for_each(|job| job());
-            return;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "jobs run on threads of their own in production as well"
+    )]
+    fn spawn(&mut self, job: Job) {
+        if self.threads {
+            drop(std::thread::spawn(job));
+        } else {
+            job();
         }
-        std::thread::scope(|scope| {
-            for job in jobs.iter_mut().rev() {
-                let _ = scope.spawn(job);
-            }
-        });
     }
 
     fn release(&mut self, block: &BlockReference) {

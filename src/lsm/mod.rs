@@ -30,7 +30,6 @@ pub mod tiers;
 #[cfg(test)]
 mod tree_tests;
 
-pub use beat::beat;
 pub use chunk::{Chunk, Record};
 pub use clock::Clock;
 pub use cursor::{Cursor, Seek};

@@ -1,16 +1,18 @@
 //! The blocks that a merge writes.
 //!
-//! A block is written as soon as it is full, so that what is not written yet never fills one.
+//! A block that becomes full is closed, filter and checksums included, by whoever merges; who owns the blocks
+//! writes it when the share of the merge is done, so that what a checkpoint finds unwritten never fills one.
 
-use super::entry::Entry;
+use super::entry::{Entry, FAN};
 use super::fuse::{Builder, Filter};
 use super::layout::Layout;
 use super::run::{self, BlockEntry};
 use crate::grid::store::{BlockStore, NewBlock};
 use crate::stdx::planted::{Bug, planted};
 use crate::stdx::{SectorBuf, to_u64};
+use std::collections::VecDeque;
 use std::marker::PhantomData;
-use storage_format::block::{BlockKind, PAGE_INDEX_OFFSET};
+use storage_format::block::{BlockKind, DataSums, PAGE_INDEX_OFFSET};
 use storage_format::{BlockReference, SECTOR_SIZE};
 
 /// Whose blocks they are.
@@ -29,6 +31,24 @@ impl Origin {
     }
 }
 
+/// Blocks that a merge fills before they are written, at most; in the simulator a share needs more now and then.
+pub(super) const BUFFERS_MAX: usize = if cfg!(madsim) { 1 } else { 3 };
+
+/// A block that is full, or the last one.
+#[derive(Debug)]
+struct Full {
+    buffer: SectorBuf,
+    /// Bytes of its data, the filter included.
+    size: usize,
+    sums: DataSums,
+    filter: Option<Filter>,
+    /// The ranks of its first and its last entry.
+    first: u128,
+    last: u128,
+    /// Entries taken of each input when it was full.
+    taken: [u64; FAN],
+}
+
 #[derive(Debug)]
 pub(super) struct Output<E> {
     origin: Origin,
@@ -37,9 +57,11 @@ pub(super) struct Output<E> {
     pub(super) blocks: Vec<BlockEntry>,
     /// Their filters.
     pub(super) filters: Vec<Option<Filter>>,
-    /// The block that fills; there is none before its first entry.
-    buffer: Option<SectorBuf>,
-    /// Entries in it.
+    /// Blocks that are to be written.
+    full: Vec<Full>,
+    /// The block that fills, and behind it those that will.
+    buffers: VecDeque<SectorBuf>,
+    /// Entries in the block that fills.
     filled: usize,
     /// Rank of the last entry of the last written block.
     pub(super) last: u128,
@@ -53,7 +75,8 @@ impl<E: Entry> Output<E> {
             layout,
             blocks: Vec::new(),
             filters: Vec::new(),
-            buffer: None,
+            full: Vec::new(),
+            buffers: VecDeque::new(),
             filled: 0,
             last: 0,
             entry: PhantomData,
@@ -67,15 +90,31 @@ impl<E: Entry> Output<E> {
         self.blocks = blocks;
     }
 
-    /// Has a buffer for the next entries.
-    pub(super) async fn prepare(&mut self, store: &mut impl BlockStore) {
-        if self.buffer.is_none() {
-            self.buffer = Some(store.buffer().await);
+    /// Blocks that so many more entries fill, the last one maybe in part.
+    pub(super) fn blocks_of(&self, entries: u64) -> usize {
+        self.layout
+            .blocks(to_u64(self.filled).saturating_add(entries))
+    }
+
+    /// Has buffers for the next so many entries, as far as there may be.
+    pub(super) async fn prepare(&mut self, entries: u64, store: &mut impl BlockStore) {
+        let buffers = self.blocks_of(entries).min(BUFFERS_MAX);
+        while self.buffers.len() < buffers {
+            self.buffers.push_back(store.buffer().await);
         }
+    }
+
+    /// Whether there is a block to fill.
+    pub(super) fn has_room(&self) -> bool {
+        !self.buffers.is_empty()
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.filled == self.layout.per_block
+    }
+
+    fn buffer(&mut self) -> &mut SectorBuf {
+        self.buffers.front_mut().expect("a buffer was prepared")
     }
 
     /// Room for at most so many entries in the page that fills.
@@ -83,8 +122,7 @@ impl<E: Entry> Output<E> {
         let (page, slot) = (self.filled / E::PER_PAGE, self.filled % E::PER_PAGE);
         let room = (E::PER_PAGE - slot).min(self.layout.per_block - self.filled);
         let at = SECTOR_SIZE * (1 + page) + slot * E::SIZE;
-        let buffer = self.buffer.as_mut().expect("a buffer was prepared");
-        &mut buffer[at..at + room.min(entries) * E::SIZE]
+        &mut self.buffer()[at..at + room.min(entries) * E::SIZE]
     }
 
     /// So many entries are in the room now.
@@ -92,7 +130,7 @@ impl<E: Entry> Output<E> {
         let (page, slot) = (self.filled / E::PER_PAGE, self.filled % E::PER_PAGE);
         assert!(entries > 0 && slot + entries <= E::PER_PAGE);
         if slot == 0 {
-            let buffer = self.buffer.as_mut().expect("a buffer was prepared");
+            let buffer = self.buffer();
             let rank = E::load(buffer, SECTOR_SIZE * (1 + page)).rank();
             let at = PAGE_INDEX_OFFSET + 16 * page;
             buffer[at..at + 16].copy_from_slice(&rank.to_le_bytes());
@@ -100,9 +138,9 @@ impl<E: Entry> Output<E> {
         self.filled += entries;
     }
 
-    /// Writes the block that fills.
-    pub(super) fn write(&mut self, store: &mut impl BlockStore, builder: &mut Builder) {
-        let mut buffer = self.buffer.take().expect("there are entries in it");
+    /// The block that fills gets no more entries: so many were taken of each input.
+    pub(super) fn close(&mut self, taken: [u64; FAN], builder: &mut Builder) {
+        let mut buffer = self.buffers.pop_front().expect("there are entries in it");
         let filled = std::mem::take(&mut self.filled);
         assert!(filled > 0);
         let data = &mut buffer[SECTOR_SIZE..];
@@ -117,6 +155,7 @@ impl<E: Entry> Output<E> {
         }
         let (first, last) = (E::load(data, 0).rank(), E::load(data, last).rank());
         let mut size = used;
+        let mut filter = None;
         if E::FILTERED {
             // A filter of ids that leave no gaps would say nothing.
             let dense = last - first < 2 * u128::from(to_u64(filled));
@@ -128,25 +167,51 @@ impl<E: Entry> Output<E> {
                     rank
                 }
             });
-            let filter = at.and_then(|_| Filter::new(known, filled, builder));
+            filter = at.and_then(|_| Filter::new(known, filled, builder));
             if let (Some(at), Some(filter)) = (at, &filter) {
                 size = at + Filter::size(filled);
                 data[used..at].fill(0);
                 filter.store(&mut data[at..size]);
             }
-            self.filters.push(filter);
         }
-        let reference = store.write(NewBlock {
-            kind: BlockKind::Run,
-            table: self.origin.tree,
-            record_size: u32::try_from(E::SIZE).expect("entries are small"),
-            position: self.origin.position(self.blocks.len()),
-            size,
-            next: BlockReference::default(),
+        data[size..size.next_multiple_of(SECTOR_SIZE)].fill(0);
+        let sums = DataSums::of(data, size);
+        self.full.push(Full {
             buffer,
+            size,
+            sums,
+            filter,
+            first,
+            last,
+            taken,
         });
-        self.blocks.push(BlockEntry { reference, first });
-        self.last = last;
+    }
+
+    /// Writes what is full. Gives how many entries were taken of each input for it, if there was any.
+    pub(super) fn write(&mut self, store: &mut impl BlockStore) -> Option<[u64; FAN]> {
+        let mut taken = None;
+        for full in self.full.drain(..) {
+            if E::FILTERED {
+                self.filters.push(full.filter);
+            }
+            let reference = store.write(NewBlock {
+                kind: BlockKind::Run,
+                table: self.origin.tree,
+                record_size: u32::try_from(E::SIZE).expect("entries are small"),
+                position: self.origin.position(self.blocks.len()),
+                size: full.size,
+                next: BlockReference::default(),
+                buffer: full.buffer,
+                sums: Some(full.sums),
+            });
+            self.blocks.push(BlockEntry {
+                reference,
+                first: full.first,
+            });
+            self.last = full.last;
+            taken = Some(full.taken);
+        }
+        taken
     }
 
     /// Bytes on the heap for fences and filters, at most: each filter counts as that of a full block.
@@ -158,8 +223,9 @@ impl<E: Entry> Output<E> {
 
     /// The same with the buffer.
     pub(super) fn memory(&self) -> u64 {
-        let buffer = self.buffer.as_ref();
-        buffer.map_or(0, |buffer| to_u64(buffer.len())) + self.run_memory()
+        let full = self.full.iter().map(|full| &full.buffer);
+        let buffers = self.buffers.iter().chain(full);
+        buffers.map(|buffer| to_u64(buffer.len())).sum::<u64>() + self.run_memory()
     }
 }
 

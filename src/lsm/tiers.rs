@@ -2,17 +2,19 @@
 //!
 //! Tier 0 is in memory: whoever owns it says what is there. A merge of another tier begins at a bar that
 //! is its turn, when it has eight runs and none is merging; at a beat merges advance by a share, so that they are
-//! done well before the next eight runs are there. Turns are one bar of eight, and not the same for all trees
+//! done well before the next eight runs are there. A share is done while the state goes on, and ends at the end of
+//! the next op. Turns are one bar of eight, and not the same for all trees
 //! and tiers, which would read and write at the same time.
 
 use super::entry::{Entry, FAN};
 use super::layout::{Layout, TreeOptions};
-use super::merge::{Merge, MergeState, Source, Work};
-use super::output::Origin;
+use super::merge::{LOADED_MAX, Merge, MergeState, Source, Work};
+use super::output::{BUFFERS_MAX, Origin};
 use super::run::{Run, RunState};
 use crate::grid::store::BlockStore;
 use crate::stdx::marks::{Mark, mark};
-use crate::stdx::to_u64;
+use crate::stdx::{Task, to_u64};
+use std::sync::Arc;
 
 /// A tree, as a manifest has it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -37,6 +39,34 @@ struct Tier<E> {
     /// The oldest first; empty for tier 0.
     runs: Vec<Run>,
     merge: Option<Merge<E>>,
+    /// The same while a share of it is done.
+    away: Option<Away<E>>,
+}
+
+/// A merge whose share may be done on another core.
+#[derive(Debug)]
+struct Away<E> {
+    work: Task<Work<E>>,
+    /// As of the merge when it went, and the blocks that are going to be written.
+    size: Size,
+}
+
+/// What a merge takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    blocks: usize,
+    run_memory: u64,
+    memory: u64,
+}
+
+impl Size {
+    fn of<E: Entry>(merge: &Merge<E>) -> Self {
+        Self {
+            blocks: merge.block_count(),
+            run_memory: merge.run_memory(),
+            memory: merge.memory(),
+        }
+    }
 }
 
 impl<E> Default for Tier<E> {
@@ -44,7 +74,14 @@ impl<E> Default for Tier<E> {
         Self {
             runs: Vec::new(),
             merge: None,
+            away: None,
         }
+    }
+}
+
+impl<E> Tier<E> {
+    fn merging(&self) -> bool {
+        self.merge.is_some() || self.away.is_some()
     }
 }
 
@@ -59,14 +96,9 @@ pub(super) struct Tiers<E> {
 }
 
 /// The runs of tier 0 that are merging.
-#[derive(Clone, Copy)]
-pub(super) struct Memory<'a> {
+pub(super) struct Memory {
     /// Sorted entries.
-    pub(super) inputs: [&'a [u8]; FAN],
-    /// The lowest position in them.
-    pub(super) position_low: u64,
-    /// The highest position.
-    pub(super) position_high: u64,
+    pub(super) inputs: [Arc<[u8]>; FAN],
 }
 
 impl<E: Entry> Tiers<E> {
@@ -82,6 +114,10 @@ impl<E: Entry> Tiers<E> {
 
     /// What a manifest needs; the number of runs in memory is to be added.
     pub(super) fn state(&self) -> TreeState {
+        assert!(
+            self.tiers.iter().all(|tier| tier.away.is_none()),
+            "no beat is under way"
+        );
         let tiers = self.tiers.iter().map(|tier| TierState {
             runs: tier.runs.iter().map(|run| run.state.clone()).collect(),
             merge: tier.merge.as_ref().map(Merge::state),
@@ -112,10 +148,9 @@ impl<E: Entry> Tiers<E> {
             } else {
                 if let Some(state) = tier.merge {
                     mark(Mark::MergeRestored);
-                    let mut merge = tiers.merge_of(index, &restored.runs);
-                    let source = Source::Disk(&restored.runs);
-                    merge.restore(state, source, store).await;
-                    restored.merge = Some(merge);
+                    let merge = tiers.merge_of(index, &restored.runs);
+                    let source = (Source::disk(&restored.runs), &restored.runs[..]);
+                    restored.merge = Some(merge.restore(state, source, store).await);
                 }
             }
             tiers.tiers.push(restored);
@@ -129,20 +164,22 @@ impl<E: Entry> Tiers<E> {
     }
 
     /// Goes on with the merge of tier 0 that there was, if there was one.
-    pub(super) async fn resume(&mut self, memory: Option<Memory<'_>>, store: &mut impl BlockStore) {
+    pub(super) async fn resume(&mut self, memory: Option<Memory>, store: &mut impl BlockStore) {
         let state = self.resume.take();
-        let merge = self.tiers[0].merge.as_mut();
-        assert_eq!(state.is_some(), merge.is_some(), "what was pushed again");
-        if let (Some(state), Some(merge), Some(memory)) = (state, merge, memory) {
-            mark(Mark::MergeOfMemoryRestored);
-            let source = Source::Memory(memory.inputs);
-            merge.restore(state, source, store).await;
-        }
+        let Some(state) = state else {
+            // A binary before this one may have begun its merges later: there is one that is new.
+            return;
+        };
+        mark(Mark::MergeOfMemoryRestored);
+        let merge = self.tiers[0].merge.take().expect("what was pushed again");
+        let memory = memory.expect("it is merging");
+        let source = (Source::Memory(memory.inputs), &[][..]);
+        self.tiers[0].merge = Some(merge.restore(state, source, store).await);
     }
 
     /// Whether runs of tier 0 are merging.
     pub(super) fn memory_merging(&self) -> bool {
-        self.tiers[0].merge.is_some()
+        self.tiers[0].merging()
     }
 
     /// Begins to merge eight runs of tier 0 that have so many entries.
@@ -151,32 +188,68 @@ impl<E: Entry> Tiers<E> {
         self.tiers[0].merge = Some(Merge::new(self.origin(0), self.layout, total));
     }
 
-    /// What a beat of so many units is for the merges. [`Self::complete`] has to follow when it is
-    /// done.
-    pub(super) fn work<'t>(
-        &'t mut self,
+    /// Begins a beat of so many units: what it is for the merges may be done on another core.
+    /// [`Self::beat_end`] has to follow.
+    pub(super) async fn beat_begin(
+        &mut self,
         units: u64,
-        memory: Option<Memory<'t>>,
-    ) -> Vec<Work<'t, E>> {
+        memory: Option<Memory>,
+        store: &mut impl BlockStore,
+    ) {
         assert!(self.resume.is_none(), "a tree resumes before it goes on");
         assert_eq!(self.memory_merging(), memory.is_some());
-        let times: Vec<u64> = (0..self.tiers.len()).map(|tier| self.time(tier)).collect();
-        let tiers = self.tiers.iter_mut().zip(times).enumerate();
-        let work = tiers.filter_map(|(index, (tier, time))| {
-            let merge = tier.merge.as_mut()?;
-            let source = match memory {
-                Some(memory) if index == 0 => Source::Memory(memory.inputs),
-                Some(_) | None => Source::Disk(&tier.runs[..FAN]),
+        let mut memory = memory.map(|memory| Source::Memory(memory.inputs));
+        for index in 0..self.tiers.len() {
+            let time = self.time(index);
+            let tier = &mut self.tiers[index];
+            assert!(
+                tier.away.is_none(),
+                "a beat ends before the next one begins"
+            );
+            let Some(merge) = tier.merge.take() else {
+                continue;
             };
             let share = merge.share(units, time);
-            Some(Work::new(merge, source, share))
-        });
-        work.collect()
+            let source = match memory.take() {
+                Some(memory) if index == 0 => memory,
+                Some(_) | None => Source::disk(&tier.runs),
+            };
+            let mut size = Size::of(&merge);
+            size.blocks += merge.blocks_of(share);
+            let mut work = Work::new(merge, source, share);
+            work.prepare(&tier.runs, store).await;
+            let compute = move || {
+                work.step();
+                work
+            };
+            let work = Task::new(|job| store.spawn(job), compute);
+            tier.away = Some(Away { work, size });
+        }
     }
 
-    /// Makes runs of the merges that are complete. Whether that of tier 0 was: its inputs, which had
-    /// these positions, are no longer needed then.
-    pub(super) fn complete(&mut self, store: &mut impl BlockStore, positions: (u64, u64)) -> bool {
+    /// Ends a beat: waits for what it is for the merges, and makes runs of those that are complete. Whether that of
+    /// tier 0 was: its inputs, which had these positions, are no longer needed then.
+    pub(super) async fn beat_end(
+        &mut self,
+        store: &mut impl BlockStore,
+        positions: (u64, u64),
+    ) -> bool {
+        for tier in &mut self.tiers {
+            if let Some(away) = tier.away.take() {
+                let mut work = away.work.join().await;
+                work.write(store);
+                if !work.is_done() {
+                    mark(Mark::ShareInSteps);
+                    work.run(&tier.runs, store).await;
+                }
+                tier.merge = Some(work.merge);
+            }
+        }
+        self.complete(store, positions)
+    }
+
+    /// Makes runs of the merges that are complete. Whether that of tier 0 was.
+    fn complete(&mut self, store: &mut impl BlockStore, positions: (u64, u64)) -> bool {
         // From the top: a run is not merged further in the beat in which it is made.
         for index in (1..self.tiers.len()).rev() {
             self.tier_complete(index, store);
@@ -236,7 +309,7 @@ impl<E: Entry> Tiers<E> {
         for index in 1..self.tiers.len() {
             let turn = (memory_runs + index) % FAN == self.turn();
             let tier = &self.tiers[index];
-            if !turn || tier.merge.is_some() || tier.runs.len() < FAN {
+            if !turn || tier.merging() || tier.runs.len() < FAN {
                 continue;
             }
             self.tiers[index].merge = Some(self.merge_of(index, &tier.runs));
@@ -274,25 +347,29 @@ impl<E: Entry> Tiers<E> {
         self.tiers.iter().rev().flat_map(|tier| &tier.runs)
     }
 
-    fn merges(&self) -> impl Iterator<Item = &Merge<E>> {
-        self.tiers.iter().filter_map(|tier| tier.merge.as_ref())
+    /// What the merges take.
+    fn merges(&self) -> impl Iterator<Item = Size> {
+        self.tiers.iter().filter_map(|tier| match &tier.merge {
+            Some(merge) => Some(Size::of(merge)),
+            None => tier.away.as_ref().map(|away| away.size),
+        })
     }
 
     /// Bytes on the heap for fences and filters, of what merges write, too.
     pub(super) fn run_memory(&self) -> u64 {
         let runs: u64 = self.runs().map(|run| run.memory).sum();
-        runs + self.merges().map(Merge::run_memory).sum::<u64>()
+        runs + self.merges().map(|merge| merge.run_memory).sum::<u64>()
     }
 
     /// Bytes on the heap, the buffers of merges included.
     pub(super) fn memory(&self) -> u64 {
         let runs: u64 = self.runs().map(|run| run.memory).sum();
-        runs + self.merges().map(Merge::memory).sum::<u64>()
+        runs + self.merges().map(|merge| merge.memory).sum::<u64>()
     }
 
     /// Blocks of all runs and merges.
     pub(super) fn block_count(&self) -> u64 {
-        let merged: usize = self.merges().map(Merge::block_count).sum();
+        let merged: usize = self.merges().map(|merge| merge.blocks).sum();
         let runs: usize = self.runs().map(|run| run.state.blocks.len()).sum();
         to_u64(merged + runs)
     }
@@ -300,7 +377,8 @@ impl<E: Entry> Tiers<E> {
     #[cfg(test)]
     pub(super) fn filters(&self) -> Vec<Option<super::fuse::Filter>> {
         let runs = self.runs().flat_map(|run| &run.filters);
-        runs.chain(self.merges().flat_map(Merge::filters))
+        let merges = self.tiers.iter().filter_map(|tier| tier.merge.as_ref());
+        runs.chain(merges.flat_map(Merge::filters))
             .cloned()
             .collect()
     }
@@ -340,5 +418,6 @@ pub(super) fn memory_max<E: Entry>(extent: &Extent, layout: &Layout, options: Tr
     };
     // Vectors grow by doubling; while a merge is under way, its output is there beside the inputs.
     let block = 4 * to_u64(size_of::<super::run::BlockEntry>()) + 2 * to_u64(filter);
-    blocks * block + tiers * (to_u64(FAN) + 1) * block_size
+    let merging = (tiers - 1) * to_u64(FAN * LOADED_MAX) + tiers * to_u64(BUFFERS_MAX);
+    blocks * block + merging * block_size
 }

@@ -39,7 +39,7 @@ trait Tree: Sized {
     fn state(&self) -> TreeState;
     fn restore(pages: usize, state: TreeState, store: &mut Mock) -> Self;
     fn resume(&mut self, store: &mut Mock);
-    fn sort(&mut self);
+    fn sort(&mut self, store: &mut Mock);
     fn filters(&self) -> Vec<Option<Filter>>;
 
     fn apply(&mut self, event: Event, store: &mut Mock) {
@@ -65,7 +65,7 @@ impl Tree for IndexTree {
     }
     fn undone(&mut self, _: u128) {}
     fn bar(&mut self) {
-        Self::bar(self);
+        run_to_end(Self::bar(self));
     }
     fn begin_merges(&mut self, store: &mut Mock) {
         Self::begin_merges(self, store);
@@ -82,8 +82,9 @@ impl Tree for IndexTree {
     fn resume(&mut self, store: &mut Mock) {
         run_to_end(Self::resume(self, store));
     }
-    fn sort(&mut self) {
-        let _ = self.sort_frozen();
+    fn sort(&mut self, store: &mut Mock) {
+        let _ = self.sort_begin(store);
+        run_to_end(self.sort_end());
     }
     fn filters(&self) -> Vec<Option<Filter>> {
         Self::filters(self)
@@ -123,8 +124,9 @@ impl Tree for IdTree {
     fn resume(&mut self, store: &mut Mock) {
         run_to_end(Self::resume(self, store));
     }
-    fn sort(&mut self) {
-        let _ = self.sort_frozen();
+    fn sort(&mut self, store: &mut Mock) {
+        let _ = self.sort_begin(store);
+        run_to_end(self.sort_end());
     }
     fn filters(&self) -> Vec<Option<Filter>> {
         Self::filters(self)
@@ -410,7 +412,7 @@ fn restarts<T: Tree>(pages: usize, events: &[Event]) {
         for (_, other, store) in &mut others {
             other.apply(*event, store);
             if at % 3 == 0 {
-                other.sort();
+                other.sort(store);
             }
         }
         others.retain(|(until, other, blocks)| {
@@ -475,7 +477,7 @@ fn a_merge_that_would_begin_later_by_now_goes_on() {
     for position in 0..8 * BAR {
         tree.push(5, position);
         if position % BAR == BAR - 1 {
-            tree.bar();
+            run_to_end(tree.bar());
         }
     }
     assert!(tree.state() != state, "it does not begin by itself");
@@ -484,6 +486,33 @@ fn a_merge_that_would_begin_later_by_now_goes_on() {
     <IndexTree as Tree>::beat(&mut tree, &mut store, 8 * BAR);
     assert_eq!(tree.state().tiers[1].runs.len(), 1);
     let positions: Vec<u64> = (0..8 * BAR).collect();
+    walk(&tree, &store, &mut Random(1), 5, &positions);
+}
+
+/// The last of them once began at eleven.
+#[test]
+fn a_merge_that_would_begin_earlier_by_now_begins() {
+    let state = TreeState {
+        memory_runs: 10,
+        tiers: vec![TierState::default()],
+    };
+    let mut store = Mock::default();
+    let mut tree = run_to_end(IndexTree::restore(3, options(1), state, &mut store));
+    for position in 0..10 * BAR {
+        tree.push(5, position);
+        if position % BAR == BAR - 1 {
+            run_to_end(tree.bar());
+        }
+    }
+    Tree::resume(&mut tree, &mut store);
+    assert_eq!(tree.state().tiers[0].merge, Some(MergeState::default()));
+    <IndexTree as Tree>::beat(&mut tree, &mut store, 8 * BAR);
+    assert_eq!(
+        (tree.state().memory_runs, tree.state().tiers[1].runs.len()),
+        (2, 1)
+    );
+    let positions: Vec<u64> = (0..10 * BAR).collect();
+    store.forget_pages();
     walk(&tree, &store, &mut Random(1), 5, &positions);
 }
 

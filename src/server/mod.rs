@@ -26,7 +26,7 @@ pub use network::ServerNetwork;
 pub use options::{OptionsError, ServerOptions, memory_bound};
 
 use crate::io::{Io, Storage};
-use crate::stdx::SectorBuf;
+use crate::stdx::{Job, SectorBuf};
 use futures_util::task::AtomicWaker;
 use ring::Ring;
 use signals::Signals;
@@ -136,8 +136,8 @@ impl Io for ServerIo {
         ring::realtime()
     }
 
-    fn compute(&self, jobs: &mut [&mut (dyn FnMut() + Send)]) {
-        self.workers.run(jobs);
+    fn spawn(&self, job: Job) {
+        self.workers.spawn(job);
     }
 
     fn sleep(&self, nanoseconds: u64) -> impl Future<Output = ()> {

@@ -304,6 +304,8 @@ marks! {
     MergedAgain,
     #[doc = "A merge takes all of one input, since no other has a key among them."]
     MergedWhole,
+    #[doc = "The share of a merge needs more blocks than were there when it began."]
+    ShareInSteps,
     #[doc = "A chain fails after events that succeeded."]
     ChainUndone,
     #[doc = "A chain fails at its first event."]

@@ -4,9 +4,11 @@ pub mod marks;
 pub mod planted;
 pub mod sectors;
 pub mod slab;
+pub mod task;
 
 pub use sectors::SectorBuf;
 pub use slab::Slab;
+pub use task::{Job, Task};
 
 use std::future::Future;
 use std::pin::pin;

@@ -2,7 +2,8 @@
 //! blocks are read and written.
 //!
 //! * Each thread has a pool of its own. A slab that is dropped goes back to it, never to the system:
-//!   the bytes that a new one holds mean nothing.
+//!   the bytes that a new one holds mean nothing. Work on another core gives back the slabs that it was given; only
+//!   if the state is given up meanwhile do they stay there.
 //! * The first touch of a page costs more than the record that is written to it. A thread of the
 //!   server may touch them ahead of time, see [`Slab::set_source`]; what the state does never
 //!   depends on it.

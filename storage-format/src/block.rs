@@ -38,7 +38,7 @@ pub struct BlockHeader {
     pub cluster: U128,
     /// Where the block is; a copy at another address is a misdirected write.
     pub address: U64,
-    /// Op whose execution made the block.
+    /// Op at whose end the block was written.
     pub op: U64,
     /// Position of the block in its table or index chain, from 0.
     pub position: U64,
@@ -127,26 +127,61 @@ impl std::fmt::Display for BlockError {
     }
 }
 
+/// The checksums of a block's data: most of the work of [`seal`], and possible before the block has its address.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DataSums {
+    whole: Checksum,
+    /// By data page.
+    pages: Vec<U32>,
+}
+
+impl DataSums {
+    /// Those of the first `size` bytes of `data`. What follows them in their last page has to be zero.
+    #[must_use]
+    pub fn of(data: &[u8], size: usize) -> Self {
+        let pages = data[..size.next_multiple_of(SECTOR_SIZE)].chunks_exact(SECTOR_SIZE);
+        Self {
+            whole: checksum(&data[..size]),
+            pages: pages.map(|page| U32::new(page_crc(page))).collect(),
+        }
+    }
+}
+
 /// Seals the block in `block`, whose data is in place from the second sector on, and the page index (or
 /// zeros) from [`PAGE_INDEX_OFFSET`] on. Gives its reference. `header.size` says how much data there is; what follows it in the last page is
 /// cleared. Returns the bytes to write: header page and used data pages.
-pub fn seal(block: &mut [u8], mut header: BlockHeader) -> (BlockReference, usize) {
-    let size = usize::try_from(header.size.get()).expect("u32 fits usize");
-    let written = SECTOR_SIZE + size.next_multiple_of(SECTOR_SIZE);
-    assert!(written <= block.len());
+pub fn seal(block: &mut [u8], header: BlockHeader) -> (BlockReference, usize) {
+    let (size, written) = sizes(&header);
     block[SECTOR_SIZE + size..written].fill(0);
+    let sums = DataSums::of(&block[SECTOR_SIZE..], size);
+    seal_with(block, header, &sums)
+}
+
+/// Bytes of data, and bytes to write.
+fn sizes(header: &BlockHeader) -> (usize, usize) {
+    let size = usize::try_from(header.size.get()).expect("u32 fits usize");
+    (size, SECTOR_SIZE + size.next_multiple_of(SECTOR_SIZE))
+}
+
+/// The same when the checksums of the data are known.
+pub fn seal_with(
+    block: &mut [u8],
+    mut header: BlockHeader,
+    sums: &DataSums,
+) -> (BlockReference, usize) {
+    let (_, written) = sizes(&header);
+    assert!(written <= block.len());
+    assert_eq!(
+        written,
+        (1 + sums.pages.len()) * SECTOR_SIZE,
+        "of this data"
+    );
     header.checksum = Checksum::ZERO;
-    header.checksum_data = checksum(&block[SECTOR_SIZE..SECTOR_SIZE + size]);
-    let (page, data) = block.split_at_mut(SECTOR_SIZE);
+    header.checksum_data = sums.whole;
+    let page = &mut block[..SECTOR_SIZE];
     page[..PAGE_INDEX_OFFSET].fill(0);
-    for (index, bytes) in data[..written - SECTOR_SIZE]
-        .chunks_exact(SECTOR_SIZE)
-        .enumerate()
-    {
-        let at = 256 + 4 * index;
-        page[at..at + 4].copy_from_slice(U32::new(page_crc(bytes)).as_bytes());
-    }
     page[..256].copy_from_slice(header.as_bytes());
+    page[256..256 + 4 * sums.pages.len()].copy_from_slice(sums.pages.as_bytes());
     let identity = checksum(&page[16..]);
     page[..16].copy_from_slice(&identity.0);
     let reference = BlockReference {

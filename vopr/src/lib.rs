@@ -8,6 +8,9 @@ pub mod clock;
 pub mod cluster;
 /// Random workloads.
 pub mod generate;
+/// Jobs for other cores.
+#[cfg(madsim)]
+pub mod jobs;
 /// What executes requests.
 pub mod machine;
 /// The reference model of the ledger.

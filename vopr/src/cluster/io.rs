@@ -1,9 +1,10 @@
 //! A replica's surroundings: `Io` on the simulated cluster of this thread.
 
 use super::world::with;
+use crate::jobs;
 use bytes::Bytes;
 use daftari::io::{ConnectionId, Incoming, Io, Network, Storage};
-use daftari::stdx::SectorBuf;
+use daftari::stdx::{Job, SectorBuf};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -59,6 +60,11 @@ impl Io for ClusterIo {
 
     fn realtime(&self) -> u64 {
         with(|world| world.clocks(self.replica).realtime())
+    }
+
+    fn spawn(&self, job: Job) {
+        let time = with(|world| jobs::time(&mut world.random.job));
+        jobs::run(job, time);
     }
 
     async fn sleep(&self, nanoseconds: u64) {

@@ -110,6 +110,8 @@ pub mod kind {
 /// Independent streams of random numbers.
 #[derive(Debug)]
 pub struct Streams {
+    /// Of jobs for other cores.
+    pub job: Random,
     /// Of the disks.
     pub disk: Random,
     /// Of the network.
@@ -195,6 +197,7 @@ impl World {
         let cluster = Random::stream(seed, 200).id();
         let mut random = Streams {
             disk: Random::stream(seed, 202),
+            job: Random::stream(seed, 220),
             network: Random::stream(seed, 203),
             client: Random::stream(seed, 204),
             fault: Random::stream(seed, 205),

@@ -1,9 +1,10 @@
 //! The replica's surroundings: `Io` on the simulated world of this thread.
 
 use super::world::with;
+use crate::jobs;
 use bytes::Bytes;
 use daftari::io::{ConnectionId, Incoming, Io, Network, Storage};
-use daftari::stdx::SectorBuf;
+use daftari::stdx::{Job, SectorBuf};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -42,6 +43,11 @@ impl Io for SimIo {
 
     fn realtime(&self) -> u64 {
         with(|world| world.realtime())
+    }
+
+    fn spawn(&self, job: Job) {
+        let time = with(|world| jobs::time(&mut world.random.job));
+        jobs::run(job, time);
     }
 
     async fn sleep(&self, nanoseconds: u64) {

@@ -245,6 +245,7 @@ impl Mirror {
             size: bytes.len(),
             next: BlockReference::default(),
             buffer,
+            sums: None,
         }
     }
 }

@@ -226,6 +226,8 @@ pub struct World {
 /// Independent streams of random numbers.
 #[derive(Debug)]
 pub struct Streams {
+    /// Of jobs for other cores.
+    pub job: Random,
     /// Of the disk.
     pub disk: Random,
     /// Of the network.
@@ -273,6 +275,7 @@ impl World {
         let cluster = Random::stream(seed, 100).id();
         let mut random = Streams {
             disk: Random::stream(seed, 102),
+            job: Random::stream(seed, 109),
             network: Random::stream(seed, 103),
             client: Random::stream(seed, 104),
             fault: Random::stream(seed, 105),
