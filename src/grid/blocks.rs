@@ -12,7 +12,7 @@ use crate::constants;
 use crate::io::{Io, Storage, write_unless};
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
-use crate::stdx::{Job, SectorBuf, Slab, to_u64};
+use crate::stdx::{Job, SectorBuf, Slab, Task, to_u64};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,13 @@ pub const WRITES_MAX: usize = 16;
 const PAGE_READS_MAX: usize = 64;
 
 type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
+
+/// Bytes at the address of a block, and what is wrong with them.
+#[derive(Debug)]
+struct Read {
+    buffer: SectorBuf,
+    verified: Result<BlockHeader, BlockError>,
+}
 
 /// Writes under way. They outlive a grid that is given up: whoever writes the same blocks next waits for
 /// them.
@@ -80,9 +87,9 @@ pub struct Grid<'a, I: Io> {
     writes: Writes<'a>,
     /// Addresses under way.
     writing: BTreeSet<u64>,
-    reads: Access<'a, (u64, SectorBuf)>,
+    reads: Access<'a, (u64, Read)>,
     /// What was read ahead and not asked for yet; `None` while it is under way.
-    read: BTreeMap<u64, Option<SectorBuf>>,
+    read: BTreeMap<u64, Option<Read>>,
 }
 
 impl<I: Io> std::fmt::Debug for Grid<'_, I> {
@@ -144,8 +151,8 @@ impl<'a, I: Io> Grid<'a, I> {
         while let Poll::Ready(Some(address)) = self.writes.poll_next(context) {
             self.write_done(address);
         }
-        while let Poll::Ready(Some((address, buffer))) = self.reads.poll_next_unpin(context) {
-            self.read_done(address, buffer);
+        while let Poll::Ready(Some((address, read))) = self.reads.poll_next_unpin(context) {
+            self.read_done(address, read);
         }
     }
 
@@ -162,10 +169,10 @@ impl<'a, I: Io> Grid<'a, I> {
         let _ = self.writing.remove(&address);
     }
 
-    fn read_done(&mut self, address: u64, buffer: SectorBuf) {
+    fn read_done(&mut self, address: u64, read: Read) {
         // A block that was released meanwhile is of no use any more.
         if let Some(slot) = self.read.get_mut(&address) {
-            *slot = Some(buffer);
+            *slot = Some(read);
         }
     }
 
@@ -330,19 +337,24 @@ impl<I: Io> BlockStore for Grid<'_, I> {
         if self.writing.contains(&address) || self.read.contains_key(&address) {
             return;
         }
-        let (io, offset) = (self.io, self.offset(address));
+        let (io, offset, block) = (self.io, self.offset(address), *block);
         let buffer = Slab::take().into();
-        let _: Option<Option<SectorBuf>> = self.read.insert(address, None);
+        let _: Option<Option<Read>> = self.read.insert(address, None);
         self.reads.push(Box::pin(async move {
-            (address, io.storage().read(offset, buffer).await)
+            let buffer = io.storage().read(offset, buffer).await;
+            let verify = move || Read {
+                verified: verify(&buffer, &block),
+                buffer,
+            };
+            (address, Task::new(|job| io.spawn(job), verify).join().await)
         }));
     }
 
     async fn read(&mut self, block: &BlockReference) -> SectorBuf {
         let mut twice = false;
         loop {
-            let buffer = self.read_once(block).await;
-            match verify(&buffer, block) {
+            let Read { buffer, verified } = self.read_once(block).await;
+            match verified {
                 Err(_) if planted(Bug::TrustBlocks) => return buffer,
                 Ok(_) => return buffer,
                 Err(error) => {
@@ -365,21 +377,21 @@ impl<I: Io> BlockStore for Grid<'_, I> {
 
 impl<I: Io> Grid<'_, I> {
     /// The bytes at the address of a block, whatever they are.
-    async fn read_once(&mut self, block: &BlockReference) -> SectorBuf {
+    async fn read_once(&mut self, block: &BlockReference) -> Read {
         let address = block.address.get();
         self.finish_write_of(address).await;
         self.read_ahead(block);
-        let buffer = loop {
+        let read = loop {
             match self.read.get_mut(&address) {
                 Some(Some(_)) => break self.read.remove(&address).flatten(),
                 Some(None) => {}
                 None => unreachable!("it was asked for just now"),
             }
-            if let Some((address, buffer)) = self.reads.next().await {
-                self.read_done(address, buffer);
+            if let Some((address, read)) = self.reads.next().await {
+                self.read_done(address, read);
             }
         };
-        buffer.expect("the loop ends with it")
+        read.expect("the loop ends with it")
     }
 }
 

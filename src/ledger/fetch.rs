@@ -86,15 +86,13 @@ impl Fetched {
 }
 
 impl Ledger {
-    /// Fetches what some events need, no more than [`TOGETHER`], and finds their accounts.
+    /// Fetches what else some events need whose ids were fetched, no more than [`TOGETHER`], and finds their accounts.
     pub(super) async fn fetch_for_transfers<I: Io>(
         &mut self,
         events: &[Transfer],
         located: &mut Vec<Located>,
         grid: &mut Grid<'_, I>,
     ) {
-        self.fetch_ids(events.iter().map(|event| event.id.get()), grid)
-            .await;
         let pending = events.iter().map(|event| event.pending_id.get());
         let pending = pending.filter(|id| *id != 0);
         self.fetch_ids(pending.clone(), grid).await;
@@ -206,7 +204,11 @@ impl Ledger {
     }
 
     /// Fetches the values of ids, and the transfers that they lead to.
-    async fn fetch_ids<I: Io>(&mut self, ids: impl Iterator<Item = u128>, grid: &mut Grid<'_, I>) {
+    pub(super) async fn fetch_ids<I: Io>(
+        &mut self,
+        ids: impl Iterator<Item = u128>,
+        grid: &mut Grid<'_, I>,
+    ) {
         let mut positions = Vec::new();
         let mut unknown = Vec::new();
         for id in ids {

@@ -62,6 +62,9 @@ impl Ledger {
         self.fetched.clear();
         self.accounts.cache.begin();
         let mut batch = Batch::new(STATUSES, operation, timestamp, events.len(), reply);
+        // Of the whole batch: many ids in order share what they read of the filters.
+        self.fetch_ids(events.iter().map(|event| event.id.get()), grid)
+            .await;
         let mut located = Vec::with_capacity(TOGETHER);
         for (first, events) in (0..).step_by(TOGETHER).zip(events.chunks(TOGETHER)) {
             self.fetch_for_transfers(events, &mut located, grid).await;

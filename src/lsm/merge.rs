@@ -53,7 +53,16 @@ impl Source {
 }
 
 /// Blocks of an input that are there at the same time.
-pub(super) const LOADED_MAX: usize = 2;
+const LOADED_MAX: usize = 2;
+
+/// The same with what is read ahead. A share is less than a block of entries, but of ids it is nearly one.
+pub(super) const fn held_max<E: Entry>() -> usize {
+    if E::FILTERED {
+        LOADED_MAX + 1
+    } else {
+        LOADED_MAX
+    }
+}
 
 /// A block of an input.
 #[derive(Debug)]
@@ -110,7 +119,8 @@ impl<E: Entry> Inputs<E> {
                 let bytes = store.read(&blocks[block].reference).await;
                 self.loaded[input].push_back(Loaded { block, bytes });
             }
-            if let Some(last) = self.loaded[input].back()
+            if self.loaded[input].len() < held_max::<E>()
+                && let Some(last) = self.loaded[input].back()
                 && let Some(next) = blocks.get(last.block + 1)
             {
                 store.read_ahead(&next.reference);

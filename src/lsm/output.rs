@@ -31,8 +31,15 @@ impl Origin {
     }
 }
 
-/// Blocks that a merge fills before they are written, at most; in the simulator a share needs more now and then.
-pub(super) const BUFFERS_MAX: usize = if cfg!(madsim) { 1 } else { 3 };
+/// Blocks that the merge of a tier fills before they are written, at most: runs in memory merge faster. In the
+/// simulator a share needs more now and then.
+pub(super) const fn buffers_max(tier: usize) -> usize {
+    match tier {
+        _ if cfg!(madsim) => 1,
+        0 => 3,
+        _ => 2,
+    }
+}
 
 /// A block that is full, or the last one.
 #[derive(Debug)]
@@ -98,7 +105,8 @@ impl<E: Entry> Output<E> {
 
     /// Has buffers for the next so many entries, as far as there may be.
     pub(super) async fn prepare(&mut self, entries: u64, store: &mut impl BlockStore) {
-        let buffers = self.blocks_of(entries).min(BUFFERS_MAX);
+        let tier = usize::from(self.origin.tier) - 1;
+        let buffers = self.blocks_of(entries).min(buffers_max(tier));
         while self.buffers.len() < buffers {
             self.buffers.push_back(store.buffer().await);
         }

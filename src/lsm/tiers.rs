@@ -8,8 +8,8 @@
 
 use super::entry::{Entry, FAN};
 use super::layout::{Layout, TreeOptions};
-use super::merge::{LOADED_MAX, Merge, MergeState, Source, Work};
-use super::output::{BUFFERS_MAX, Origin};
+use super::merge::{Merge, MergeState, Source, Work, held_max};
+use super::output::{Origin, buffers_max};
 use super::run::{Run, RunState};
 use crate::grid::store::BlockStore;
 use crate::stdx::marks::{Mark, mark};
@@ -418,6 +418,8 @@ pub(super) fn memory_max<E: Entry>(extent: &Extent, layout: &Layout, options: Tr
     };
     // Vectors grow by doubling; while a merge is under way, its output is there beside the inputs.
     let block = 4 * to_u64(size_of::<super::run::BlockEntry>()) + 2 * to_u64(filter);
-    let merging = (tiers - 1) * to_u64(FAN * LOADED_MAX) + tiers * to_u64(BUFFERS_MAX);
-    blocks * block + merging * block_size
+    // What is read ahead, one block of an input, is not the tree's.
+    let inputs = FAN * (held_max::<E>() - 1);
+    let on_disk = (tiers - 1) * to_u64(inputs + buffers_max(1));
+    blocks * block + (on_disk + to_u64(buffers_max(0))) * block_size
 }

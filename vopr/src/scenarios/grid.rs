@@ -210,6 +210,9 @@ async fn repair_vs_write_of_old_state(s: Script) -> Verdict {
     // More than a block has room for.
     s.create_accounts(0, 1_000_000..1_000_100);
     s.answered(0).await?;
+    // It is written at the end of the next op.
+    s.create_accounts(0, 1_000_100..1_000_101);
+    s.answered(0).await?;
     let op = s.committed() + 1;
     s.until("blocks are being written", || {
         !s.writing(c, Zone::Grid).is_empty()
