@@ -179,6 +179,17 @@ impl PageCache {
         found.is_some()
     }
 
+    /// A page that is there, with a note of its use.
+    #[inline]
+    #[must_use]
+    pub fn look(&self, key: PageKey) -> Option<&[u8]> {
+        let frame = self.find(key)?;
+        let state = &self.frames[frame];
+        state.used.set(true);
+        state.round.set(self.round);
+        Some(self.bytes(frame))
+    }
+
     /// A page that is there, without a note of its use.
     #[must_use]
     pub fn peek(&self, key: PageKey) -> Option<&[u8]> {
@@ -278,19 +289,16 @@ impl Pages for PageCache {
     fn page(&self, block: &BlockReference, page: usize) -> Option<&[u8]> {
         let address = block.address.get();
         let key = PageKey::new(address, page);
-        let Some(frame) = self.find(key) else {
+        let found = self.look(key);
+        if found.is_none() {
             self.missing.borrow_mut().push(Missing {
                 key,
                 page,
                 checksum: block.checksum.0,
                 address,
             });
-            return None;
-        };
-        let state = &self.frames[frame];
-        state.used.set(true);
-        state.round.set(self.round);
-        Some(self.bytes(frame))
+        }
+        found
     }
 }
 

@@ -8,13 +8,15 @@ use super::Ledger;
 use super::account_table::Place;
 use super::query::{before, load, loaded};
 use super::transfers::Located;
-use crate::grid::Grid;
+use crate::grid::cache::PageKey;
+use crate::grid::{Grid, PageCache, Pages};
 use crate::io::Io;
 use crate::lsm::{IdTree, LogTable, Lookup, Ranked, Record};
 use crate::stdx::marks::{Mark, mark};
 use crate::wire::types::{account_flags, transfer_flags};
 use crate::wire::{Account, Transfer};
 use hashbrown::HashTable;
+use storage_format::BlockReference;
 use zerocopy::little_endian::U128;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -325,11 +327,20 @@ async fn has_timestamp<T: Record + Ranked, I: Io>(
     loaded(table, position, grid).rank() == timestamp
 }
 
+/// Pages that are in the cache. What is missing is not noted: it is asked for again, for a few ids at a time.
+struct Here<'a>(&'a PageCache);
+
+impl Pages for Here<'_> {
+    fn page(&self, block: &BlockReference, page: usize) -> Option<&[u8]> {
+        self.0.look(PageKey::new(block.address.get(), page))
+    }
+}
+
 /// Looks for ids on disk; gives those that are there, with their values.
 async fn look_up<I: Io>(tree: &IdTree, ids: &[u128], grid: &mut Grid<'_, I>) -> Vec<(u128, u64)> {
     let mut lookups = Vec::new();
     grid.cache.begin();
-    tree.lookup_many(&grid.cache, ids, &mut lookups);
+    tree.lookup_many(&Here(&grid.cache), ids, &mut lookups);
     let (mut found, mut unclear) = (Vec::new(), Vec::new());
     for (id, lookup) in ids.iter().zip(lookups) {
         match lookup {
@@ -370,7 +381,11 @@ mod tests {
     const CACHE_SIZE: u64 = 640 << 10;
 
     async fn filled(ids: &[u128], grid: &mut Grid<'_, MemoryIo>) -> IdTree {
-        let options = TreeOptions { bar: 4, pages: 1 };
+        let options = TreeOptions {
+            bar: 4,
+            pages: 1,
+            ..TreeOptions::default()
+        };
         let mut tree = IdTree::new(8, options);
         for (number, id) in (0..).zip(ids) {
             tree.push(*id, number);

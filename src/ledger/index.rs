@@ -8,7 +8,6 @@ use super::catalog::{self, FIELDS, tree};
 use super::fetch::{FAILED, sides_of};
 use super::records::FailedRecord;
 use super::scan::Asked;
-use crate::constants::BATCH_EVENTS_MAX;
 use crate::grid::Grid;
 use crate::io::Io;
 use crate::lsm::entry::FAN;
@@ -72,6 +71,15 @@ const UNITS_MERGING: u64 = 1 << 30;
 /// Bars whose entries a tree may have in memory, and the one before.
 const BARS_MAX: usize = 2 * FAN + 1;
 
+/// The options of a tree.
+fn options_of(number: u8) -> TreeOptions {
+    let mut options = TreeOptions::default();
+    if number == tree::TRANSFER_SIDES {
+        options.bar_entries *= 2;
+    }
+    options
+}
+
 /// All indexes.
 #[derive(Debug)]
 pub(super) struct Indexes {
@@ -105,7 +113,7 @@ impl Indexes {
         Self {
             accounts: of(tree::ACCOUNT_FIELDS),
             transfers: of(tree::TRANSFER_FIELDS),
-            sides: IndexTree::new(tree::TRANSFER_SIDES, options),
+            sides: IndexTree::new(tree::TRANSFER_SIDES, options_of(tree::TRANSFER_SIDES)),
             ids: IdTree::new(tree::TRANSFER_IDS, options),
             account_ids: IdTree::new(tree::ACCOUNT_IDS, options),
             clock: Clock::default(),
@@ -145,16 +153,14 @@ impl Indexes {
     /// Bytes that the trees take at most for what they have in memory, and the buffers of merges.
     pub(super) fn memory_fixed() -> u64 {
         let options = TreeOptions::default();
-        let bar = options.bar + u64::from(BATCH_EVENTS_MAX);
         // What is on disk is counted as it is there.
-        let extent = |bar_entries: u64| Extent {
+        let extent = Extent {
             entries: 0,
-            bar_entries,
             units: UNITS_MERGING,
         };
-        let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(&extent(bar), options);
-        let sides = IndexTree::memory_max(&extent(2 * bar), options);
-        fields + sides + 2 * IdTree::memory_max(&extent(bar), options)
+        let fields = 2 * to_u64(FIELDS) * IndexTree::memory_max(&extent, options);
+        let sides = IndexTree::memory_max(&extent, options_of(tree::TRANSFER_SIDES));
+        fields + sides + 2 * IdTree::memory_max(&extent, options)
     }
 
     /// Blocks of all trees.
@@ -191,7 +197,7 @@ impl Indexes {
         };
         for tree in self.trees_mut() {
             let number = tree.number();
-            *tree = IndexTree::restore(number, options, take(number), grid).await;
+            *tree = IndexTree::restore(number, options_of(number), take(number), grid).await;
         }
         for tree in self.id_trees_mut() {
             let number = tree.number();

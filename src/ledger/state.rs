@@ -26,7 +26,7 @@ pub struct LedgerOptions {
 /// Bytes that a pending transfer that expires takes in the queue at most: an entry in a node that is
 /// half full, and its share of the nodes above.
 const DUE_SIZE_MAX: u64 = 64;
-/// Bytes kept free for buffers and for chunks that are begun.
+/// Bytes kept free for buffers, for chunks that are begun, and for those that an op fills (at most 450 bytes an event).
 const MEMORY_RESERVE: u64 = 8 << 20;
 /// Events that wait for their turn at most, in all requests together.
 const EVENTS_WAITING_MAX: u64 = 1 << 22;

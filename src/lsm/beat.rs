@@ -44,7 +44,11 @@ mod tests {
     use crate::lsm::{IdTree, IndexTree, TreeOptions};
     use crate::stdx::run_to_end;
 
-    const OPTIONS: TreeOptions = TreeOptions { bar: 24, pages: 1 };
+    const OPTIONS: TreeOptions = TreeOptions {
+        bar: 24,
+        pages: 1,
+        bar_entries: 24,
+    };
 
     /// What trees of several kinds write, and where merges stand in the end. Beats end before the next one, or
     /// `early`, as before a checkpoint.

@@ -118,8 +118,8 @@ impl IdTree {
         }
     }
 
-    /// Begins to sort the oldest run in memory that is not sorted yet, here or on another core; false if all are, or
-    /// one is at it. Nobody has to call it: it takes work from the op that would need the order.
+    /// Begins to sort the oldest run of a group in memory that is not sorted yet, here or on another core; false if all
+    /// are, or one of each group is at it. Nobody has to call it: it takes work from the op that would need the order.
     pub fn sort_begin(&mut self, store: &mut impl BlockStore) -> bool {
         let mut groups = self.groups.iter_mut();
         groups.any(|group| group.sort_begin(|job| store.spawn(job)))

@@ -40,22 +40,33 @@ pub struct IndexTree {
     tiers: Tiers<IndexEntry>,
     /// Memory to be used again.
     spares: Vec<Vec<u64>>,
+    /// Entries of a bar at most.
+    bar_entries: usize,
 }
 
 impl IndexTree {
     /// A tree without entries.
     #[must_use]
     pub fn new(number: u8, options: TreeOptions) -> Self {
-        Self::of(Tiers::new(number, options))
+        Self::of(Tiers::new(number, options), options)
     }
 
-    fn of(tiers: Tiers<IndexEntry>) -> Self {
+    fn of(tiers: Tiers<IndexEntry>, options: TreeOptions) -> Self {
+        let bar_entries = options.bar_entries;
         Self {
-            open: IndexTable::default(),
+            open: IndexTable::with(Vec::with_capacity(bar_entries)),
             frozen: VecDeque::new(),
             tiers,
             spares: Vec::new(),
+            bar_entries,
         }
+    }
+
+    /// Memory for a bar.
+    fn spare(&mut self) -> Vec<u64> {
+        let mut spare = self.spares.pop().unwrap_or_default();
+        spare.reserve_exact(self.bar_entries);
+        spare
     }
 
     /// Adds an entry; positions never go back, and begin anew above those before a bar.
@@ -74,7 +85,7 @@ impl IndexTree {
         if let (Some((oldest, _)), Some(_)) = (unsorted.next(), unsorted.nth(UNSORTED_MAX - 2)) {
             self.sort_first(oldest).await;
         }
-        let next = IndexTable::with(self.spares.pop().unwrap_or_default());
+        let next = IndexTable::with(self.spare());
         let table = std::mem::replace(&mut self.open, next);
         self.frozen.push_back(table);
         // One more than there ever are: a binary before this one began its merges later.
@@ -106,11 +117,11 @@ impl IndexTree {
         if self.frozen.iter().any(IndexTable::is_sorting) {
             return false;
         }
-        let Some(table) = self.frozen.iter_mut().find(|table| !table.is_settled()) else {
+        let Some(oldest) = self.frozen.iter().position(|table| !table.is_settled()) else {
             return false;
         };
-        let spare = self.spares.pop().unwrap_or_default();
-        table.sort_begin(spare, |job| store.spawn(job));
+        let spare = self.spare();
+        self.frozen[oldest].sort_begin(spare, |job| store.spawn(job));
         true
     }
 
@@ -123,11 +134,13 @@ impl IndexTree {
 
     /// Has so many runs in memory sorted.
     async fn sort_first(&mut self, runs: usize) {
-        for table in self.frozen.iter_mut().take(runs) {
+        for run in 0..runs.min(self.frozen.len()) {
+            let table = &self.frozen[run];
             if !table.is_settled() && !table.is_sorting() {
-                table.sort_begin(self.spares.pop().unwrap_or_default(), |job| job());
+                let spare = self.spare();
+                self.frozen[run].sort_begin(spare, |job| job());
             }
-            keep(&mut self.spares, table.sort_end().await);
+            keep(&mut self.spares, self.frozen[run].sort_end().await);
         }
     }
 
@@ -172,7 +185,7 @@ impl IndexTree {
         state: TreeState,
         store: &mut impl BlockStore,
     ) -> Self {
-        Self::of(Tiers::restore(number, options, state, store).await)
+        Self::of(Tiers::restore(number, options, state, store).await, options)
     }
 
     /// Goes on where the tree of the manifest was, when all is pushed again that was in memory.
@@ -290,12 +303,12 @@ impl IndexTree {
     /// known twice.
     #[must_use]
     pub fn memory_max(extent: &Extent, options: TreeOptions) -> u64 {
-        let bar_entries = extent.bar_entries;
+        let bar_entries = to_u64(options.bar_entries);
         let layout = Layout::new::<IndexEntry>(options.pages);
         super::tiers::memory_max::<IndexEntry>(extent, &layout, options)
-            + (2 * to_u64(FAN) + 2) * bar_entries * to_u64(IndexEntry::SIZE)
-            // Also the table that fills, and the memory that is to be used again; vectors double.
-            + to_u64(UNSORTED_MAX + SPARES_MAX + 1) * 2 * bar_entries * to_u64(size_of::<u64>())
+            + 2 * to_u64(FAN) * bar_entries * to_u64(IndexEntry::SIZE)
+            // Also the table that fills, and the memory that is to be used again.
+            + to_u64(UNSORTED_MAX + SPARES_MAX + 1) * bar_entries * to_u64(size_of::<u64>())
     }
 
     #[cfg(test)]

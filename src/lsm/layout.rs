@@ -6,7 +6,7 @@
 use super::clock::BAR;
 use super::entry::Entry;
 use super::fuse::{FILTER_IDS_MAX, Filter};
-use crate::constants::BLOCK_DATA_SIZE;
+use crate::constants::{BATCH_EVENTS_MAX, BLOCK_DATA_SIZE};
 use crate::stdx::{to_u64, u64_to_usize};
 use storage_format::SECTOR_SIZE;
 use storage_format::block::PAGE_INDEX_OFFSET;
@@ -18,6 +18,8 @@ pub struct TreeOptions {
     pub bar: u64,
     /// Data pages of a block.
     pub pages: usize,
+    /// Entries of a bar at most: it ends with the op that completes it.
+    pub bar_entries: usize,
 }
 
 impl Default for TreeOptions {
@@ -25,6 +27,7 @@ impl Default for TreeOptions {
         Self {
             bar: BAR,
             pages: BLOCK_DATA_SIZE / SECTOR_SIZE,
+            bar_entries: u64_to_usize(BAR + u64::from(BATCH_EVENTS_MAX)),
         }
     }
 }

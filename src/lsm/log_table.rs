@@ -332,11 +332,11 @@ impl<T: Record + Ranked> LogTable<T> {
         }
     }
 
-    /// Bytes of memory that the table takes.
+    /// Bytes of memory that the table takes, without what is about to be written.
     #[must_use]
     pub fn memory(&self) -> u64 {
         let fences = self.blocks.capacity() * size_of::<BlockEntry>();
-        to_u64((self.full.len() + self.chunks.len()) * SLAB_COST + fences)
+        to_u64(self.chunks.len() * SLAB_COST + fences)
     }
 }
 

@@ -47,7 +47,7 @@ struct Tier<E> {
 #[derive(Debug)]
 struct Away<E> {
     work: Task<Work<E>>,
-    /// As of the merge when it went, and the blocks that are going to be written.
+    /// As of the merge when it went, with the blocks that are going to be written.
     size: Size,
 }
 
@@ -214,10 +214,11 @@ impl<E: Entry> Tiers<E> {
                 Some(memory) if index == 0 => memory,
                 Some(_) | None => Source::disk(&tier.runs),
             };
-            let mut size = Size::of(&merge);
-            size.blocks += merge.blocks_of(share);
+            let blocks = merge.blocks_of(share);
             let mut work = Work::new(merge, source, share);
             work.prepare(&tier.runs, store).await;
+            let mut size = Size::of(&work.merge);
+            size.blocks += blocks;
             let compute = move || {
                 work.step();
                 work
@@ -394,8 +395,6 @@ impl<E: Entry> Tiers<E> {
 pub struct Extent {
     /// Entries.
     pub entries: u64,
-    /// Entries in a bar.
-    pub bar_entries: u64,
     /// Units of the whole forest: they make the tiers.
     pub units: u64,
 }

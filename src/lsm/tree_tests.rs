@@ -15,7 +15,11 @@ const ABSENT: u128 = 1 << 127 | 7;
 
 fn options(pages: usize) -> TreeOptions {
     let pages = pages.min(TreeOptions::default().pages);
-    TreeOptions { bar: BAR, pages }
+    TreeOptions {
+        bar: BAR,
+        pages,
+        bar_entries: 2 * usize::try_from(BAR + 4).unwrap(),
+    }
 }
 
 /// What is done to a tree.
@@ -270,7 +274,6 @@ fn walk(tree: &IndexTree, store: &Mock, random: &mut Random, key: u64, positions
 fn extent(entries: u64) -> Extent {
     Extent {
         entries,
-        bar_entries: 2 * (BAR + 4),
         units: 9004,
     }
 }

@@ -3,7 +3,7 @@
 //! Jobs touch nothing in common, and whoever begins one waits for it at a point of its own: what comes
 //! of them is the same with any number of threads, and with none.
 
-use crate::stdx::Job;
+use crate::stdx::{Job, Slab};
 use std::io;
 
 /// See the module.
@@ -24,6 +24,7 @@ impl Workers {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|number| format!("compaction-{number}"))
+            .start_handler(|_| Slab::give_back())
             .build();
         Ok(Self {
             pool: Some(pool.map_err(io::Error::other)?),

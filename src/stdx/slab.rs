@@ -2,8 +2,9 @@
 //! blocks are read and written.
 //!
 //! * Each thread has a pool of its own. A slab that is dropped goes back to it, never to the system:
-//!   the bytes that a new one holds mean nothing. Work on another core gives back the slabs that it was given; only
-//!   if the state is given up meanwhile do they stay there.
+//!   the bytes that a new one holds mean nothing.
+//! * Work on another core gives back the slabs that it was given, unless the state was given up meanwhile: what a thread
+//!   drops that takes none itself is there for all, see [`Slab::give_back`].
 //! * The first touch of a page costs more than the record that is written to it. A thread of the
 //!   server may touch them ahead of time, see [`Slab::set_source`]; what the state does never
 //!   depends on it.
@@ -65,10 +66,27 @@ impl Default for Region {
 struct Pool {
     free: Vec<Memory>,
     source: Option<Source>,
+    /// Whether what is dropped is for other threads.
+    gives_back: bool,
+}
+
+/// What was given back.
+#[expect(
+    clippy::disallowed_types,
+    reason = "asked when a pool is empty, and when work was done in vain"
+)]
+static GIVEN_BACK: std::sync::Mutex<Vec<Memory>> = std::sync::Mutex::new(Vec::new());
+
+fn given_back<T>(with: impl FnOnce(&mut Vec<Memory>) -> T) -> T {
+    with(&mut GIVEN_BACK.lock().expect("nobody panics under the lock"))
 }
 
 impl Pool {
     fn grow(&mut self) {
+        self.free = given_back(std::mem::take);
+        if !self.free.is_empty() {
+            return;
+        }
         let region = self.source.as_mut().and_then(|source| source());
         let region = region.unwrap_or_default();
         self.free.extend(region.0.chunks_exact_mut(SLAB_SIZE).rev());
@@ -89,6 +107,11 @@ impl Slab {
             }
             Self(pool.free.pop().expect("a region has slabs"))
         })
+    }
+
+    /// This thread takes no slabs: from now on those that it drops are for other threads.
+    pub fn give_back() {
+        POOL.with_borrow_mut(|pool| pool.gives_back = true);
     }
 
     /// From now on the memory of this thread's slabs comes from there, while there is any.
@@ -116,7 +139,14 @@ impl Drop for Slab {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.0);
         // When the thread ends, its pool may be gone already: the process ends soon, too.
-        let _gone = POOL.try_with(|pool| pool.borrow_mut().free.push(memory));
+        let _gone = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.gives_back {
+                given_back(|slabs| slabs.push(memory));
+            } else {
+                pool.free.push(memory);
+            }
+        });
     }
 }
 
@@ -148,5 +178,22 @@ mod tests {
         let taken: Vec<Slab> = (0..2 * REGION_SLABS).map(|_| Slab::take()).collect();
         let touched = taken.iter().filter(|slab| slab[SLAB_SIZE - 1] == 0xDA);
         assert_eq!(touched.count(), REGION_SLABS);
+    }
+
+    #[test]
+    fn what_a_thread_gives_back_is_taken_by_others() {
+        let slab = Slab::take();
+        let address = slab.as_ptr().addr();
+        std::thread::scope(|scope| {
+            let drop_there = move || {
+                Slab::give_back();
+                drop(slab);
+            };
+            drop(scope.spawn(drop_there));
+        });
+        // What is left of the region first.
+        let taken: Vec<Slab> = (0..REGION_SLABS).map(|_| Slab::take()).collect();
+        let mut addresses = taken.iter().map(|slab| slab.as_ptr().addr());
+        assert!(addresses.any(|taken| taken == address));
     }
 }
