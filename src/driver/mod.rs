@@ -13,8 +13,6 @@ mod repair;
 pub mod scrub;
 mod superblock;
 mod sync;
-#[cfg(test)]
-mod tests;
 
 pub use crate::ledger::ACCOUNT_CACHE_SIZE_MIN;
 pub use format::{FormatOptions, format};

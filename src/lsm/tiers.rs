@@ -417,7 +417,7 @@ pub(super) fn memory_max<E: Entry>(extent: &Extent, layout: &Layout, options: Tr
     };
     // Vectors grow by doubling; while a merge is under way, its output is there beside the inputs.
     let block = 4 * to_u64(size_of::<super::run::BlockEntry>()) + 2 * to_u64(filter);
-    // What is read ahead, one block of an input, is not the tree's.
+    // One block of an input counts as read ahead, which is not the tree's.
     let inputs = FAN * (held_max::<E>() - 1);
     let on_disk = (tiers - 1) * to_u64(inputs + buffers_max(1));
     blocks * block + (on_disk + to_u64(buffers_max(0))) * block_size

@@ -29,7 +29,7 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// Bytes of memory for the state that are touched before they are used, a few at a time.
     pub state_memory: u64,
-    /// Threads that compute merges beside the replica core.
+    /// Threads that sort, merge and checksum beside the replica core.
     pub compaction_threads: usize,
     /// Whether SIGTERM and SIGINT shut this server down; one in a process can have them.
     pub signals: bool,

@@ -1,15 +1,15 @@
-//! The loop, poll by poll.
+//! The loop that joins consensus, ledger and storage, poll by poll.
 
-use super::{ACCOUNT_CACHE_SIZE_MIN, CACHE_SIZE_MIN, LONG_EXECUTION};
-use super::{FormatOptions, RunOptions, format, run};
-use crate::client::{Client, Event, Options, Output, PreparedRequest};
-use crate::constants::{HEADER_SIZE, NANOSECONDS};
-use crate::io::memory::MemoryStorage;
-use crate::io::{ConnectionId, Incoming, Io, Network, Storage};
-use crate::stdx::{SectorBuf, run_to_end};
-use crate::vsr::Releases;
-use crate::wire::{Account, Operation};
 use bytes::Bytes;
+use daftari::client::{Client, Event, Options, Output, PreparedRequest};
+use daftari::constants::{HEADER_SIZE, NANOSECONDS};
+use daftari::driver::{ACCOUNT_CACHE_SIZE_MIN, CACHE_SIZE_MIN};
+use daftari::driver::{FormatOptions, RunOptions, format, run};
+use daftari::io::memory::MemoryStorage;
+use daftari::io::{ConnectionId, Incoming, Io, Network, Storage};
+use daftari::stdx::{SectorBuf, run_to_end};
+use daftari::vsr::Releases;
+use daftari::wire::{Account, Operation};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
@@ -17,6 +17,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use storage_format::Geometry;
 use zerocopy::IntoBytes;
+
+/// Bytes of a prepare that takes long to execute, at least.
+const LONG: usize = 64 * 1024;
 
 /// What the loop did in which poll.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +54,7 @@ impl Storage for Disk {
 
     async fn write(&self, offset: u64, buffer: SectorBuf, size: usize) -> SectorBuf {
         let begun = self.polls.get();
-        if size >= LONG_EXECUTION {
+        if size >= LONG {
             self.did.borrow_mut().push(Did::Write(begun));
         }
         poll_fn(|context| {
@@ -81,7 +84,7 @@ impl Network for Frames {
         let frame = self.incoming.borrow_mut().pop_front()?;
         Some(Incoming::Frame {
             connection: ConnectionId(1),
-            header: Box::new(frame[..HEADER_SIZE].try_into().unwrap()),
+            header: Box::new(*frame.first_chunk().expect("a frame has a header")),
             body: frame.slice(HEADER_SIZE..),
         })
     }
