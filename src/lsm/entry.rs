@@ -4,6 +4,7 @@
 //! Runs in memory have the same encoding, without pages.
 
 use crate::stdx::{to_u64, u64_to_usize};
+use std::sync::Arc;
 use storage_format::SECTOR_SIZE;
 
 /// Runs that merge into one.
@@ -32,6 +33,21 @@ pub trait Entry: Copy + std::fmt::Debug + Send + 'static {
     fn rank(&self) -> u128;
     /// What a merge compares of the entry that begins at a byte.
     fn head(bytes: &[u8], at: usize, input: usize) -> Self::Head;
+}
+
+/// Entries one after the other, as runs in memory have them.
+pub(super) fn encoded<E: Entry>(entries: impl ExactSizeIterator<Item = E>) -> Arc<[u8]> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, entries.len() * E::SIZE).collect();
+    let room = Arc::get_mut(&mut bytes).expect("nobody else has it");
+    store_all(room, entries);
+    bytes
+}
+
+/// Writes entries to where the first begins.
+pub(super) fn store_all<E: Entry>(room: &mut [u8], entries: impl Iterator<Item = E>) {
+    for (room, entry) in room.chunks_exact_mut(E::SIZE).zip(entries) {
+        entry.store(room);
+    }
 }
 
 /// The next entry of an input of a merge, as far as its order goes.

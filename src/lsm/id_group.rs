@@ -4,7 +4,7 @@
 //! see [`hash`](super::hash). Each bar is sorted once, for the merge; when the group is on disk it
 //! is emptied as a whole.
 
-use super::entry::{Entry, FAN, IdEntry};
+use super::entry::{self, Entry, FAN, IdEntry};
 use super::hash::{Hash, spread};
 use super::sort;
 use crate::stdx::{Job, Task, to_u64, to_usize};
@@ -46,20 +46,16 @@ pub(super) struct IdGroup {
     sorting: Option<Task<Arc<[u8]>>>,
 }
 
-/// Entries as trees have them, in the order of the ids.
+/// Entries in the order of the ids.
 fn sorted(arrived: &[Kept]) -> Arc<[u8]> {
     let order = sort::ids_in_order(arrived.len(), |at| arrived[at].id());
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, arrived.len() * IdEntry::SIZE).collect();
-    let room = Arc::get_mut(&mut bytes).expect("nobody else has it");
-    for (room, number) in room.chunks_exact_mut(IdEntry::SIZE).zip(order) {
+    entry::encoded(order.into_iter().map(|number| {
         let kept = &arrived[to_usize(number)];
-        let entry = IdEntry {
+        IdEntry {
             id: kept.id(),
             value: kept.value,
-        };
-        entry.store(room);
-    }
-    bytes
+        }
+    }))
 }
 
 impl IdGroup {

@@ -238,7 +238,5 @@ async fn memory(groups: &mut [IdGroup], merging: bool) -> Option<Memory> {
     while groups[0].sort_begin(|job| job()) {
         groups[0].sort_end().await;
     }
-    Some(Memory {
-        inputs: groups[0].sorted(),
-    })
+    Some(groups[0].sorted())
 }

@@ -1,6 +1,6 @@
 //! Entries of an index tree in memory: those of one bar.
 
-use super::entry::{Entry, IndexEntry};
+use super::entry::{self, Entry, IndexEntry};
 use super::sort::{self, LOW_BITS};
 use crate::stdx::{Job, Task, to_u64};
 use std::cell::OnceCell;
@@ -27,18 +27,12 @@ pub(super) struct IndexTable {
 /// What the sorting of a table gives, and the memory that it took.
 type Sorted = (Arc<[u8]>, [Vec<u64>; 2]);
 
-/// Entries as trees have them, of words whose positions begin there.
-fn encoded(words: &[u64], position_low: u64) -> Arc<[u8]> {
-    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, words.len() * IndexEntry::SIZE).collect();
-    let room = Arc::get_mut(&mut bytes).expect("nobody else has it");
-    for (room, word) in room.chunks_exact_mut(IndexEntry::SIZE).zip(words) {
-        let entry = IndexEntry {
-            key: word >> LOW_BITS,
-            position: position_low + word % POSITIONS_MAX,
-        };
-        entry.store(room);
-    }
-    bytes
+/// The entries of words whose positions begin there.
+fn entries(words: &[u64], position_low: u64) -> impl ExactSizeIterator<Item = IndexEntry> {
+    words.iter().map(move |word| IndexEntry {
+        key: word >> LOW_BITS,
+        position: position_low + word % POSITIONS_MAX,
+    })
 }
 
 impl IndexTable {
@@ -73,7 +67,7 @@ impl IndexTable {
         self.sorted.get_or_init(|| {
             let mut words = self.arrived.clone();
             sort::words(&mut words, &mut Vec::new());
-            encoded(&words, self.position_low)
+            entry::encoded(entries(&words, self.position_low))
         })
     }
 
@@ -85,7 +79,9 @@ impl IndexTable {
         }
         let words = self.arrived.iter().copied();
         let found: Vec<u64> = words.filter(|word| word >> LOW_BITS == key).collect();
-        Some(encoded(&found, self.position_low).to_vec())
+        let mut bytes = vec![0; found.len() * IndexEntry::SIZE];
+        entry::store_all(&mut bytes, entries(&found, self.position_low));
+        Some(bytes)
     }
 
     /// Whether the table is sorted for good.
@@ -106,7 +102,7 @@ impl IndexTable {
         let sort = move || {
             let sorted = sorted.unwrap_or_else(|| {
                 sort::words(&mut words, &mut spare);
-                encoded(&words, position_low)
+                entry::encoded(entries(&words, position_low))
             });
             words.clear();
             spare.clear();

@@ -79,11 +79,11 @@ impl IndexTree {
 
     /// Ends a bar: what was added since the last one becomes a run.
     pub async fn bar(&mut self) {
-        let mut unsorted = (1..)
-            .zip(&self.frozen)
-            .filter(|(_, table)| !table.is_settled());
-        if let (Some((oldest, _)), Some(_)) = (unsorted.next(), unsorted.nth(UNSORTED_MAX - 2)) {
-            self.sort_first(oldest).await;
+        let unsorted = |table: &IndexTable| !table.is_settled();
+        if self.frozen.iter().filter(|table| unsorted(table)).count() == UNSORTED_MAX
+            && let Some(oldest) = self.frozen.iter().position(unsorted)
+        {
+            self.sort_first(oldest + 1).await;
         }
         let next = IndexTable::with(self.spare());
         let table = std::mem::replace(&mut self.open, next);
@@ -350,9 +350,7 @@ fn keep(spares: &mut Vec<Vec<u64>>, memory: Option<[Vec<u64>; 2]>) {
 
 /// The first eight of some tables, if they are merging.
 fn memory(frozen: &VecDeque<IndexTable>, merging: bool) -> Option<Memory> {
-    merging.then(|| Memory {
-        inputs: std::array::from_fn(|input| Arc::clone(frozen[input].sorted())),
-    })
+    merging.then(|| std::array::from_fn(|input| Arc::clone(frozen[input].sorted())))
 }
 
 /// The lowest and the highest position in the first eight of some tables; 0 if there is none.

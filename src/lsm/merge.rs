@@ -8,6 +8,7 @@ use super::fuse::Builder;
 use super::layout::{Layout, page_entries};
 use super::output::{Origin, Output};
 use super::run::{BlockEntry, Run, RunState};
+use super::tiers::Memory;
 use crate::grid::store::BlockStore;
 use crate::stdx::marks::{Mark, mark};
 use crate::stdx::planted::{Bug, planted};
@@ -15,7 +16,6 @@ use crate::stdx::{SectorBuf, to_u64, u64_to_usize};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
 use storage_format::SECTOR_SIZE;
 
 /// A merge, as a manifest has it.
@@ -33,7 +33,7 @@ pub struct MergeState {
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     /// Sorted entries, without pages.
-    Memory([Arc<[u8]>; FAN]),
+    Memory(Memory),
     /// Entries of each run on disk.
     Disk([u64; FAN]),
 }

@@ -52,7 +52,7 @@ struct Away<E> {
 }
 
 /// What a merge takes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Size {
     blocks: usize,
     run_memory: u64,
@@ -95,11 +95,8 @@ pub(super) struct Tiers<E> {
     resume: Option<MergeState>,
 }
 
-/// The runs of tier 0 that are merging.
-pub(super) struct Memory {
-    /// Sorted entries.
-    pub(super) inputs: [Arc<[u8]>; FAN],
-}
+/// The runs of tier 0 that are merging: sorted entries.
+pub(super) type Memory = [Arc<[u8]>; FAN];
 
 impl<E: Entry> Tiers<E> {
     pub(super) fn new(number: u8, options: TreeOptions) -> Self {
@@ -173,7 +170,7 @@ impl<E: Entry> Tiers<E> {
         mark(Mark::MergeOfMemoryRestored);
         let merge = self.tiers[0].merge.take().expect("what was pushed again");
         let memory = memory.expect("it is merging");
-        let source = (Source::Memory(memory.inputs), &[][..]);
+        let source = (Source::Memory(memory), &[][..]);
         self.tiers[0].merge = Some(merge.restore(state, source, store).await);
     }
 
@@ -198,7 +195,7 @@ impl<E: Entry> Tiers<E> {
     ) {
         assert!(self.resume.is_none(), "a tree resumes before it goes on");
         assert_eq!(self.memory_merging(), memory.is_some());
-        let mut memory = memory.map(|memory| Source::Memory(memory.inputs));
+        let mut memory = memory.map(Source::Memory);
         for index in 0..self.tiers.len() {
             let time = self.time(index);
             let tier = &mut self.tiers[index];
