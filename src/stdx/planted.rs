@@ -180,7 +180,6 @@ impl Bug {
         Self::ServeBeforeExecuting,
         Self::TrustOwnClock,
         Self::RecoverAtOnce,
-        Self::DenyForgotten,
         Self::AnswerAnybody,
         Self::AssertOneView,
         Self::LagForever,
@@ -210,6 +209,7 @@ impl Bug {
         Self::OpenAnyRelease,
         Self::HearOwnReleaseOnly,
         Self::TrustOlderCopy,
+        Self::DenyForgotten,
     ];
 }
 

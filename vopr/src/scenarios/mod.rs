@@ -134,6 +134,7 @@ const MUTANTS: &[(Bug, &str)] = &[
     (Bug::OpenAnyRelease, "U07"),
     (Bug::HearOwnReleaseOnly, "U03"),
     (Bug::TrustOlderCopy, "F05"),
+    (Bug::DenyForgotten, "F05"),
 ];
 
 /// All of them, by family.
