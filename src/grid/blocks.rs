@@ -21,13 +21,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use storage_format::block::{BlockError, seal, seal_with, verify, verify_header, verify_page};
-use storage_format::{BlockHeader, BlockReference, FORMAT_VERSION, SECTOR_SIZE, Superblock};
+use storage_format::{
+    BlockHeader, BlockReference, FORMAT_VERSION, Geometry, SECTOR_SIZE, Superblock,
+};
 use zerocopy::FromZeros;
 
 /// Block writes under way at the same time.
 pub const WRITES_MAX: usize = 16;
-/// Page reads under way at the same time.
-const PAGE_READS_MAX: usize = 64;
+/// Page reads under way at the same time: some for the disk while those that came before are verified.
+const PAGE_READS_MAX: usize = 128;
 
 type Access<'a, T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + 'a>>>;
 
@@ -249,36 +251,58 @@ impl<'a, I: Io> Grid<'a, I> {
         wanted.dedup();
         wanted.retain(|header| !self.cache.touch(header.key));
         wanted.extend(missing.iter().filter(|page| page.page > 0));
+        // Buffers of pages that were put in, for those that are read after them.
+        let spare = RefCell::new(Vec::new());
         let (io, geometry) = (self.io, self.superblock.geometry);
-        let read_page = |page: Missing| async move {
-            let offset = geometry.block_offset(page.address) + to_u64(page.page * SECTOR_SIZE);
-            let buffer = io
-                .storage()
-                .read(offset, SectorBuf::zeroed(SECTOR_SIZE))
-                .await;
-            (page, buffer)
+        let read = |page: Missing| {
+            let buffer = spare.borrow_mut().pop();
+            let buffer = buffer.unwrap_or_else(|| SectorBuf::zeroed(SECTOR_SIZE));
+            async move { (page, read_page(io, &geometry, &page, buffer).await) }
         };
-        let reads = futures_util::stream::iter(wanted.into_iter().map(read_page));
-        let mut read: Vec<(Missing, SectorBuf)> =
-            reads.buffer_unordered(PAGE_READS_MAX).collect().await;
-        // In an order of its own, whichever was read first.
-        read.sort_unstable_by_key(|(page, _)| (page.page > 0, page.key));
-        for (page, mut buffer) in read {
-            let mut twice = false;
-            while let Err(error) = self.verify(&page, &buffer)
-                && !planted(Bug::TrustPages)
-            {
-                if std::mem::replace(&mut twice, true) {
-                    mark(Mark::PageDamaged);
-                    self.damage.repaired(page.block(), error).await;
-                } else {
-                    mark(Mark::PageReadAgain);
-                }
-                buffer = read_page(page).await.1;
+        let reads = futures_util::stream::iter(wanted.into_iter().map(read));
+        let mut reads = reads.buffer_unordered(PAGE_READS_MAX);
+        // Pages that came before the header page that tells their checksum.
+        let mut before_headers = Vec::new();
+        while let Some((page, buffer)) = reads.next().await {
+            if page.page > 0 && self.cache.peek(page.header().key).is_none() {
+                before_headers.push((page, buffer));
+            } else {
+                let buffer = self.put_in(&page, buffer).await;
+                spare.borrow_mut().push(buffer);
             }
-            self.cache.insert(page.key, &buffer, true);
+        }
+        for (page, buffer) in before_headers {
+            drop(self.put_in(&page, buffer).await);
         }
     }
+
+    /// Puts a page that was read into the cache, once it is what its block says; gives the buffer back.
+    async fn put_in(&mut self, page: &Missing, mut buffer: SectorBuf) -> SectorBuf {
+        let mut twice = false;
+        while let Err(error) = self.verify(page, &buffer)
+            && !planted(Bug::TrustPages)
+        {
+            if std::mem::replace(&mut twice, true) {
+                mark(Mark::PageDamaged);
+                self.damage.repaired(page.block(), error).await;
+            } else {
+                mark(Mark::PageReadAgain);
+            }
+            buffer = read_page(self.io, &self.superblock.geometry, page, buffer).await;
+        }
+        self.cache.insert(page.key, &buffer, true);
+        buffer
+    }
+}
+
+async fn read_page<I: Io>(
+    io: &I,
+    geometry: &Geometry,
+    page: &Missing,
+    buffer: SectorBuf,
+) -> SectorBuf {
+    let offset = geometry.block_offset(page.address) + to_u64(page.page * SECTOR_SIZE);
+    io.storage().read(offset, buffer).await
 }
 
 impl<I: Io> BlockStore for Grid<'_, I> {

@@ -6,7 +6,7 @@
 
 use super::Ledger;
 use super::account_table::Side;
-use super::query::{Range, before, load, loaded};
+use super::query::{Range, before, records};
 use super::records::{Balances, EventRecord, ExpiryRecord};
 use crate::constants::CHANGE_EVENTS_MAX;
 use crate::grid::Grid;
@@ -99,21 +99,17 @@ impl Ledger {
         positions: &[u64],
         grid: &mut Grid<'_, I>,
     ) -> Vec<Event> {
-        load(&self.events, positions, grid).await;
-        let records: Vec<EventRecord> = positions
-            .iter()
-            .map(|position| *loaded(&self.events, *position, grid))
-            .collect();
-        let wide: Vec<u64> = records.iter().filter_map(EventRecord::wide).collect();
-        load(&self.wide, &wide, grid).await;
+        let narrow = records(&self.events, positions, grid).await;
+        let wide: Vec<u64> = narrow.iter().filter_map(EventRecord::wide).collect();
+        let mut wide = records(&self.wide, &wide, grid).await.into_iter();
         let event = |(position, record): (&u64, &EventRecord)| {
             let balances = match record.wide() {
-                Some(wide) => loaded(&self.wide, wide, grid).balances(),
+                Some(_) => wide.next().expect("it was asked for").balances(),
                 None => record.balances(),
             };
             Event::of_transfer(*position, record, balances)
         };
-        positions.iter().zip(&records).map(event).collect()
+        positions.iter().zip(&narrow).map(event).collect()
     }
 
     /// The expiries at positions.
@@ -122,9 +118,8 @@ impl Ledger {
         positions: &[u64],
         grid: &mut Grid<'_, I>,
     ) -> Vec<Event> {
-        load(&self.expiries, positions, grid).await;
-        let expiry = |position: &u64| Event::of_expiry(loaded(&self.expiries, *position, grid));
-        positions.iter().map(expiry).collect()
+        let expiries = records(&self.expiries, positions, grid).await;
+        expiries.iter().map(Event::of_expiry).collect()
     }
 
     pub(super) async fn change_events<I: Io>(
@@ -203,14 +198,11 @@ impl Ledger {
     ) {
         let sides = |event: &Event| [event.debit_account.into(), event.credit_account.into()];
         let positions: Vec<u64> = events.iter().flat_map(sides).collect();
-        let created = &self.accounts.created;
-        load(created, &positions, grid).await;
-        let accounts = positions.iter().map(|at| *loaded(created, *at, grid));
-        let accounts: Vec<Account> = accounts.collect();
+        let accounts = records(&self.accounts.created, &positions, grid).await;
         let positions: Vec<u64> = events.iter().map(|event| event.transfer).collect();
-        load(&self.transfers, &positions, grid).await;
-        for (event, accounts) in events.iter().zip(accounts.as_chunks().0) {
-            let transfer = loaded(&self.transfers, event.transfer, grid);
+        let transfers = records(&self.transfers, &positions, grid).await;
+        let accounts = accounts.as_chunks().0;
+        for ((event, transfer), accounts) in events.iter().zip(&transfers).zip(accounts) {
             reply.extend_from_slice(change_event(event, transfer, accounts).as_bytes());
         }
     }

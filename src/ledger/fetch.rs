@@ -6,7 +6,7 @@
 
 use super::Ledger;
 use super::account_table::Place;
-use super::query::{before, load, loaded};
+use super::query::{before, records};
 use super::transfers::Located;
 use crate::grid::cache::PageKey;
 use crate::grid::{Grid, PageCache, Pages};
@@ -177,10 +177,7 @@ impl Ledger {
         positions: &[u64],
         grid: &mut Grid<'_, I>,
     ) -> Vec<Account> {
-        let created = &self.accounts.created;
-        load(created, positions, grid).await;
-        let accounts = positions.iter().map(|at| *loaded(created, *at, grid));
-        let mut accounts: Vec<Account> = accounts.collect();
+        let mut accounts = records(&self.accounts.created, positions, grid).await;
         let place = |(number, position): (usize, &u64)| {
             let place = self.accounts.heads.get(*position).place()?;
             Some((number, place))
@@ -238,9 +235,8 @@ impl Ledger {
         positions.dedup();
         positions.retain(|at| self.fetched.transfer(*at).is_none());
         for positions in positions.chunks(TOGETHER) {
-            load(&self.transfers, positions, grid).await;
-            for position in positions {
-                let transfer = loaded(&self.transfers, *position, grid);
+            let transfers = records(&self.transfers, positions, grid).await;
+            for (position, transfer) in positions.iter().zip(&transfers) {
                 self.fetched.add_transfer(*position, transfer);
             }
         }
@@ -323,8 +319,8 @@ async fn has_timestamp<T: Record + Ranked, I: Io>(
     if position == table.len() {
         return false;
     }
-    load(table, &[position], grid).await;
-    loaded(table, position, grid).rank() == timestamp
+    let found = records(table, &[position], grid).await;
+    found.iter().any(|record| record.rank() == timestamp)
 }
 
 /// Pages that are in the cache. What is missing is not noted: it is asked for again, for a few ids at a time.

@@ -160,13 +160,12 @@ impl Ledger {
                 return;
             }
             for positions in positions.chunks(TOGETHER) {
-                load(created, positions, grid).await;
-                let wanted = positions.iter().copied().filter(|at| {
-                    let account = loaded(created, *at, grid);
-                    matches(&wanted, &account_fields(account))
-                });
-                let wanted: Vec<u64> = wanted.take(left).collect();
-                let accounts = self.load_accounts(&wanted, grid).await;
+                let accounts = records(created, positions, grid).await;
+                let accepted = positions.iter().zip(&accounts);
+                let accepted =
+                    accepted.filter(|(_, account)| matches(&wanted, &account_fields(account)));
+                let accepted: Vec<u64> = accepted.map(|(at, _)| *at).take(left).collect();
+                let accounts = self.load_accounts(&accepted, grid).await;
                 reply.extend_from_slice(accounts.as_bytes());
                 left -= accounts.len();
             }
@@ -208,10 +207,8 @@ impl Ledger {
             if positions.is_empty() {
                 return;
             }
-            load(&self.transfers, &positions, grid).await;
-            for position in positions {
-                let transfer = loaded(&self.transfers, position, grid);
-                if left > 0 && accepts(transfer) {
+            for transfer in records(&self.transfers, &positions, grid).await {
+                if left > 0 && accepts(&transfer) {
                     reply.extend_from_slice(transfer.as_bytes());
                     left -= 1;
                 }
@@ -277,8 +274,9 @@ impl Ledger {
                 return;
             }
             if query.fields != Fields::default() {
-                load(&self.transfers, &positions, grid).await;
-                positions.retain(|at| query.accepts(loaded(&self.transfers, *at, grid)));
+                let transfers = records(&self.transfers, &positions, grid).await;
+                let mut accepted = transfers.iter().map(|transfer| query.accepts(transfer));
+                positions.retain(|_| accepted.next().expect("each position has a record"));
             }
             for event in self.load_events(&positions, grid).await {
                 let debit = query.debits && event.debit_account == account;
@@ -302,32 +300,23 @@ impl Ledger {
     }
 }
 
-/// Has the pages of records in the cache, until the next call.
-pub(super) async fn load<T: Record + Ranked, I: Io>(
+/// The records at positions. All loads of a pass overlap, those of pages and those of memory: nothing waits for one.
+pub(super) async fn records<T: Record + Ranked, I: Io>(
     table: &LogTable<T>,
     positions: &[u64],
     grid: &mut Grid<'_, I>,
-) {
+) -> Vec<T> {
+    let mut records = Vec::with_capacity(positions.len());
     grid.cache.begin();
     loop {
-        for position in positions {
-            let _ = std::hint::black_box(table.get(&grid.cache, *position).is_some());
-        }
+        records.clear();
+        let here = |position: &u64| table.get(&grid.cache, *position).copied();
+        records.extend(positions.iter().filter_map(here));
         if !grid.cache.has_missing() {
-            return;
+            return records;
         }
         grid.load_missing().await;
     }
-}
-
-/// A record that [`load`] was asked for.
-pub(super) fn loaded<'a, T: Record + Ranked, I: Io>(
-    table: &'a LogTable<T>,
-    position: u64,
-    grid: &'a Grid<'_, I>,
-) -> &'a T {
-    let record = table.get(&grid.cache, position);
-    record.expect("its page was loaded and stays for now")
 }
 
 /// The number of records before a time.

@@ -2,15 +2,19 @@
 //!
 //! Of a batch, ids are taken in order, run by run: what the runs have in memory is then read in
 //! order too, and the loads of several ids' filters are under way at once. Only ids that pass are looked
-//! for in pages.
+//! for in pages, of several at once again.
 
-use super::entry::{Entry, IdEntry, lower_bound};
+use super::entry::{Entry, IdEntry};
 use super::fuse;
 use super::layout::{Layout, page_entries, page_of};
 use super::run::Run;
 use super::sort;
 use crate::grid::store::Pages;
 use crate::stdx::to_usize;
+use storage_format::BlockReference;
+
+/// Ids that are searched for together: as many as the processor can have loads under way for.
+const TOGETHER: usize = 16;
 
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,29 +52,96 @@ pub(super) fn lookup(run: &Run, layout: &Layout, pages: &impl Pages, id: u128) -
     let block = run.block_of(id, 0);
     match &run.filters[block] {
         Some(filter) if !filter.may_contain(id, fuse::hash(id, 0)) => Lookup::Absent,
-        Some(_) | None => in_block(run, block, layout, pages, id),
+        Some(_) | None => {
+            let target = Target::new(run, (block, layout), pages, (0, id));
+            let search = target.and_then(|target| target.search(pages));
+            search.map_or(Lookup::Missing, Search::end)
+        }
     }
 }
 
-fn in_block(run: &Run, block: usize, layout: &Layout, pages: &impl Pages, id: u128) -> Lookup {
-    let reference = &run.state.blocks[block].reference;
-    let Some(header) = pages.page(reference, 0) else {
-        return Lookup::Missing;
-    };
-    let here = layout.entries_of(run.state.entries, block);
-    let page = page_of(header, here.div_ceil(IdEntry::PER_PAGE), id);
-    let Some(bytes) = pages.page(reference, page + 1) else {
-        return Lookup::Missing;
-    };
-    let entries = page_entries::<IdEntry>(bytes, page, here);
-    let at = lower_bound::<IdEntry>(entries, id) * IdEntry::SIZE;
-    if at < entries.len() {
-        let entry = IdEntry::load(entries, at);
-        if entry.id == id {
-            return Lookup::Found(entry.value);
+/// An id that a block may hold, and the page of it that would.
+#[derive(Clone, Copy)]
+struct Target<'r> {
+    /// Where the answer belongs.
+    number: u32,
+    id: u128,
+    block: &'r BlockReference,
+    page: usize,
+    /// Entries of the block.
+    entries: usize,
+}
+
+impl<'r> Target<'r> {
+    /// `None` if the header page of the block is missing.
+    fn new(
+        run: &'r Run,
+        (block, layout): (usize, &Layout),
+        pages: &impl Pages,
+        (number, id): (u32, u128),
+    ) -> Option<Self> {
+        let reference = &run.state.blocks[block].reference;
+        let header = pages.page(reference, 0)?;
+        let entries = layout.entries_of(run.state.entries, block);
+        Some(Self {
+            number,
+            id,
+            block: reference,
+            page: page_of(header, entries.div_ceil(IdEntry::PER_PAGE), id),
+            entries,
+        })
+    }
+
+    /// `None` if its page is missing.
+    fn search<'p>(&self, pages: &'p impl Pages) -> Option<Search<'p>> {
+        let bytes = pages.page(self.block, self.page + 1)?;
+        let entries = page_entries::<IdEntry>(bytes, self.page, self.entries);
+        Some(Search {
+            number: self.number,
+            id: self.id,
+            entries,
+            base: 0,
+            left: entries.len() / IdEntry::SIZE,
+        })
+    }
+}
+
+/// A search for an id in a page that is under way.
+struct Search<'p> {
+    number: u32,
+    id: u128,
+    entries: &'p [u8],
+    /// If the id is here, it is in one of the `left` entries from this one on.
+    base: usize,
+    left: usize,
+}
+
+impl Search<'_> {
+    /// Halves what is left; whether there is more to do.
+    #[inline]
+    fn step(&mut self) -> bool {
+        let half = self.left / 2;
+        if half > 0 {
+            let middle = IdEntry::load(self.entries, (self.base + half) * IdEntry::SIZE);
+            // Computed: which way a search goes cannot be predicted.
+            self.base += half * usize::from(middle.id <= self.id);
+            self.left -= half;
+        }
+        self.left > 1
+    }
+
+    fn end(mut self) -> Lookup {
+        while self.step() {}
+        if self.left == 0 {
+            return Lookup::Absent;
+        }
+        let entry = IdEntry::load(self.entries, self.base * IdEntry::SIZE);
+        if entry.id == self.id {
+            Lookup::Found(entry.value)
+        } else {
+            Lookup::Absent
         }
     }
-    Lookup::Absent
 }
 
 /// Looks for all ids of a batch in all runs.
@@ -93,17 +164,40 @@ pub(super) fn lookup_many<'a>(
         return;
     }
     scratch.take(ids);
+    let mut targets = Vec::with_capacity(TOGETHER);
+    let mut searches = Vec::with_capacity(TOGETHER);
     for run in runs {
         scratch.filter(run);
-        for (at, block) in &scratch.passed {
-            let Probe { id, number, .. } = scratch.ids[to_usize(*at)];
-            let out = &mut out[to_usize(number)];
-            if let Lookup::Found(_) = out {
-                continue;
+        for passed in scratch.passed.chunks(TOGETHER) {
+            // Pages first, then all searches step by step: loads of all are under way together.
+            for (at, block) in passed {
+                let Probe { id, number, .. } = scratch.ids[to_usize(*at)];
+                let out = &mut out[to_usize(number)];
+                if let Lookup::Found(_) = out {
+                    continue;
+                }
+                let at = (to_usize(*block), layout);
+                match Target::new(run, at, pages, (number, id)) {
+                    Some(target) => targets.push(target),
+                    None => *out = Lookup::Missing,
+                }
             }
-            match in_block(run, to_usize(*block), layout, pages, id) {
-                Lookup::Absent => {}
-                here @ (Lookup::Found(_) | Lookup::Missing) => *out = here,
+            for target in targets.drain(..) {
+                match target.search(pages) {
+                    Some(search) => searches.push(search),
+                    None => out[to_usize(target.number)] = Lookup::Missing,
+                }
+            }
+            while searches
+                .iter_mut()
+                .fold(false, |more, search: &mut Search<'_>| search.step() | more)
+            {}
+            for search in searches.drain(..) {
+                let number = to_usize(search.number);
+                match search.end() {
+                    Lookup::Absent => {}
+                    here @ (Lookup::Found(_) | Lookup::Missing) => out[number] = here,
+                }
             }
         }
     }
