@@ -246,11 +246,17 @@ impl<'a, I: Io> Grid<'a, I> {
         for page in &missing {
             self.finish_write_of(page.address).await;
         }
-        // Header pages, too: they hold the checksums of the others.
-        let mut wanted: Vec<Missing> = missing.iter().map(Missing::header).collect();
-        wanted.dedup();
-        wanted.retain(|header| !self.cache.touch(header.key));
-        wanted.extend(missing.iter().filter(|page| page.page > 0));
+        // Header pages before others, whose checksums they hold.
+        let mut headers: Vec<Missing> = missing.iter().map(Missing::header).collect();
+        headers.dedup();
+        headers.retain(|header| !self.cache.touch(header.key));
+        self.load(headers.into_iter()).await;
+        self.load(missing.into_iter().filter(|page| page.page > 0))
+            .await;
+    }
+
+    /// Loads header pages, or pages whose header pages are in the cache.
+    async fn load(&mut self, pages: impl Iterator<Item = Missing>) {
         // Buffers of pages that were put in, for those that are read after them.
         let spare = RefCell::new(Vec::new());
         let (io, geometry) = (self.io, self.superblock.geometry);
@@ -259,20 +265,11 @@ impl<'a, I: Io> Grid<'a, I> {
             let buffer = buffer.unwrap_or_else(|| SectorBuf::zeroed(SECTOR_SIZE));
             async move { (page, read_page(io, &geometry, &page, buffer).await) }
         };
-        let reads = futures_util::stream::iter(wanted.into_iter().map(read));
+        let reads = futures_util::stream::iter(pages.map(read));
         let mut reads = reads.buffer_unordered(PAGE_READS_MAX);
-        // Pages that came before the header page that tells their checksum.
-        let mut before_headers = Vec::new();
         while let Some((page, buffer)) = reads.next().await {
-            if page.page > 0 && self.cache.peek(page.header().key).is_none() {
-                before_headers.push((page, buffer));
-            } else {
-                let buffer = self.put_in(&page, buffer).await;
-                spare.borrow_mut().push(buffer);
-            }
-        }
-        for (page, buffer) in before_headers {
-            drop(self.put_in(&page, buffer).await);
+            let buffer = self.put_in(&page, buffer).await;
+            spare.borrow_mut().push(buffer);
         }
     }
 

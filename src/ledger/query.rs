@@ -300,7 +300,7 @@ impl Ledger {
     }
 }
 
-/// The records at positions. All loads of a pass overlap, those of pages and those of memory: nothing waits for one.
+/// The records at positions. All pages that are missing are asked for before the first is waited for.
 pub(super) async fn records<T: Record + Ranked, I: Io>(
     table: &LogTable<T>,
     positions: &[u64],
