@@ -252,7 +252,10 @@ impl Checker {
             false
         };
         require(justified, "I22", || {
-            format!("client {client:x} is evicted for reason {reason}")
+            let head = self.history.head();
+            format!(
+                "client {client:x} is evicted for reason {reason}: session {known:?}, op {head}"
+            )
         })
     }
 }
