@@ -275,8 +275,9 @@ impl Ledger {
             }
             if query.fields != Fields::default() {
                 let transfers = records(&self.transfers, &positions, grid).await;
-                let mut accepted = transfers.iter().map(|transfer| query.accepts(transfer));
-                positions.retain(|_| accepted.next().expect("each position has a record"));
+                let accepted = positions.iter().zip(&transfers);
+                let accepted = accepted.filter(|(_, transfer)| query.accepts(transfer));
+                positions = accepted.map(|(at, _)| *at).collect();
             }
             for event in self.load_events(&positions, grid).await {
                 let debit = query.debits && event.debit_account == account;

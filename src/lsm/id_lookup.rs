@@ -16,6 +16,9 @@ use storage_format::BlockReference;
 /// Ids that are searched for together: as many as the processor can have loads under way for.
 const TOGETHER: usize = 16;
 
+/// Steps of a search in a full page.
+const STEPS: u32 = (IdEntry::PER_PAGE - 1).ilog2() + 1;
+
 /// What is known of an id.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lookup {
@@ -53,7 +56,7 @@ pub(super) fn lookup(run: &Run, layout: &Layout, pages: &impl Pages, id: u128) -
     match &run.filters[block] {
         Some(filter) if !filter.may_contain(id, fuse::hash(id, 0)) => Lookup::Absent,
         Some(_) | None => {
-            let target = Target::new(run, (block, layout), pages, (0, id));
+            let target = Target::new(run, block, layout, pages, id);
             let search = target.and_then(|target| target.search(pages));
             search.map_or(Lookup::Missing, Search::end)
         }
@@ -61,10 +64,7 @@ pub(super) fn lookup(run: &Run, layout: &Layout, pages: &impl Pages, id: u128) -
 }
 
 /// An id that a block may hold, and the page of it that would.
-#[derive(Clone, Copy)]
 struct Target<'r> {
-    /// Where the answer belongs.
-    number: u32,
     id: u128,
     block: &'r BlockReference,
     page: usize,
@@ -76,15 +76,15 @@ impl<'r> Target<'r> {
     /// `None` if the header page of the block is missing.
     fn new(
         run: &'r Run,
-        (block, layout): (usize, &Layout),
+        block: usize,
+        layout: &Layout,
         pages: &impl Pages,
-        (number, id): (u32, u128),
+        id: u128,
     ) -> Option<Self> {
         let reference = &run.state.blocks[block].reference;
         let header = pages.page(reference, 0)?;
         let entries = layout.entries_of(run.state.entries, block);
         Some(Self {
-            number,
             id,
             block: reference,
             page: page_of(header, entries.div_ceil(IdEntry::PER_PAGE), id),
@@ -97,7 +97,6 @@ impl<'r> Target<'r> {
         let bytes = pages.page(self.block, self.page + 1)?;
         let entries = page_entries::<IdEntry>(bytes, self.page, self.entries);
         Some(Search {
-            number: self.number,
             id: self.id,
             entries,
             base: 0,
@@ -108,7 +107,6 @@ impl<'r> Target<'r> {
 
 /// A search for an id in a page that is under way.
 struct Search<'p> {
-    number: u32,
     id: u128,
     entries: &'p [u8],
     /// If the id is here, it is in one of the `left` entries from this one on.
@@ -117,9 +115,9 @@ struct Search<'p> {
 }
 
 impl Search<'_> {
-    /// Halves what is left; whether there is more to do.
+    /// Halves what is left.
     #[inline]
-    fn step(&mut self) -> bool {
+    fn step(&mut self) {
         let half = self.left / 2;
         if half > 0 {
             let middle = IdEntry::load(self.entries, (self.base + half) * IdEntry::SIZE);
@@ -127,11 +125,12 @@ impl Search<'_> {
             self.base += half * usize::from(middle.id <= self.id);
             self.left -= half;
         }
-        self.left > 1
     }
 
     fn end(mut self) -> Lookup {
-        while self.step() {}
+        while self.left > 1 {
+            self.step();
+        }
         if self.left == 0 {
             return Lookup::Absent;
         }
@@ -164,41 +163,53 @@ pub(super) fn lookup_many<'a>(
         return;
     }
     scratch.take(ids);
-    let mut targets = Vec::with_capacity(TOGETHER);
-    let mut searches = Vec::with_capacity(TOGETHER);
     for run in runs {
         scratch.filter(run);
         for passed in scratch.passed.chunks(TOGETHER) {
-            // Pages first, then all searches step by step: loads of all are under way together.
-            for (at, block) in passed {
-                let Probe { id, number, .. } = scratch.ids[to_usize(*at)];
-                let out = &mut out[to_usize(number)];
-                if let Lookup::Found(_) = out {
-                    continue;
-                }
-                let at = (to_usize(*block), layout);
-                match Target::new(run, at, pages, (number, id)) {
-                    Some(target) => targets.push(target),
-                    None => *out = Lookup::Missing,
-                }
-            }
-            for target in targets.drain(..) {
-                match target.search(pages) {
-                    Some(search) => searches.push(search),
-                    None => out[to_usize(target.number)] = Lookup::Missing,
-                }
-            }
-            while searches
-                .iter_mut()
-                .fold(false, |more, search: &mut Search<'_>| search.step() | more)
-            {}
-            for search in searches.drain(..) {
-                let number = to_usize(search.number);
-                match search.end() {
-                    Lookup::Absent => {}
-                    here @ (Lookup::Found(_) | Lookup::Missing) => out[number] = here,
-                }
-            }
+            let probes = passed.iter().map(|(at, block)| {
+                let probe = &scratch.ids[to_usize(*at)];
+                (to_usize(probe.number), probe.id, to_usize(*block))
+            });
+            lookup_together(run, layout, pages, probes, out);
+        }
+    }
+}
+
+/// Looks for a few ids, each in a block of a run: pages first, then all searches step by step, so that loads of all
+/// are under way together. What was found in another run stays.
+fn lookup_together(
+    run: &Run,
+    layout: &Layout,
+    pages: &impl Pages,
+    probes: impl Iterator<Item = (usize, u128, usize)>,
+    out: &mut [Lookup],
+) {
+    let mut targets = [const { None }; TOGETHER];
+    let mut searches = [const { None }; TOGETHER];
+    for (target, (number, id, block)) in targets.iter_mut().zip(probes) {
+        if let Lookup::Found(_) = out[number] {
+            continue;
+        }
+        match Target::new(run, block, layout, pages, id) {
+            Some(new) => *target = Some((number, new)),
+            None => out[number] = Lookup::Missing,
+        }
+    }
+    for (search, (number, target)) in searches.iter_mut().zip(targets.iter().flatten()) {
+        match target.search(pages) {
+            Some(new) => *search = Some((*number, new)),
+            None => out[*number] = Lookup::Missing,
+        }
+    }
+    for _ in 0..STEPS {
+        for (_, search) in searches.iter_mut().flatten() {
+            search.step();
+        }
+    }
+    for (number, search) in searches.into_iter().flatten() {
+        match search.end() {
+            Lookup::Absent => {}
+            here @ (Lookup::Found(_) | Lookup::Missing) => out[number] = here,
         }
     }
 }

@@ -243,9 +243,10 @@ impl Checker {
             return Ok(());
         }
         let justified = if no_session {
-            // The replica may not have executed the newest durable ops yet: those that it handed out, of which the
-            // ones that ran ahead of the journal hold no buffer, and those in buffers.
-            let behind = 2 * PIPELINE_PREPARES_MAX;
+            // The replica may not have executed the newest durable ops yet: the session's own, whose prepare takes a
+            // buffer, one less than a pipeline of others that ran ahead of the journal and take none, and one less in
+            // the other buffers.
+            let behind = 2 * PIPELINE_PREPARES_MAX - 1;
             let fresh = |session: u64| session + behind > self.history.head();
             self.cramped || known.is_none_or(fresh) || self.replies_damaged.contains(&client)
         } else if reason == Evicted::SessionTooLow.code() {
